@@ -1,0 +1,5 @@
+//! j
+
+mod ids;
+
+pub use ids::{AddressId, BroadcastId, CustomerId, SenderId, ShopId};

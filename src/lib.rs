@@ -1,0 +1,23 @@
+//! Carillon: the messaging back office of an online-shop platform.
+//!
+//! Arrows point down only: `cli → web, worker, scheduler → broadcast → delivery → ledger, channel, limit, queue →
+//! the ground floor (config, clock, db, telemetry, retry, secret) → carillon_jobs`.
+
+pub mod app;
+pub mod broadcast;
+pub mod channel;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod db;
+pub mod delivery;
+pub mod ledger;
+pub mod limit;
+pub mod queue;
+pub mod reconcile;
+pub mod retry;
+pub mod scheduler;
+pub mod secret;
+pub mod telemetry;
+pub mod web;
+pub mod worker;
