@@ -264,12 +264,13 @@ end $$;
 
 -- Writes the outcome of a window and, in the same transaction, the intent of the next one (p_next) or the end of the
 -- claim (p_next null: what is left goes back, due in p_wait_secs; p_uncertain are members whose intent stays in flight).
--- An empty p_next keeps the claim without an intent, while its worker waits for permits.
+-- An empty p_next keeps the claim without an intent, while its worker waits for permits. Called again with the same
+-- arguments after a lost answer it changes nothing more: the results are there, and p_intent_no is said, not counted.
 -- Returns `stale` (nothing was written: the slice belongs to somebody else), or the state of the broadcast afterwards,
 -- `expired` standing for one past its deadline.
 create function settle_slice(p_broadcast uuid, p_channel channel, p_slice_no int, p_epoch int, p_customers bigint[],
         p_states delivery_state[], p_reasons text[], p_codes text[], p_provider_ids text[],
-        p_next bigint[], p_uncertain bigint[], p_wait_secs double precision, p_lease_secs double precision)
+        p_next bigint[], p_intent_no int, p_uncertain bigint[], p_wait_secs double precision, p_lease_secs double precision)
 returns text language plpgsql as $$
 declare s slice; v_state text;
 begin
@@ -289,7 +290,7 @@ begin
            lease_until = case when p_next is null then null else now() + p_lease_secs * interval '1 second' end,
            due_at = case when p_next is null then now() + p_wait_secs * interval '1 second' else due_at end,
            in_flight = nullif(coalesce(p_next, p_uncertain), '{}'),
-           intent_no = t.intent_no + case when cardinality(p_next) > 0 then 1 else 0 end,
+           intent_no = case when cardinality(p_next) > 0 then p_intent_no else t.intent_no end,
            first_attempt_at = case when cardinality(p_next) > 0 then now() else t.first_attempt_at end,
            repeats = case when p_next is null then t.repeats else 0 end
      where t.broadcast_id = p_broadcast and t.channel = p_channel and t.slice_no = p_slice_no;
