@@ -58,7 +58,9 @@ pub enum AppError {
     #[error("secret.keys: {0}")]
     Secret(#[from] SecretError),
     /// Redis would throw work away when it is full.
-    #[error("Redis has maxmemory-policy {0}, which may throw away queued work. Set it to noeviction (redis-cli config set maxmemory-policy noeviction, or in your provider's settings) and start again")]
+    #[error(
+        "Redis has maxmemory-policy {0}, which may throw away queued work. Set it to noeviction (redis-cli config set maxmemory-policy noeviction, or in your provider's settings) and start again"
+    )]
     RedisEvicts(String),
     /// The schema is not the one this program needs.
     #[error("{0}")]
@@ -94,7 +96,9 @@ pub struct App {
 
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("App").field("process", &self.process).finish_non_exhaustive()
+        f.debug_struct("App")
+            .field("process", &self.process)
+            .finish_non_exhaustive()
     }
 }
 
@@ -118,7 +122,9 @@ impl App {
         match tokio::time::timeout(START_CHECK, self.redis_policy()).await {
             Ok(Ok(policy)) if policy != "noeviction" => return Err(AppError::RedisEvicts(policy)),
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(error.kind = ?error.kind(), "Redis does not answer yet; starting all the same"),
+            Ok(Err(error)) => {
+                tracing::warn!(error.kind = ?error.kind(), "Redis does not answer yet; starting all the same");
+            }
             Err(_) => tracing::warn!("Redis does not answer yet; starting all the same"),
         }
         match tokio::time::timeout(START_CHECK, db::check_schema(&self.db)).await {
@@ -126,12 +132,20 @@ impl App {
             Ok(Ok(SchemaState::Ahead(versions))) => {
                 tracing::info!(?versions, "The database is migrated for a newer program; going on");
             }
-            Ok(Ok(state @ (SchemaState::Behind(_) | SchemaState::Changed(_)))) => return Err(AppError::Schema(schema_advice(&state))),
-            Ok(Err(error)) => tracing::warn!(%error, "PostgreSQL does not answer yet; starting all the same"),
+            Ok(Ok(state @ (SchemaState::Behind(_) | SchemaState::Changed(_)))) => {
+                return Err(AppError::Schema(schema_advice(&state)));
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "PostgreSQL does not answer yet; starting all the same");
+            }
             Err(_) => tracing::warn!("PostgreSQL does not answer yet; starting all the same"),
         }
         let connections = self.config.database.pool_size(self.process);
-        tracing::info!(process = self.process.name(), db.connections = connections, "Ready to start");
+        tracing::info!(
+            process = self.process.name(),
+            db.connections = connections,
+            "Ready to start"
+        );
         Ok(())
     }
 
@@ -139,7 +153,9 @@ impl App {
     pub async fn redis_policy(&self) -> redis::RedisResult<String> {
         let mut connection = self.redis.clone();
         let info: String = redis::cmd("INFO").arg("memory").query_async(&mut connection).await?;
-        let policy = info.lines().find_map(|line| line.trim().strip_prefix("maxmemory_policy:"));
+        let policy = info
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("maxmemory_policy:"));
         // One that does not tell is taken at its word by the operator's manual.
         Ok(policy.unwrap_or("noeviction").to_owned())
     }
@@ -150,10 +166,16 @@ impl App {
 pub fn schema_advice(state: &SchemaState) -> String {
     match state {
         SchemaState::UpToDate => "the schema is up to date".to_owned(),
-        SchemaState::Ahead(versions) => format!("the database is migrated for a newer program (versions {versions:?})"),
-        SchemaState::Behind(versions) => format!("the database lacks migrations {versions:?}: run `carillon migrate` first"),
+        SchemaState::Ahead(versions) => {
+            format!("the database is migrated for a newer program (versions {versions:?})")
+        }
+        SchemaState::Behind(versions) => {
+            format!("the database lacks migrations {versions:?}: run `carillon migrate` first")
+        }
         SchemaState::Changed(versions) => {
-            format!("migrations {versions:?} were applied with another text or only half: restore their files, or the database, and look before you go on")
+            format!(
+                "migrations {versions:?} were applied with another text or only half: restore their files, or the database, and look before you go on"
+            )
         }
     }
 }

@@ -54,8 +54,8 @@ pub fn pool(config: &DatabaseConfig, process: ProcessKind) -> Result<PgPool, DbE
         .max_connections(config.pool_size(process))
         .acquire_timeout(Duration::from_secs(config.acquire_timeout_secs))
         // Small hosted databases count every connection: what is not needed is given back.
-        .idle_timeout(Duration::from_secs(300))
-        .max_lifetime(Duration::from_secs(1_800))
+        .idle_timeout(Duration::from_mins(5))
+        .max_lifetime(Duration::from_mins(30))
         .connect_lazy_with(options);
     Ok(pool)
 }
@@ -71,7 +71,10 @@ fn connect_options(config: &DatabaseConfig, process: ProcessKind) -> Result<PgCo
     Ok(options.options([
         ("statement_timeout", millis(config.statement_timeout_secs)),
         ("lock_timeout", millis(config.lock_timeout_secs)),
-        ("idle_in_transaction_session_timeout", millis(config.idle_in_transaction_timeout_secs)),
+        (
+            "idle_in_transaction_session_timeout",
+            millis(config.idle_in_transaction_timeout_secs),
+        ),
     ]))
 }
 
@@ -82,43 +85,78 @@ pub async fn migrate(pool: &PgPool) -> Result<Vec<i64>, DbError> {
     let mut lock = pool.begin().await?;
     lock.execute("SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
         .await?;
-    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(MIGRATION_LOCK).execute(&mut *lock).await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(MIGRATION_LOCK)
+        .execute(&mut *lock)
+        .await?;
     let before = applied(pool).await?;
-    let migrator = Migrator { migrations: MIGRATOR.migrations.clone(), locking: false, ..Migrator::DEFAULT };
+    let migrator = Migrator {
+        migrations: MIGRATOR.migrations.clone(),
+        locking: false,
+        ..Migrator::DEFAULT
+    };
     let result = migrator.run(pool).await;
     let after = applied(pool).await?;
     lock.rollback().await?;
     result?;
-    Ok(after.into_keys().filter(|version| !before.contains_key(version)).collect())
+    Ok(after
+        .into_keys()
+        .filter(|version| !before.contains_key(version))
+        .collect())
 }
 
 /// Compares the database with the embedded migrations.
 pub async fn check_schema(pool: &PgPool) -> Result<SchemaState, sqlx::Error> {
     let applied = applied(pool).await?;
-    let ours = || MIGRATOR.iter().filter(|migration| !migration.migration_type.is_down_migration());
+    let ours = || {
+        MIGRATOR
+            .iter()
+            .filter(|migration| !migration.migration_type.is_down_migration())
+    };
     let changed: Vec<i64> = ours()
-        .filter(|ours| applied.get(&ours.version).is_some_and(|(checksum, success)| !success || *checksum != *ours.checksum))
+        .filter(|ours| {
+            applied
+                .get(&ours.version)
+                .is_some_and(|(checksum, success)| !success || *checksum != *ours.checksum)
+        })
         .map(|ours| ours.version)
         .collect();
     if !changed.is_empty() {
         return Ok(SchemaState::Changed(changed));
     }
-    let missing: Vec<i64> = ours().map(|ours| ours.version).filter(|version| !applied.contains_key(version)).collect();
+    let missing: Vec<i64> = ours()
+        .map(|ours| ours.version)
+        .filter(|version| !applied.contains_key(version))
+        .collect();
     if !missing.is_empty() {
         return Ok(SchemaState::Behind(missing));
     }
-    let newer: Vec<i64> = applied.into_keys().filter(|version| !MIGRATOR.version_exists(*version)).collect();
-    Ok(if newer.is_empty() { SchemaState::UpToDate } else { SchemaState::Ahead(newer) })
+    let newer: Vec<i64> = applied
+        .into_keys()
+        .filter(|version| !MIGRATOR.version_exists(*version))
+        .collect();
+    Ok(if newer.is_empty() {
+        SchemaState::UpToDate
+    } else {
+        SchemaState::Ahead(newer)
+    })
 }
 
 /// Version → (checksum, whether it went through).
 async fn applied(pool: &PgPool) -> Result<BTreeMap<i64, (Vec<u8>, bool)>, sqlx::Error> {
-    let known: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(pool).await?;
+    let known: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(pool)
+        .await?;
     if !known {
         return Ok(BTreeMap::new());
     }
-    let rows: Vec<(i64, Vec<u8>, bool)> = sqlx::query_as("SELECT version, checksum, success FROM _sqlx_migrations").fetch_all(pool).await?;
-    Ok(rows.into_iter().map(|(version, checksum, success)| (version, (checksum, success))).collect())
+    let rows: Vec<(i64, Vec<u8>, bool)> = sqlx::query_as("SELECT version, checksum, success FROM _sqlx_migrations")
+        .fetch_all(pool)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(version, checksum, success)| (version, (checksum, success)))
+        .collect())
 }
 
 #[cfg(test)]

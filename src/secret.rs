@@ -110,7 +110,10 @@ impl Secrets {
         if parsed.is_empty() {
             return Err(SecretError::NoKeys);
         }
-        Ok(Self { keys: parsed, random: SystemRandom::new() })
+        Ok(Self {
+            keys: parsed,
+            random: SystemRandom::new(),
+        })
     }
 
     /// Seals a credential for the row with this id.
@@ -120,7 +123,9 @@ impl Secrets {
         self.random.fill(&mut nonce).map_err(|_| SecretError::Seal)?;
         let mut body = plain.to_vec();
         let aad = Aad::from(*row.as_bytes());
-        key.seal.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut body).map_err(|_| SecretError::Seal)?;
+        key.seal
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut body)
+            .map_err(|_| SecretError::Seal)?;
         let sealed = [nonce.as_slice(), &body].concat();
         Ok(format!("{}.{}", key.name, STANDARD.encode(sealed)))
     }
@@ -129,11 +134,18 @@ impl Secrets {
     pub fn open(&self, sealed: &str, row: Uuid) -> Result<Vec<u8>, SecretError> {
         let (name, body) = sealed.split_once('.').ok_or(SecretError::Malformed)?;
         let mut body = STANDARD.decode(body).map_err(|_| SecretError::Malformed)?;
-        let key = self.keys.iter().find(|key| key.name == name).ok_or_else(|| SecretError::UnknownKey(name.to_owned()))?;
+        let key = self
+            .keys
+            .iter()
+            .find(|key| key.name == name)
+            .ok_or_else(|| SecretError::UnknownKey(name.to_owned()))?;
         let (nonce, text) = body.split_at_mut_checked(NONCE_LEN).ok_or(SecretError::Malformed)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SecretError::Malformed)?;
         let aad = Aad::from(*row.as_bytes());
-        key.seal.open_in_place(nonce, aad, text).map(|plain| plain.to_vec()).map_err(|_| SecretError::Forged)
+        key.seal
+            .open_in_place(nonce, aad, text)
+            .map(|plain| plain.to_vec())
+            .map_err(|_| SecretError::Forged)
     }
 
     /// Whether a sealed text should be sealed anew because an older key made it.
@@ -195,7 +207,11 @@ fn parse_key(text: &str) -> Option<Key> {
     let seal = derive(&root, b"seal credentials, version 1")?;
     let sign = derive(&root, b"sign unsubscribe links, version 1")?;
     let seal = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &seal).ok()?);
-    Some(Key { name: name.to_owned(), seal, sign: hmac::Key::new(hmac::HMAC_SHA256, &sign) })
+    Some(Key {
+        name: name.to_owned(),
+        seal,
+        sign: hmac::Key::new(hmac::HMAC_SHA256, &sign),
+    })
 }
 
 fn derive(root: &hkdf::Prk, purpose: &[u8]) -> Option<[u8; KEY_LEN]> {
@@ -217,7 +233,12 @@ mod tests {
     use super::*;
 
     fn keys(names: &[&str]) -> Vec<Hidden> {
-        let key = |name: &&str| Hidden::new(format!("{name}:{}", STANDARD.encode([name.as_bytes().iter().sum::<u8>(); 32])));
+        let key = |name: &&str| {
+            Hidden::new(format!(
+                "{name}:{}",
+                STANDARD.encode([name.as_bytes().iter().sum::<u8>(); 32])
+            ))
+        };
         names.iter().map(key).collect()
     }
 
@@ -229,7 +250,11 @@ mod tests {
         assert_eq!(secrets.open(&sealed, row).unwrap(), b"channel secret");
         assert_eq!(secrets.open(&sealed, Uuid::now_v7()), Err(SecretError::Forged));
         assert!(!sealed.contains("channel secret"));
-        assert_ne!(sealed, secrets.seal(b"channel secret", row).unwrap(), "a nonce was used twice");
+        assert_ne!(
+            sealed,
+            secrets.seal(b"channel secret", row).unwrap(),
+            "a nonce was used twice"
+        );
     }
 
     #[test]
@@ -241,7 +266,10 @@ mod tests {
         let mut bytes = STANDARD.decode(body).unwrap();
         for index in 0..bytes.len() {
             *bytes.get_mut(index).unwrap() ^= 1;
-            assert_eq!(secrets.open(&format!("{name}.{}", STANDARD.encode(&bytes)), row), Err(SecretError::Forged));
+            assert_eq!(
+                secrets.open(&format!("{name}.{}", STANDARD.encode(&bytes)), row),
+                Err(SecretError::Forged)
+            );
             *bytes.get_mut(index).unwrap() ^= 1;
         }
         for text in ["", "k1", "k1.", "k1.!", "k1.AAAA"] {
@@ -272,21 +300,32 @@ mod tests {
         let secrets = Secrets::new(&keys(&["k1"])).unwrap();
         let broadcast = BroadcastId::new();
         let token = secrets.unsubscribe_token(AddressId(i64::MAX), broadcast);
-        assert_eq!(secrets.verify_unsubscribe(&token), Some((AddressId(i64::MAX), broadcast)));
+        assert_eq!(
+            secrets.verify_unsubscribe(&token),
+            Some((AddressId(i64::MAX), broadcast))
+        );
         let mut bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
         for index in 0..bytes.len() {
             *bytes.get_mut(index).unwrap() ^= 0x10;
             assert_eq!(secrets.verify_unsubscribe(&URL_SAFE_NO_PAD.encode(&bytes)), None);
             *bytes.get_mut(index).unwrap() ^= 0x10;
         }
-        for text in ["", "x", "AAAA", &token[..token.len() - 2], &format!("{token}AAAA"), "中文"] {
+        for text in [
+            "",
+            "x",
+            "AAAA",
+            &token[..token.len() - 2],
+            &format!("{token}AAAA"),
+            "中文",
+        ] {
             assert_eq!(secrets.verify_unsubscribe(text), None, "{text:?}");
         }
     }
 
     #[test]
     fn bad_keys_are_named_by_number_and_never_shown() {
-        let bad = |texts: &[&str]| Secrets::new(&texts.iter().copied().map(Hidden::new).collect::<Vec<_>>()).unwrap_err();
+        let bad =
+            |texts: &[&str]| Secrets::new(&texts.iter().copied().map(Hidden::new).collect::<Vec<_>>()).unwrap_err();
         let good = new_key("k1").unwrap();
         assert_eq!(bad(&[]), SecretError::NoKeys);
         assert_eq!(bad(&[&good, "k2:c2hvcnQ="]), SecretError::BadKey(2));

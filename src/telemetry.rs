@@ -29,11 +29,18 @@ pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
     let registry = tracing_subscriber::registry().with(filter(&config.filter)?);
     match config.format {
         LogFormat::Human => {
-            let layer = fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal()).with_target(false);
+            let layer = fmt::layer()
+                .with_writer(stderr)
+                .with_ansi(stderr().is_terminal())
+                .with_target(false);
             registry.with(layer).try_init()?;
         }
         LogFormat::Json => {
-            let layer = fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false);
+            let layer = fmt::layer()
+                .json()
+                .flatten_event(true)
+                .with_current_span(true)
+                .with_span_list(false);
             registry.with(layer.with_writer(stderr)).try_init()?;
         }
     }

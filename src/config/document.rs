@@ -11,7 +11,11 @@ use super::{ConfigErrors, Problem, Report, Section, Sources, show};
 const ENV_PREFIX: &str = "CARILLON__";
 
 /// Variables that platforms set, and the key each one stands for.
-const PLATFORM: [(&str, &str); 3] = [("DATABASE_URL", "database.url"), ("REDIS_URL", "redis.url"), ("PORT", "web.port")];
+const PLATFORM: [(&str, &str); 3] = [
+    ("DATABASE_URL", "database.url"),
+    ("REDIS_URL", "redis.url"),
+    ("PORT", "web.port"),
+];
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,16 +65,32 @@ impl Document {
         let table: Table = default.parse().map_err(|error: toml::de::Error| {
             let origin = Origin::Default;
             let fix = "this is a fault in the program: report it".to_owned();
-            ConfigErrors(vec![Problem { key: "config/default.toml".into(), origin, what: error.message().to_owned(), fix }])
+            ConfigErrors(vec![Problem {
+                key: "config/default.toml".into(),
+                origin,
+                what: error.message().to_owned(),
+                fix,
+            }])
         })?;
         let mut leaves = BTreeMap::new();
         for (path, value) in flatten(&table) {
-            leaves.insert(path, Leaf { default: value.clone(), value, origin: Origin::Default });
+            leaves.insert(
+                path,
+                Leaf {
+                    default: value.clone(),
+                    value,
+                    origin: Origin::Default,
+                },
+            );
         }
         let lines = lines_of(default);
         let mut order: Vec<String> = leaves.keys().cloned().collect();
         order.sort_by_key(|path| lines.get(path).copied().unwrap_or(usize::MAX));
-        Ok(Self { leaves, order, problems: Vec::new() })
+        Ok(Self {
+            leaves,
+            order,
+            problems: Vec::new(),
+        })
     }
 
     /// Lays file, environment and platform variables over the defaults, in this order.
@@ -93,13 +113,21 @@ impl Document {
 
     fn overlay_file(&mut self, path: &Path) {
         let shown = path.display().to_string();
-        let origin = |line| Origin::File { path: shown.clone(), line };
+        let origin = |line| Origin::File {
+            path: shown.clone(),
+            line,
+        };
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) => {
                 let fix = "name a file that can be read, or unset CARILLON_CONFIG".to_owned();
                 let key = "CARILLON_CONFIG".to_owned();
-                self.problems.push(Problem { key, origin: origin(0), what: format!("cannot be read: {error}"), fix });
+                self.problems.push(Problem {
+                    key,
+                    origin: origin(0),
+                    what: format!("cannot be read: {error}"),
+                    fix,
+                });
                 return;
             }
         };
@@ -111,7 +139,12 @@ impl Document {
                 let line = error.span().map_or(0, |span| line_at(&text, span.start));
                 let fix = "write it as TOML, like config/default.toml".to_owned();
                 let key = "CARILLON_CONFIG".to_owned();
-                self.problems.push(Problem { key, origin: origin(line), what: error.message().to_owned(), fix });
+                self.problems.push(Problem {
+                    key,
+                    origin: origin(line),
+                    what: error.message().to_owned(),
+                    fix,
+                });
                 return;
             }
         };
@@ -123,7 +156,9 @@ impl Document {
     }
 
     fn set_value(&mut self, path: &str, value: Value, origin: Origin) {
-        let Some(leaf) = self.leaves.get_mut(path) else { return self.unknown(path, origin) };
+        let Some(leaf) = self.leaves.get_mut(path) else {
+            return self.unknown(path, origin);
+        };
         let value = match (&leaf.default, value) {
             // A whole number is a fine fraction.
             #[allow(clippy::cast_precision_loss)]
@@ -136,18 +171,29 @@ impl Document {
         } else {
             let what = format!("is {}, not {}", kind_of(&value), kind_of(&leaf.default));
             let fix = format!("write {}", example_of(&leaf.default));
-            self.problems.push(Problem { key: path.to_owned(), origin, what, fix });
+            self.problems.push(Problem {
+                key: path.to_owned(),
+                origin,
+                what,
+                fix,
+            });
         }
     }
 
     /// A text from the environment takes the type that its key has.
     fn set_text(&mut self, path: &str, text: &str, origin: Origin) {
-        let Some(leaf) = self.leaves.get_mut(path) else { return self.unknown(path, origin) };
+        let Some(leaf) = self.leaves.get_mut(path) else {
+            return self.unknown(path, origin);
+        };
         let text = text.trim();
         let value = match &leaf.default {
             Value::String(_) => Some(Value::String(text.to_owned())),
             Value::Integer(_) => text.parse().ok().map(Value::Integer),
-            Value::Float(_) => text.parse().ok().filter(|number: &f64| number.is_finite()).map(Value::Float),
+            Value::Float(_) => text
+                .parse()
+                .ok()
+                .filter(|number: &f64| number.is_finite())
+                .map(Value::Float),
             Value::Boolean(_) => text.parse().ok().map(Value::Boolean),
             Value::Array(_) => list_of(text),
             Value::Datetime(_) => text.parse().ok().map(Value::Datetime),
@@ -156,10 +202,19 @@ impl Document {
         if let Some(value) = value {
             return self.set_value(path, value, origin);
         }
-        let shown = if show::is_secret(path) { "the value".to_owned() } else { format!("\"{text}\"") };
+        let shown = if show::is_secret(path) {
+            "the value".to_owned()
+        } else {
+            format!("\"{text}\"")
+        };
         let what = format!("{shown} is not {}", kind_of(&leaf.default));
         let fix = format!("write {}", example_of(&leaf.default));
-        self.problems.push(Problem { key: path.to_owned(), origin, what, fix });
+        self.problems.push(Problem {
+            key: path.to_owned(),
+            origin,
+            what,
+            fix,
+        });
     }
 
     fn unknown(&mut self, path: &str, origin: Origin) {
@@ -168,26 +223,52 @@ impl Document {
             format!("it is a section: put its keys under [{path}]")
         } else {
             match self.order.iter().min_by_key(|known| distance(known, path)) {
-                Some(near) if distance(near, path) <= 1 + near.len() / 4 => format!("did you mean {near}?"),
+                Some(near) if distance(near, path) <= 1 + near.len() / 4 => {
+                    format!("did you mean {near}?")
+                }
                 _ => "remove it, or look up its name in config/default.toml".to_owned(),
             }
         };
-        self.problems.push(Problem { key: path.to_owned(), origin, what: "is not a key of Carillon".to_owned(), fix });
+        self.problems.push(Problem {
+            key: path.to_owned(),
+            origin,
+            what: "is not a key of Carillon".to_owned(),
+            fix,
+        });
     }
 
     /// Reads one section and lets it check itself. `None` when it could not be read; the reason is then a problem.
     pub(super) fn section<S: Section>(&mut self, name: &str) -> Option<S> {
-        let changed: Vec<String> = self.leaves_of(name).filter(|(_, leaf)| leaf.value != leaf.default).map(|(path, _)| path.clone()).collect();
+        let changed: Vec<String> = self
+            .leaves_of(name)
+            .filter(|(_, leaf)| leaf.value != leaf.default)
+            .map(|(path, _)| path.clone())
+            .collect();
         // Serde stops at the first mistake. Each changed key is tried alone, so that every one of them is named.
         for path in changed {
-            let alone = |(other, leaf): (&String, &Leaf)| if *other == path { leaf.value.clone() } else { leaf.default.clone() };
+            let alone = |(other, leaf): (&String, &Leaf)| {
+                if *other == path {
+                    leaf.value.clone()
+                } else {
+                    leaf.default.clone()
+                }
+            };
             if let Err(error) = self.read::<S>(name, alone) {
                 let secret = show::is_secret(&path);
-                let what = if secret { "does not fit".to_owned() } else { error.message().trim().replace('\n', " ") };
+                let what = if secret {
+                    "does not fit".to_owned()
+                } else {
+                    error.message().trim().replace('\n', " ")
+                };
                 if let Some(leaf) = self.leaves.get_mut(&path) {
                     leaf.value = leaf.default.clone();
                     let fix = "see its comment in config/default.toml".to_owned();
-                    self.problems.push(Problem { key: path.clone(), origin: leaf.origin.clone(), what, fix });
+                    self.problems.push(Problem {
+                        key: path.clone(),
+                        origin: leaf.origin.clone(),
+                        what,
+                        fix,
+                    });
                 }
             }
         }
@@ -195,14 +276,23 @@ impl Document {
             Ok(section) => {
                 let mut problems = Vec::new();
                 let origin_of = |key: &str| self.leaves.get(key).map_or(Origin::Default, |leaf| leaf.origin.clone());
-                section.check(&mut Report { section: name, origin_of: &origin_of, problems: &mut problems });
+                section.check(&mut Report {
+                    section: name,
+                    origin_of: &origin_of,
+                    problems: &mut problems,
+                });
                 self.problems.extend(problems);
                 Some(section)
             }
             Err(error) => {
                 let what = error.message().trim().replace('\n', " ");
                 let fix = "this is a fault in the program's default document: report it".to_owned();
-                self.problems.push(Problem { key: name.to_owned(), origin: Origin::Default, what, fix });
+                self.problems.push(Problem {
+                    key: name.to_owned(),
+                    origin: Origin::Default,
+                    what,
+                    fix,
+                });
                 None
             }
         }
@@ -225,7 +315,11 @@ impl Document {
 
     /// Every key, in the order of the default document, fit to be shown.
     pub(super) fn effective(&self) -> Vec<show::Effective> {
-        let entry = |path: &String| self.leaves.get(path).map(|leaf| show::Effective::new(path, &leaf.value, leaf.origin.clone()));
+        let entry = |path: &String| {
+            self.leaves
+                .get(path)
+                .map(|leaf| show::Effective::new(path, &leaf.value, leaf.origin.clone()))
+        };
         self.order.iter().filter_map(entry).collect()
     }
 
@@ -251,7 +345,11 @@ fn flatten(table: &Table) -> Vec<(String, Value)> {
     let mut leaves = Vec::new();
     for (key, value) in table {
         match value {
-            Value::Table(inner) => leaves.extend(flatten(inner).into_iter().map(|(path, value)| (format!("{key}.{path}"), value))),
+            Value::Table(inner) => leaves.extend(
+                flatten(inner)
+                    .into_iter()
+                    .map(|(path, value)| (format!("{key}.{path}"), value)),
+            ),
             value => leaves.push((key.clone(), value.clone())),
         }
     }
@@ -328,7 +426,9 @@ fn distance(a: &str, b: &str) -> usize {
     for (i, x) in a.chars().enumerate() {
         let mut next = vec![i + 1];
         for ((j, y), window) in b.chars().enumerate().zip(row.windows(2)) {
-            let [above_left, above] = window else { continue };
+            let [above_left, above] = window else {
+                continue;
+            };
             let left = next.get(j).copied().unwrap_or(usize::MAX);
             next.push((above_left + usize::from(x != y)).min(above + 1).min(left + 1));
         }

@@ -80,13 +80,21 @@ impl Sources {
     #[must_use]
     pub fn of_process() -> Self {
         // A variable that is not UTF-8 cannot be one of ours.
-        Self::of(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))))
+        Self::of(
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+        )
     }
 
     /// The given environment, from which `CARILLON_CONFIG` is followed too.
     pub fn of<N: Into<String>, V: Into<String>>(env: impl IntoIterator<Item = (N, V)>) -> Self {
-        let env: BTreeMap<String, String> = env.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        let file = env.get("CARILLON_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let env: BTreeMap<String, String> = env
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        let file = env
+            .get("CARILLON_CONFIG")
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from);
         Self { file, env }
     }
 }

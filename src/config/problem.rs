@@ -26,12 +26,19 @@ pub struct ConfigErrors(pub Vec<Problem>);
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.0.len();
-        writeln!(f, "the configuration has {count} mistake{}:", if count == 1 { "" } else { "s" })?;
+        writeln!(
+            f,
+            "the configuration has {count} mistake{}:",
+            if count == 1 { "" } else { "s" }
+        )?;
         for Problem { key, origin, what, fix } in &self.0 {
             writeln!(f, "  {key} ({origin}): {what}")?;
             writeln!(f, "      {fix}")?;
         }
-        write!(f, "Every key and its default: config/default.toml. Nothing was started.")
+        write!(
+            f,
+            "Every key and its default: config/default.toml. Nothing was started."
+        )
     }
 }
 
@@ -44,7 +51,9 @@ pub struct Report<'a> {
 
 impl fmt::Debug for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Report").field("section", &self.section).finish_non_exhaustive()
+        f.debug_struct("Report")
+            .field("section", &self.section)
+            .finish_non_exhaustive()
     }
 }
 
@@ -53,21 +62,34 @@ impl Report<'_> {
     pub fn wrong(&mut self, key: &str, what: impl Into<String>, fix: impl Into<String>) {
         let key = format!("{}.{key}", self.section);
         let origin = (self.origin_of)(&key);
-        self.problems.push(Problem { key, origin, what: what.into(), fix: fix.into() });
+        self.problems.push(Problem {
+            key,
+            origin,
+            what: what.into(),
+            fix: fix.into(),
+        });
     }
 
     /// Reports a number outside of its range.
-    pub fn range<T: PartialOrd + fmt::Display>(&mut self, key: &str, value: T, range: RangeInclusive<T>) {
+    pub fn range<T: PartialOrd + fmt::Display + Copy>(&mut self, key: &str, value: T, range: RangeInclusive<T>) {
         if !range.contains(&value) {
             let (low, high) = (range.start(), range.end());
-            self.wrong(key, format!("{value} is out of range"), format!("choose a number from {low} to {high}"));
+            self.wrong(
+                key,
+                format!("{value} is out of range"),
+                format!("choose a number from {low} to {high}"),
+            );
         }
     }
 
     /// Reports a text that must be one of a few words.
     pub fn one_of(&mut self, key: &str, value: &str, words: &[&str]) {
         if !words.contains(&value) {
-            self.wrong(key, format!("\"{value}\" is not known"), format!("choose one of: {}", words.join(", ")));
+            self.wrong(
+                key,
+                format!("\"{value}\" is not known"),
+                format!("choose one of: {}", words.join(", ")),
+            );
         }
     }
 
@@ -83,7 +105,11 @@ impl Report<'_> {
         let fits = url::Url::parse(value).is_ok_and(|url| schemes.contains(&url.scheme()));
         if !fits {
             let shapes: Vec<String> = schemes.iter().map(|scheme| format!("{scheme}://…")).collect();
-            self.wrong(key, "is not an address of the right shape", format!("write it as {}", shapes.join(" or ")));
+            self.wrong(
+                key,
+                "is not an address of the right shape",
+                format!("write it as {}", shapes.join(" or ")),
+            );
         }
     }
 }

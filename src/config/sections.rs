@@ -49,7 +49,11 @@ impl DatabaseConfig {
 impl Section for DatabaseConfig {
     fn check(&self, report: &mut Report<'_>) {
         let url = self.url.expose();
-        report.required("url", url, "set DATABASE_URL=postgres://user:password@host:5432/database");
+        report.required(
+            "url",
+            url,
+            "set DATABASE_URL=postgres://user:password@host:5432/database",
+        );
         if !url.is_empty() {
             report.url("url", url, &["postgres", "postgresql"]);
         }
@@ -61,7 +65,11 @@ impl Section for DatabaseConfig {
         report.range("acquire_timeout_secs", self.acquire_timeout_secs, 1..=300);
         report.range("statement_timeout_secs", self.statement_timeout_secs, 0..=86_400);
         report.range("lock_timeout_secs", self.lock_timeout_secs, 0..=86_400);
-        report.range("idle_in_transaction_timeout_secs", self.idle_in_transaction_timeout_secs, 0..=86_400);
+        report.range(
+            "idle_in_transaction_timeout_secs",
+            self.idle_in_transaction_timeout_secs,
+            0..=86_400,
+        );
     }
 }
 
@@ -97,7 +105,11 @@ impl Section for RedisConfig {
         let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
         if self.key_prefix.is_empty() || self.key_prefix.len() > 64 || !self.key_prefix.chars().all(plain) {
             let what = format!("\"{}\" cannot begin a key", self.key_prefix);
-            report.wrong("key_prefix", what, "use 1 to 64 letters, digits, and _ - . only; no braces");
+            report.wrong(
+                "key_prefix",
+                what,
+                "use 1 to 64 letters, digits, and _ - . only; no braces",
+            );
         }
         report.range("connect_timeout_secs", self.connect_timeout_secs, 1..=60);
         report.range("response_timeout_secs", self.response_timeout_secs, 1..=60);
@@ -156,7 +168,11 @@ pub struct SecretConfig {
 impl Section for SecretConfig {
     fn check(&self, report: &mut Report<'_>) {
         if let Err(error) = crate::secret::Secrets::new(&self.keys) {
-            report.wrong("keys", error.to_string(), "make one with `carillon config new-key` and set CARILLON__SECRET__KEYS");
+            report.wrong(
+                "keys",
+                error.to_string(),
+                "make one with `carillon config new-key` and set CARILLON__SECRET__KEYS",
+            );
         }
     }
 }

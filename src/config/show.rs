@@ -17,7 +17,11 @@ pub struct Effective {
 
 impl Effective {
     pub(super) fn new(key: &str, value: &Value, origin: Origin) -> Self {
-        Self { key: key.to_owned(), value: shown(key, value), origin }
+        Self {
+            key: key.to_owned(),
+            value: shown(key, value),
+            origin,
+        }
     }
 }
 
@@ -41,7 +45,9 @@ fn shown(key: &str, value: &Value) -> String {
 
 /// An address without user, password and query, any of which may be a secret.
 fn address(text: &str) -> String {
-    let Ok(mut url) = url::Url::parse(text) else { return "(set, hidden)".to_owned() };
+    let Ok(mut url) = url::Url::parse(text) else {
+        return "(set, hidden)".to_owned();
+    };
     let had_secret = url.password().is_some() || url.query().is_some();
     // These fail only for addresses that cannot have either.
     let _ = url.set_password(None);
