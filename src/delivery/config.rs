@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::config::{Report, Section};
+
 /// `[delivery]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -76,36 +78,20 @@ impl DeliveryConfig {
     pub fn bell_stale(&self) -> Duration {
         Duration::from_secs_f64(self.bell_stale_secs)
     }
+}
 
-    /// Everything wrong with the section, a sentence each. `longest_answer` is the slowest channel's time-out.
-    #[must_use]
-    pub fn problems(&self, longest_answer: Duration) -> Vec<String> {
-        let mut problems = Vec::new();
-        let mut check = |key: &str, value: u64, least: u64, most: u64| {
-            if !(least..=most).contains(&value) {
-                problems.push(format!("delivery.{key} is {value}: use {least} to {most}"));
-            }
-        };
-        check("chunk_customers", self.chunk_customers.into(), 1, 100_000);
-        check("slice_size", self.slice_size.into(), 1, 500);
-        check("turn_ms", self.turn_ms, 50, 60_000);
-        check("lanes_per_shop", self.lanes_per_shop.into(), 1, 1_000);
-        check("parallel_slices", self.parallel_slices as u64, 1, 64);
-        check("lane_lease_secs", self.lane_lease_secs, 1, 600);
-        check("slice_lease_secs", self.slice_lease_secs, 1, 600);
-        check("watch_ms", self.watch_ms, 50, 900);
-        check("permit_patience_ms", self.permit_patience_ms, 0, 10_000);
-        check("key_life_secs", self.key_life_secs, 1, 23 * 3600);
-        if !(0.1..=60.0).contains(&self.bell_stale_secs) {
-            problems.push(format!("delivery.bell_stale_secs is {}: use 0.1 to 60", self.bell_stale_secs));
-        }
-        if self.slice_lease() < longest_answer + Duration::from_secs(1) {
-            problems.push(format!(
-                "delivery.slice_lease_secs is {}: it must outlast the slowest channel's answer ({} s) by a second or more",
-                self.slice_lease_secs,
-                longest_answer.as_secs()
-            ));
-        }
-        problems
+impl Section for DeliveryConfig {
+    fn check(&self, report: &mut Report<'_>) {
+        report.range("chunk_customers", self.chunk_customers, 1..=100_000);
+        report.range("slice_size", self.slice_size, 1..=500);
+        report.range("turn_ms", self.turn_ms, 50..=60_000);
+        report.range("lanes_per_shop", self.lanes_per_shop, 1..=1_000);
+        report.range("parallel_slices", self.parallel_slices, 1..=64);
+        report.range("lane_lease_secs", self.lane_lease_secs, 1..=600);
+        report.range("slice_lease_secs", self.slice_lease_secs, 2..=600);
+        report.range("watch_ms", self.watch_ms, 50..=900);
+        report.range("permit_patience_ms", self.permit_patience_ms, 0..=10_000);
+        report.range("key_life_secs", self.key_life_secs, 1..=23 * 3600);
+        report.range("bell_stale_secs", self.bell_stale_secs, 0.1..=60.0);
     }
 }
