@@ -168,6 +168,21 @@ pub async fn lanes_to_ring(
     Ok(rows.into_iter().map(|(broadcast, sender)| (BroadcastId(broadcast), SenderId(sender))).collect())
 }
 
+/// The same for the shop of one broadcast.
+pub async fn lanes_beside(
+    db: &PgPool,
+    broadcast: BroadcastId,
+    per_shop: u32,
+    stale: Duration,
+) -> sqlx::Result<Vec<(BroadcastId, SenderId)>> {
+    let shop: Option<Uuid> =
+        sqlx::query_scalar("select shop_id from broadcast where id = $1").bind(broadcast.0).fetch_optional(db).await?;
+    match shop {
+        Some(shop) => lanes_to_ring(db, Some(ShopId(shop)), per_shop, stale).await,
+        None => Ok(Vec::new()),
+    }
+}
+
 /// Claims the lane's next slice and commits the intent to send its first `window` members.
 ///
 /// `key_life` is how long the provider remembers our keys, zero if it has none; `freeze` keeps the names of the first
