@@ -1,6 +1,7 @@
 -- why: the moves of the delivery pipeline, each one call and one transaction: open, take a lane, claim a slice, settle,
 -- drain, finish. Locks are taken in one order everywhere: slice, lane, broadcast, tally, hold, account.
--- Sequential scans are switched off inside: a fresh partition without statistics must never be read whole.
+-- Sequential and parallel scans are switched off inside: a fresh partition without statistics must never be read whole,
+-- and a slice is too small to start a process for.
 
 -- Ends a broadcast none of whose lanes has work left. The caller holds the lock on the broadcast row: of two lanes
 -- that empty at once the second waits there and then sees the first.
@@ -24,7 +25,7 @@ end $$;
 -- follows from it: counters, capture and release, the end of lane and broadcast. Returns how many were new.
 create function record_results(p_broadcast uuid, p_channel channel, p_slice_no int, p_customers bigint[],
         p_states delivery_state[], p_reasons text[], p_codes text[], p_provider_ids text[])
-returns int language plpgsql set enable_seqscan = off as $$
+returns int language plpgsql set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $$
 declare v_tokens int; v_new int; v_accepted int; v_settles int; v_lane_left bigint;
         v_states delivery_state[]; v_reasons text[]; v_counts bigint[];
 begin
@@ -49,10 +50,7 @@ begin
        set remaining = remaining - v_new, settles = settles + 1,
            state = case when remaining = v_new then 'settled' else state end,
            lease_until = case when remaining = v_new then null else lease_until end,
-           in_flight = case when remaining = v_new then null else in_flight end,
-           frozen_customers = case when remaining = v_new then null else frozen_customers end,
-           frozen_first = case when remaining = v_new then null else frozen_first end,
-           frozen_last = case when remaining = v_new then null else frozen_last end
+           in_flight = case when remaining = v_new then null else in_flight end
      where broadcast_id = p_broadcast and channel = p_channel and slice_no = p_slice_no
     returning settles into v_settles;
     update lane set remaining = remaining - v_new where broadcast_id = p_broadcast and channel = p_channel
@@ -171,15 +169,15 @@ $$;
 
 -- Claims the next slice of a lane and commits the intent to send its first p_window members.
 --   p_key_secs  how long the provider remembers our keys; 0: it has none
---   p_freeze    keep the names of the first attempt, so that a repeat has the same body
+--   p_same_body the key stands for a body with the customer's name: who was renamed since cannot be repeated
 -- An interrupted intent is repeated with its key while the provider remembers it, else its members become `unknown`;
 -- members who may no longer be sent to are `skipped`, but only before their first attempt.
 -- No row: no slice can be claimed now.
 create function claim_slice(p_broadcast uuid, p_channel channel, p_window int, p_lease_secs double precision,
-        p_key_secs double precision, p_freeze boolean)
+        p_key_secs double precision, p_same_body boolean)
 returns table (slice_no int, epoch int, intent_no int, repeats int, in_flight bigint[], customers bigint[],
                address_ids bigint[], addresses text[], first_names text[], last_names text[])
-language plpgsql set enable_seqscan = off as $$
+language plpgsql set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $$
 declare s slice; v_repeat boolean; v_stopped text; v_gone bigint[]; v_gone_reasons text[];
         v_gone_states delivery_state[]; v_n int;
 begin
@@ -219,11 +217,10 @@ begin
                array_agg((case when m.flying then 'unknown' else 'skipped' end)::delivery_state) filter (where m.gone is not null)
           into customers, address_ids, addresses, first_names, last_names, v_gone, v_gone_reasons, v_gone_states
           from (select d.customer_id, d.address_id, a.address,
-                       case when s.frozen_customers is null then c.first_name
-                            else s.frozen_first[array_position(s.frozen_customers, d.customer_id)] end as first_name,
-                       case when s.frozen_customers is null then c.last_name
-                            else s.frozen_last[array_position(s.frozen_customers, d.customer_id)] end as last_name,
+                       c.first_name, c.last_name,
                        case when a.id is null or c.id is null then 'erased'
+                            when v_repeat and p_same_body and d.customer_id = any (s.in_flight) and c.renamed_at >= s.first_attempt_at
+                                then 'renamed'
                             when v_repeat and d.customer_id = any (s.in_flight) then null
                             when v_stopped is not null then v_stopped
                             when c.opted_out or a.state = 'opted_out' then 'opted_out'
@@ -252,10 +249,7 @@ begin
         update slice u
            set state = 'sending', epoch = claim_slice.epoch, lease_until = now() + p_lease_secs * interval '1 second',
                intent_no = claim_slice.intent_no, repeats = claim_slice.repeats, in_flight = claim_slice.in_flight,
-               first_attempt_at = case when v_repeat then u.first_attempt_at else now() end,
-               frozen_customers = case when p_freeze then coalesce(u.frozen_customers, customers) end,
-               frozen_first = case when p_freeze then coalesce(u.frozen_first, first_names) end,
-               frozen_last = case when p_freeze then coalesce(u.frozen_last, last_names) end
+               first_attempt_at = case when v_repeat then u.first_attempt_at else now() end
          where u.broadcast_id = p_broadcast and u.channel = p_channel and u.slice_no = s.slice_no;
         return next;
         return;
@@ -305,7 +299,7 @@ end $$;
 -- Ends one slice of a cancelled or expired broadcast without sending: what was in flight is `unknown`, the rest gets
 -- p_outcome. Slices under a live lease are left to their worker. Returns false when there is none to end now.
 create function drain_slice(p_broadcast uuid, p_channel channel, p_outcome delivery_state) returns boolean
-language plpgsql set enable_seqscan = off as $$
+language plpgsql set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $$
 declare s slice; v_customers bigint[]; v_states delivery_state[]; v_reasons text[]; v_none text[];
 begin
     select * into s from slice t

@@ -124,8 +124,8 @@ impl Briefing {
         self.key_life
     }
 
-    /// Whether a repeat needs the names of the first attempt.
-    pub(super) fn freezes_names(&self) -> bool {
+    /// Whether a repeat's key stands for a body with the customer's name in it.
+    pub(super) fn same_body(&self) -> bool {
         self.keyed() && !self.multicast()
     }
 

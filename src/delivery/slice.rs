@@ -35,7 +35,7 @@ pub(super) async fn work(job: &LaneJob<'_>) -> Result<TurnEnd, DeliveryError> {
             permits,
             settings.slice_lease(),
             job.briefing.key_life(),
-            job.briefing.freezes_names(),
+            job.briefing.same_body(),
         )
         .await?;
         let Some(slice) = slice else {

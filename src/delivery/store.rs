@@ -58,7 +58,7 @@ pub struct ClaimedSlice {
     pub address_ids: Vec<i64>,
     /// Their addresses.
     pub addresses: Vec<String>,
-    /// Their first names, as frozen for this slice.
+    /// Their first names, as they are now.
     pub first_names: Vec<String>,
     /// Their last names.
     pub last_names: Vec<String>,
@@ -185,15 +185,15 @@ pub async fn lanes_beside(
 
 /// Claims the lane's next slice and commits the intent to send its first `window` members.
 ///
-/// `key_life` is how long the provider remembers our keys, zero if it has none; `freeze` keeps the names of the first
-/// attempt for repeats.
+/// `key_life` is how long the provider remembers our keys, zero if it has none; `same_body`: who was renamed
+/// since the first attempt cannot be repeated.
 pub async fn claim_slice(
     db: &PgPool,
     lane: &TakenLane,
     window: u32,
     lease: Duration,
     key_life: Duration,
-    freeze: bool,
+    same_body: bool,
 ) -> sqlx::Result<Option<ClaimedSlice>> {
     let slice: Option<ClaimedSlice> = sqlx::query_as("select * from claim_slice($1, $2, $3, $4, $5, $6)")
         .bind(lane.broadcast.0)
@@ -201,7 +201,7 @@ pub async fn claim_slice(
         .bind(i32::try_from(window).unwrap_or(i32::MAX))
         .bind(lease.as_secs_f64())
         .bind(key_life.as_secs_f64())
-        .bind(freeze)
+        .bind(same_body)
         .fetch_optional(db)
         .await?;
     Ok(slice)
