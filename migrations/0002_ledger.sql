@@ -125,6 +125,11 @@ create function ledger_settle(p_broadcast uuid, p_channel channel, p_captured bi
 returns void language plpgsql as $$
 declare h token_hold; v_period text; v_ca bigint; v_ce bigint; v_ra bigint; v_re bigint;
 begin
+    -- A negative number would move the hold and post nothing.
+    if p_captured < 0 or p_released < 0 then
+        raise exception 'captured and released are numbers of tokens, not % and %', p_captured, p_released
+            using errcode = 'invalid_parameter_value';
+    end if;
     if p_captured + p_released = 0 then
         return;
     end if;
@@ -157,7 +162,8 @@ returns void language plpgsql as $$
 declare h token_hold; v_period text; v_extra bigint; v_allowance bigint;
 begin
     if p_tokens <= 0 then
-        raise exception 'a refund is a positive number of tokens, not %', p_tokens;
+        raise exception 'a refund is a positive number of tokens, not %', p_tokens
+            using errcode = 'invalid_parameter_value';
     end if;
     select * into strict h from token_hold where broadcast_id = p_broadcast for update;
     v_extra := least(p_tokens, h.captured_extra - h.refunded_extra);
