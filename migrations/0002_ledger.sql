@@ -15,7 +15,7 @@ create table token_account (
 ) with (fillfactor = 50);
 
 create table ledger_entry (
-    id                   bigint generated always as identity primary key,
+    id                   bigint generated always as identity,
     shop_id              uuid not null references token_account,
     at                   timestamptz not null default now(),
     kind                 text not null check (kind in
@@ -32,6 +32,8 @@ create table ledger_entry (
     extra_after          bigint not null,
     held_allowance_after bigint not null,
     held_extra_after     bigint not null,
+    -- In this order for pages of a shop's entries and for audit, which reads each shop's chain.
+    primary key (shop_id, id),
     unique (shop_id, operation),
     constraint kind_moves_its_own_way check (case kind
         when 'grant'   then allowance >= 0 and extra = 0 and held_allowance = 0 and held_extra = 0
