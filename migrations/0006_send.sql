@@ -178,13 +178,19 @@ create function claim_slice(p_broadcast uuid, p_channel channel, p_window int, p
 returns table (slice_no int, epoch int, intent_no int, repeats int, in_flight bigint[], customers bigint[],
                address_ids bigint[], addresses text[], first_names text[], last_names text[])
 language plpgsql set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $$
-declare s slice; v_repeat boolean; v_stopped text; v_gone bigint[]; v_gone_reasons text[];
-        v_gone_states delivery_state[]; v_n int;
+declare s slice; v_repeat boolean; v_stopped text; v_gone bigint[]; v_gone_states delivery_state[]; v_gone_reasons text[];
+        v_none text[]; v_lost text := case when p_key_secs > 0 then 'key_expired' else 'interrupted' end;
 begin
+    -- The worker took the lane a moment ago; since then somebody may have paused, cancelled or run into a wall.
     select case when sh.state <> 'active' then 'shop_suspended' when se.state = 'disconnected' then 'sender_disconnected' end
       into v_stopped
       from lane l join shop sh on sh.id = l.shop_id join sender se on se.id = l.sender_id
-     where l.broadcast_id = p_broadcast and l.channel = p_channel;
+      join broadcast b on b.id = l.broadcast_id
+     where l.broadcast_id = p_broadcast and l.channel = p_channel
+       and b.state = 'sending' and b.deadline_at > now() and se.state <> 'paused';
+    if not found then
+        return;
+    end if;
     loop
         -- Skip what another worker is claiming this very moment rather than wait for it.
         select * into s from slice t
@@ -195,37 +201,22 @@ begin
             return;
         end if;
         v_repeat := s.in_flight is not null and s.first_attempt_at > now() - p_key_secs * interval '1 second';
-        if s.in_flight is not null and not v_repeat then
-            select array_agg(c) into v_gone from unnest(s.in_flight) as c
-             where not exists (select from delivery_result r where r.broadcast_id = p_broadcast
-                                  and r.channel = p_channel and r.customer_id = c);
-            v_n := record_results(p_broadcast, p_channel, s.slice_no, v_gone,
-                array_fill('unknown'::delivery_state, array[cardinality(v_gone)]),
-                array_fill(case when p_key_secs > 0 then 'key_expired' else 'interrupted' end, array[cardinality(v_gone)]),
-                array_fill(null::text, array[cardinality(v_gone)]), array_fill(null::text, array[cardinality(v_gone)]));
-            s.remaining := s.remaining - v_n;
-            s.settles := s.settles + 1;
-            s.in_flight := null;
-            if s.remaining = 0 then
-                continue;
-            end if;
-        end if;
+        -- Only who was in flight escapes the question whether he may still be sent to: his message may be out already.
         select array_agg(m.customer_id) filter (where m.gone is null), array_agg(m.address_id) filter (where m.gone is null),
                array_agg(m.address) filter (where m.gone is null), array_agg(m.first_name) filter (where m.gone is null),
                array_agg(m.last_name) filter (where m.gone is null),
                array_agg(m.customer_id) filter (where m.gone is not null), array_agg(m.gone) filter (where m.gone is not null),
-               array_agg((case when m.flying then 'unknown' else 'skipped' end)::delivery_state) filter (where m.gone is not null)
+               array_agg(case when m.flying then 'unknown' else 'skipped' end::delivery_state) filter (where m.gone is not null)
           into customers, address_ids, addresses, first_names, last_names, v_gone, v_gone_reasons, v_gone_states
-          from (select d.customer_id, d.address_id, a.address,
+          from (select d.customer_id, d.address_id, a.address, coalesce(d.customer_id = any (s.in_flight), false) as flying,
                        c.first_name, c.last_name,
-                       case when a.id is null or c.id is null then 'erased'
-                            when v_repeat and p_same_body and d.customer_id = any (s.in_flight) and c.renamed_at >= s.first_attempt_at
-                                then 'renamed'
-                            when v_repeat and d.customer_id = any (s.in_flight) then null
+                       case when d.customer_id = any (s.in_flight) and not v_repeat then v_lost
+                            when a.id is null or c.id is null then 'erased'
+                            when d.customer_id = any (s.in_flight) and p_same_body and c.renamed_at >= s.first_attempt_at then 'renamed'
+                            when d.customer_id = any (s.in_flight) then null
                             when v_stopped is not null then v_stopped
                             when c.opted_out or a.state = 'opted_out' then 'opted_out'
-                            when a.state = 'suppressed' then 'suppressed' end as gone,
-                       v_repeat and d.customer_id = any (s.in_flight) as flying
+                            when a.state = 'suppressed' then 'suppressed' end as gone
                   from delivery d
                   left join address a on a.id = d.address_id
                   left join customer c on c.id = d.customer_id and c.id between s.first_customer and s.last_customer
@@ -235,17 +226,23 @@ begin
                                                         and r.channel = p_channel and r.customer_id = d.customer_id))
                  order by d.customer_id) m;
         if v_gone is not null then
-            v_n := record_results(p_broadcast, p_channel, s.slice_no, v_gone, v_gone_states, v_gone_reasons,
-                array_fill(null::text, array[cardinality(v_gone)]), array_fill(null::text, array[cardinality(v_gone)]));
-            if s.remaining = v_n then
+            -- This transaction may come here again for the next slice, then holding tokens: it takes the broadcast
+            -- before them now, or another lane that ends meanwhile would wait for us and we for it.
+            perform from broadcast where id = p_broadcast for update;
+            v_none := array_fill(null::text, array[cardinality(v_gone)]);
+            if record_results(p_broadcast, p_channel, s.slice_no, v_gone, v_gone_states, v_gone_reasons, v_none, v_none)
+               = s.remaining then
                 continue;
             end if;
         end if;
+        -- Somebody erased while in flight leaves the intent; the others keep its key, or they would get it twice.
+        select array_agg(c order by c) into in_flight from unnest(s.in_flight) as c where c = any (customers);
+        v_repeat := v_repeat and in_flight is not null;
         slice_no := s.slice_no;
         epoch := s.epoch + 1;
         intent_no := s.intent_no + case when v_repeat then 0 else 1 end;
         repeats := case when v_repeat then s.repeats + 1 else 0 end;
-        in_flight := case when v_repeat then s.in_flight else customers[1:p_window] end;
+        in_flight := case when v_repeat then in_flight else customers[1:p_window] end;
         update slice u
            set state = 'sending', epoch = claim_slice.epoch, lease_until = now() + p_lease_secs * interval '1 second',
                intent_no = claim_slice.intent_no, repeats = claim_slice.repeats, in_flight = claim_slice.in_flight,
