@@ -120,3 +120,9 @@ impl From<BroadcastSend> for Job {
         Self::BroadcastSend(args)
     }
 }
+
+impl From<&Job> for Job {
+    fn from(job: &Job) -> Self {
+        job.clone()
+    }
+}
