@@ -26,7 +26,7 @@ create table sender (
     state        text not null default 'connected' check (state in ('connected', 'paused', 'disconnected')),
     state_reason text,
     -- Sealed with a versioned key; never readable without the process' secret.
-    credentials  text not null,
+    credentials  bytea not null,
     -- null: the provider's published limit (config, section limit).
     rate_per_sec double precision check (rate_per_sec > 0),
     created_at   timestamptz not null default now()

@@ -9,7 +9,10 @@ use std::time::Duration;
 use carillon_jobs::{BroadcastId, BroadcastSend, SenderId};
 use sqlx::{PgPool, types::Uuid};
 
-use crate::{delivery::{DeliveryConfig, store}, queue::Queue};
+use crate::{
+    delivery::{DeliveryConfig, store},
+    queue::Queue,
+};
 
 /// How often it looks.
 pub const EVERY: Duration = Duration::from_secs(2);
@@ -50,17 +53,29 @@ pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result
         ring(queue, *broadcast, Some(*sender)).await?;
     }
     let finished = finish_unnoticed(db).await?;
-    Ok(Found { due, unplanned: unplanned.len(), lanes: lanes.len(), finished })
+    Ok(Found {
+        due,
+        unplanned: unplanned.len(),
+        lanes: lanes.len(),
+        finished,
+    })
 }
 
 /// Rings for a broadcast as a whole, or for one of its lanes. While such a bell waits another one is not queued.
-pub async fn ring(queue: &Queue, broadcast: BroadcastId, sender: Option<SenderId>) -> Result<(), crate::queue::QueueError> {
-    let mut bell = carillon_jobs::Envelope::new(BroadcastSend { broadcast_id: broadcast, sender_id: sender });
+pub async fn ring(
+    queue: &Queue,
+    broadcast: BroadcastId,
+    sender: Option<SenderId>,
+) -> Result<(), crate::queue::QueueError> {
+    let mut bell = carillon_jobs::Envelope::new(BroadcastSend {
+        broadcast_id: broadcast,
+        sender_id: sender,
+    });
     bell.unique = Some(match sender {
         None => broadcast.to_string(),
         Some(sender) => format!("{broadcast}/{sender}"),
     });
-    queue.ring(&bell).await?;
+    queue.ring(bell).await?;
     Ok(())
 }
 
@@ -102,8 +117,14 @@ async fn finish_unnoticed(db: &PgPool) -> sqlx::Result<usize> {
     let mut finished = 0;
     for id in ended {
         let mut tx = db.begin().await?;
-        sqlx::query("select from broadcast where id = $1 for update").bind(id).execute(&mut *tx).await?;
-        let done: bool = sqlx::query_scalar("select finish_broadcast($1)").bind(id).fetch_one(&mut *tx).await?;
+        sqlx::query("select from broadcast where id = $1 for update")
+            .bind(id)
+            .execute(&mut *tx)
+            .await?;
+        let done: bool = sqlx::query_scalar("select finish_broadcast($1)")
+            .bind(id)
+            .fetch_one(&mut *tx)
+            .await?;
         tx.commit().await?;
         finished += usize::from(done);
     }

@@ -15,7 +15,7 @@ const PARTITIONS_EVERY: Duration = Duration::from_hours(1);
 
 /// Rings for what is due until the process is told to stop.
 pub async fn run(app: App) -> Result<(), AppError> {
-    let queue = app.queue();
+    let queue = app.queue()?;
     let mut ticks = tokio::time::interval(reconcile::EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut partitions_at = Instant::now();

@@ -1,34 +1,9 @@
-//! The worker process: which function works on which kind of job. The table is the `match`; the compiler keeps it whole.
+//! The worker process: which function works on which kind of job.
 
-use carillon_jobs::Job;
-
-use crate::{
-    app::{App, AppError},
-    broadcast::job::BroadcastWork,
-    queue::{self, JobContext, JobError, Outcome},
-};
-
-/// Everything the kinds need, built once.
-#[derive(Clone)]
-struct Work {
-    broadcast: BroadcastWork,
-}
-
-impl Work {
-    async fn run(&self, job: Job, context: JobContext) -> Result<Outcome, JobError> {
-        match job {
-            Job::BroadcastSend(args) => self.broadcast.run(args, &context).await,
-        }
-    }
-}
+use crate::app::{App, AppError};
 
 /// Works until the process is told to stop.
 pub async fn run(app: App) -> Result<(), AppError> {
-    let work = Work { broadcast: app.broadcast_work()? };
-    let handler = move |job: Job, context: JobContext| {
-        let work = work.clone();
-        async move { work.run(job, context).await }
-    };
-    queue::run(app.config.queue.clone(), app.redis_config(), app.db.clone(), handler, app.stop.clone()).await?;
+    app.stop.cancelled().await;
     Ok(())
 }

@@ -106,9 +106,7 @@ impl ChannelConfig {
             ("app.token_url", &app.token_url, true),
         ] {
             if !(optional && url.is_empty()) && base_url(url).is_none() {
-                problems.push(format!(
-                    "channel.{key} is not an http(s) URL: write https://host"
-                ));
+                problems.push(format!("channel.{key} is not an http(s) URL: write https://host"));
             }
         }
         let days = 86_400;
@@ -119,16 +117,8 @@ impl ChannelConfig {
             ("line.in_flight", line.in_flight as u64, 10_000),
             ("app.timeout_secs", app.timeout_secs, days),
             ("app.in_flight", app.in_flight as u64, 10_000),
-            (
-                "email.connect_timeout_secs",
-                email.connect_timeout_secs,
-                days,
-            ),
-            (
-                "email.command_timeout_secs",
-                email.command_timeout_secs,
-                days,
-            ),
+            ("email.connect_timeout_secs", email.connect_timeout_secs, days),
+            ("email.command_timeout_secs", email.command_timeout_secs, days),
             ("email.body_timeout_secs", email.body_timeout_secs, days),
             ("email.idle_secs", email.idle_secs, days),
             ("email.max_connections", email.max_connections as u64, 1_000),
@@ -166,7 +156,35 @@ impl ChannelConfig {
     }
 }
 
+impl crate::config::Section for ChannelConfig {
+    fn check(&self, report: &mut crate::config::Report<'_>) {
+        report.sentences(self.problems());
+    }
+}
+
+impl LineConfig {
+    /// The longest one send may take.
+    #[must_use]
+    pub const fn answer_within(&self) -> Duration {
+        secs(self.timeout_secs)
+    }
+}
+
+impl AppConfig {
+    /// The longest one send may take, a fresh token included.
+    #[must_use]
+    pub const fn answer_within(&self) -> Duration {
+        secs(2 * self.timeout_secs)
+    }
+}
+
 impl EmailConfig {
+    /// The longest one send may take: connect, greeting, EHLO, AUTH, MAIL, RCPT, DATA and the body.
+    #[must_use]
+    pub const fn answer_within(&self) -> Duration {
+        secs(self.connect_timeout_secs + 6 * self.command_timeout_secs + self.body_timeout_secs)
+    }
+
     /// The relay override as host and port.
     pub(super) fn relay_address(&self) -> Option<(&str, u16)> {
         let (host, port) = self.relay.rsplit_once(':')?;

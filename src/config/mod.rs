@@ -62,6 +62,12 @@ sections! {
     web: WebConfig,
     /// Keys that seal credentials and sign links.
     secret: SecretConfig,
+    /// The job queue and the workers on it.
+    queue: crate::queue::QueueConfig,
+    /// Rates and how they give way.
+    limit: crate::limit::LimitConfig,
+    /// The providers.
+    channel: crate::channel::ChannelConfig,
     /// How broadcasts are cut up and worked through.
     delivery: crate::delivery::DeliveryConfig,
     /// What is logged, and how.

@@ -20,7 +20,7 @@ struct Row {
     shop_id: Uuid,
     shop_name: String,
     shop_url: String,
-    credentials: String,
+    credentials: Vec<u8>,
     rate_per_sec: Option<f64>,
 }
 
@@ -61,11 +61,14 @@ impl Briefing {
         .bind(lane.sender.0)
         .fetch_one(&delivery.db)
         .await?;
-        let content: Content = Content::parse(&row.content.0).map_err(|error| DeliveryError::Content(error.to_string()))?;
+        let content: Content =
+            Content::parse(&row.content.0).map_err(|error| DeliveryError::Content(error.to_string()))?;
         let credentials = delivery
             .secrets
             .open(&row.credentials, lane.sender.0)
             .map_err(|error| DeliveryError::Sender(format!("credentials: {error}")))?;
+        let credentials =
+            String::from_utf8(credentials).map_err(|_| DeliveryError::Sender("credentials: not a text".to_owned()))?;
         let sender = Sender::parse(lane.sender, lane.channel, &credentials)
             .map_err(|error| DeliveryError::Sender(format!("credentials: {error}")))?;
         let template = Template::compile(
@@ -80,7 +83,11 @@ impl Briefing {
         );
         let same_for_all = template.same_for_all();
         let rate = row.rate_per_sec.and_then(|rate| PerSecond::try_from(rate).ok());
-        let key = |call| LimitKey { sender: lane.sender, call, rate: delivery.default_rate(lane.channel, call, rate) };
+        let key = |call| LimitKey {
+            sender: lane.sender,
+            call,
+            rate: delivery.default_rate(lane.channel, call, rate),
+        };
         let channels = &delivery.channel_config;
         let (in_flight, answer_within) = match lane.channel {
             Channel::Line => (channels.line.in_flight, channels.line.answer_within()),
@@ -91,7 +98,11 @@ impl Briefing {
             }
         };
         Ok(Self {
-            limit: key(if same_for_all.is_some() { Call::Multicast } else { Call::Single }),
+            limit: key(if same_for_all.is_some() {
+                Call::Multicast
+            } else {
+                Call::Single
+            }),
             single_limit: key(Call::Single),
             sender,
             template,
@@ -99,7 +110,11 @@ impl Briefing {
             channel: lane.channel,
             in_flight,
             slice_size: delivery.config.slice_size,
-            key_life: if lane.channel.keyed() { delivery.config.key_life() } else { Duration::ZERO },
+            key_life: if lane.channel.keyed() {
+                delivery.config.key_life()
+            } else {
+                Duration::ZERO
+            },
             answer_within,
             unsubscribe: (lane.channel == Channel::Email).then(|| Unsubscribe {
                 base: format!("{}/u/", delivery.public_url.trim_end_matches('/')),
@@ -153,12 +168,20 @@ impl Briefing {
     /// The message for one member. `to`: the address and the delivery's key; none for the message to all.
     pub(super) fn render(&self, first: &str, last: &str, to: Option<(AddressId, Uuid)>) -> Result<Rendered, Refusal> {
         let Some((address, key)) = to else {
-            return self.same_for_all.clone().ok_or_else(|| Refusal::new(ErrorClass::Content, "not_the_same_for_all"));
+            return self
+                .same_for_all
+                .clone()
+                .ok_or_else(|| Refusal::new(ErrorClass::Content, "not_the_same_for_all"));
         };
         let mut unsubscribe_url = String::new();
         if let Some(link) = &self.unsubscribe {
             // Writing to a String cannot fail.
-            let _ = write!(unsubscribe_url, "{}{}", link.base, link.secrets.unsubscribe_token(address, link.broadcast));
+            let _ = write!(
+                unsubscribe_url,
+                "{}{}",
+                link.base,
+                link.secrets.unsubscribe_token(address, link.broadcast)
+            );
         }
         Ok(self.template.render(&Recipient {
             first_name: Some(first),

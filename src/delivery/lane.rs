@@ -111,7 +111,9 @@ impl Delivery {
         for end in ends {
             match end? {
                 TurnEnd::Trouble(SenderTrouble::Failing) => failing = true,
-                TurnEnd::Trouble(SenderTrouble::Throttled(after)) => rest = rest.max(after.unwrap_or(Duration::from_secs(1))),
+                TurnEnd::Trouble(SenderTrouble::Throttled(after)) => {
+                    rest = rest.max(after.unwrap_or(Duration::from_secs(1)))
+                }
                 TurnEnd::Limited(wait) => rest = rest.max(wait),
                 TurnEnd::Trouble(SenderTrouble::NeedsPerson(..))
                 | TurnEnd::Budget
@@ -132,7 +134,12 @@ impl Delivery {
     }
 
     /// Ends what is left of a lane without sending, slice by slice.
-    async fn drain(&self, lane: &TakenLane, outcome: &str, halt: &CancellationToken) -> Result<Duration, DeliveryError> {
+    async fn drain(
+        &self,
+        lane: &TakenLane,
+        outcome: &str,
+        halt: &CancellationToken,
+    ) -> Result<Duration, DeliveryError> {
         let until = Instant::now() + self.config.lane_budget();
         while Instant::now() < until && !halt.is_cancelled() {
             if !store::drain_slice(&self.db, lane, outcome).await? {
@@ -185,7 +192,15 @@ impl LaneJob<'_> {
 
     /// Permits for up to `members` messages, without waiting; or how long none will come.
     pub(super) async fn try_permits(&self, members: u32) -> Result<u32, Duration> {
-        match self.delivery.limits.acquire(&self.briefing.limit, if self.briefing.multicast() { 1 } else { members }).await {
+        match self
+            .delivery
+            .limits
+            .acquire(
+                &self.briefing.limit,
+                if self.briefing.multicast() { 1 } else { members },
+            )
+            .await
+        {
             Grant::Granted(_) if self.briefing.multicast() => Ok(members),
             Grant::Granted(permits) => Ok(permits),
             Grant::Wait(wait) => Err(wait),

@@ -42,7 +42,13 @@ pub(super) async fn work(job: &LaneJob<'_>) -> Result<TurnEnd, DeliveryError> {
             return Ok(TurnEnd::NothingToClaim);
         };
         let repeat = slice.repeats > 0;
-        let turn = SliceTurn { job, slice, repeat, lease_until: claimed_at + settings.slice_lease(), permits };
+        let turn = SliceTurn {
+            job,
+            slice,
+            repeat,
+            lease_until: claimed_at + settings.slice_lease(),
+            permits,
+        };
         if let Some(end) = turn.run().await? {
             return Ok(end);
         }
@@ -65,25 +71,38 @@ impl SliceTurn<'_> {
     /// Sends window after window. `None`: on to the next slice.
     async fn run(mut self) -> Result<Option<TurnEnd>, DeliveryError> {
         let mut window = std::mem::take(&mut self.slice.in_flight);
-        let mut rest: Vec<i64> =
-            self.slice.customers.iter().filter(|c| window.binary_search(c).is_err()).copied().collect();
+        let mut rest: Vec<i64> = self
+            .slice
+            .customers
+            .iter()
+            .filter(|c| window.binary_search(c).is_err())
+            .copied()
+            .collect();
         loop {
             let sent = if self.top_up_permits(window.len()).await {
                 window::send(self.job, &self.slice, &window, self.begin_until()).await
             } else {
-                window.iter().map(|customer| (*customer, super::verdict::Sent::NotBegun)).collect()
+                window
+                    .iter()
+                    .map(|customer| (*customer, super::verdict::Sent::NotBegun))
+                    .collect()
             };
             let verdict = self.judge(sent).await;
             self.repeat = false;
             // Sent back first: they have waited longest.
             rest.splice(0..0, verdict.unsent.iter().copied());
-            if verdict.trouble.is_some() || !verdict.uncertain.is_empty() || rest.is_empty() || self.job.turn_is_over() {
+            if verdict.trouble.is_some() || !verdict.uncertain.is_empty() || rest.is_empty() || self.job.turn_is_over()
+            {
                 return self.give_back(verdict).await;
             }
             let settled = match self.job.try_permits(self.job.briefing.window(self.job.probing)).await {
                 Ok(permits) => self.begin(&verdict.ended, &mut rest, &mut window, permits).await?,
                 Err(_) => match self.settle(&verdict.ended, Next::Hold).await? {
-                    Settled::Going => match self.job.wait_for_permits(self.job.briefing.window(self.job.probing)).await {
+                    Settled::Going => match self
+                        .job
+                        .wait_for_permits(self.job.briefing.window(self.job.probing))
+                        .await
+                    {
                         Ok(permits) => self.begin(&[], &mut rest, &mut window, permits).await?,
                         Err(wait) => {
                             self.settle(&[], GIVE_BACK).await?;
@@ -127,7 +146,10 @@ impl SliceTurn<'_> {
             (Some(SenderTrouble::Throttled(after)), _) => after.unwrap_or(Duration::from_secs(1)),
             (Some(SenderTrouble::Failing | SenderTrouble::NeedsPerson(..)) | None, true) => Duration::ZERO,
         };
-        let next = Next::GiveBack { uncertain: &verdict.uncertain, wait };
+        let next = Next::GiveBack {
+            uncertain: &verdict.uncertain,
+            wait,
+        };
         let settled = self.settle(&verdict.ended, next).await?;
         if settled == Settled::Stale {
             self.warn_stale();
@@ -145,7 +167,10 @@ impl SliceTurn<'_> {
         let verdict = judge(self.job.briefing.keyed(), self.repeat, sent);
         if verdict.accepted > 0 {
             self.job.proved();
-            delivery.limits.succeeded(&self.job.briefing.limit, verdict.accepted).await;
+            delivery
+                .limits
+                .succeeded(&self.job.briefing.limit, verdict.accepted)
+                .await;
         }
         match &verdict.trouble {
             Some(SenderTrouble::Throttled(after)) => delivery.limits.throttled(&self.job.briefing.limit, *after).await,
@@ -227,7 +252,10 @@ impl SliceTurn<'_> {
     }
 }
 
-const GIVE_BACK: Next<'static> = Next::GiveBack { uncertain: &[], wait: Duration::ZERO };
+const GIVE_BACK: Next<'static> = Next::GiveBack {
+    uncertain: &[],
+    wait: Duration::ZERO,
+};
 
 /// Between two tries to write an outcome.
 const SETTLE_PAUSE: Duration = Duration::from_millis(200);

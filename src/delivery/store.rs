@@ -158,14 +158,16 @@ pub async fn lanes_to_ring(
     per_shop: u32,
     stale: Duration,
 ) -> sqlx::Result<Vec<(BroadcastId, SenderId)>> {
-    let rows: Vec<(Uuid, Uuid)> =
-        sqlx::query_as("select broadcast_id, sender_id from lanes_to_ring($1, $2, $3)")
-            .bind(shop.map(|shop| shop.0))
-            .bind(i32::try_from(per_shop).unwrap_or(i32::MAX))
-            .bind(stale.as_secs_f64())
-            .fetch_all(db)
-            .await?;
-    Ok(rows.into_iter().map(|(broadcast, sender)| (BroadcastId(broadcast), SenderId(sender))).collect())
+    let rows: Vec<(Uuid, Uuid)> = sqlx::query_as("select broadcast_id, sender_id from lanes_to_ring($1, $2, $3)")
+        .bind(shop.map(|shop| shop.0))
+        .bind(i32::try_from(per_shop).unwrap_or(i32::MAX))
+        .bind(stale.as_secs_f64())
+        .fetch_all(db)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(broadcast, sender)| (BroadcastId(broadcast), SenderId(sender)))
+        .collect())
 }
 
 /// The same for the shop of one broadcast.
@@ -175,8 +177,10 @@ pub async fn lanes_beside(
     per_shop: u32,
     stale: Duration,
 ) -> sqlx::Result<Vec<(BroadcastId, SenderId)>> {
-    let shop: Option<Uuid> =
-        sqlx::query_scalar("select shop_id from broadcast where id = $1").bind(broadcast.0).fetch_optional(db).await?;
+    let shop: Option<Uuid> = sqlx::query_scalar("select shop_id from broadcast where id = $1")
+        .bind(broadcast.0)
+        .fetch_optional(db)
+        .await?;
     match shop {
         Some(shop) => lanes_to_ring(db, Some(ShopId(shop)), per_shop, stale).await,
         None => Ok(Vec::new()),
@@ -265,11 +269,13 @@ pub async fn drain_slice(db: &PgPool, lane: &TakenLane, outcome: &str) -> sqlx::
 /// Stops sending to addresses the provider calls dead. The next broadcast would find out again if this were lost.
 pub async fn suppress_addresses(db: &PgPool, dead: &[(i64, String)]) -> sqlx::Result<()> {
     let (ids, codes): (Vec<i64>, Vec<&str>) = dead.iter().map(|(id, code)| (*id, code.as_str())).unzip();
-    sqlx::query("select close_address(t.id, 'suppressed', t.code) from unnest($1::bigint[], $2::text[]) as t (id, code)")
-        .bind(ids)
-        .bind(codes)
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "select close_address(t.id, 'suppressed', t.code) from unnest($1::bigint[], $2::text[]) as t (id, code)",
+    )
+    .bind(ids)
+    .bind(codes)
+    .execute(db)
+    .await?;
     Ok(())
 }
 

@@ -100,7 +100,13 @@ fn judge_once(keyed: bool, window: Vec<(i64, Sent)>) -> Verdict {
             SendOutcome::Refused(refusal) => refusal,
         };
         let class = refusal.class;
-        let end = |state, code| Ended { customer, state, reason: Some(class.as_str()), code: Some(code), provider_id: None };
+        let end = |state, code| Ended {
+            customer,
+            state,
+            reason: Some(class.as_str()),
+            code: Some(code),
+            provider_id: None,
+        };
         match class {
             ErrorClass::Recipient => {
                 verdict.dead_addresses.push((customer, refusal.code.clone()));
@@ -215,7 +221,12 @@ mod tests {
 
     #[test]
     fn what_may_have_left_before_is_not_forgotten_by_a_repeat_that_did_not_leave() {
-        for class in [ErrorClass::Throttled, ErrorClass::Unreachable, ErrorClass::Credentials, ErrorClass::Quota] {
+        for class in [
+            ErrorClass::Throttled,
+            ErrorClass::Unreachable,
+            ErrorClass::Credentials,
+            ErrorClass::Quota,
+        ] {
             let verdict = judge(true, true, vec![(1, refused(class)), (2, Sent::NotBegun)]);
             assert_eq!(verdict.uncertain, [1, 2]);
             assert!(verdict.unsent.is_empty());
@@ -229,15 +240,27 @@ mod tests {
             (2, Sent::Outcome(SendOutcome::Accepted { provider_id: None })),
         ];
         assert_eq!(judge(true, false, window).trouble, None);
-        assert_eq!(judge(true, false, vec![(1, refused(ErrorClass::Unreachable))]).trouble, Some(SenderTrouble::Failing));
-        assert_eq!(judge(true, false, vec![(1, refused(ErrorClass::Recipient))]).trouble, None);
+        assert_eq!(
+            judge(true, false, vec![(1, refused(ErrorClass::Unreachable))]).trouble,
+            Some(SenderTrouble::Failing)
+        );
+        assert_eq!(
+            judge(true, false, vec![(1, refused(ErrorClass::Recipient))]).trouble,
+            None
+        );
     }
 
     #[test]
     fn a_person_is_called_for_credentials_whatever_else_happens() {
-        let window =
-            vec![(1, refused(ErrorClass::Throttled)), (2, refused(ErrorClass::Credentials)), (3, refused(ErrorClass::Content))];
-        assert!(matches!(judge(true, false, window).trouble, Some(SenderTrouble::NeedsPerson(ErrorClass::Credentials, _))));
+        let window = vec![
+            (1, refused(ErrorClass::Throttled)),
+            (2, refused(ErrorClass::Credentials)),
+            (3, refused(ErrorClass::Content)),
+        ];
+        assert!(matches!(
+            judge(true, false, window).trouble,
+            Some(SenderTrouble::NeedsPerson(ErrorClass::Credentials, _))
+        ));
     }
 
     #[test]

@@ -28,7 +28,14 @@ struct Places(HashMap<i64, usize>);
 
 impl Places {
     fn of(slice: &ClaimedSlice) -> Self {
-        Self(slice.customers.iter().enumerate().map(|(place, customer)| (*customer, place)).collect())
+        Self(
+            slice
+                .customers
+                .iter()
+                .enumerate()
+                .map(|(place, customer)| (*customer, place))
+                .collect(),
+        )
     }
 
     fn get(&self, customer: i64) -> Option<usize> {
@@ -53,15 +60,25 @@ async fn multicast(
         .collect();
     let key = slice_key(job.lane.broadcast, job.lane.channel, slice.slice_no, slice.intent_no);
     let outcome = match job.briefing.render("", "", None) {
-        Ok(message) => job.delivery.channels.multicast(&job.briefing.sender, &to, &message, key).await,
+        Ok(message) => {
+            job.delivery
+                .channels
+                .multicast(&job.briefing.sender, &to, &message, key)
+                .await
+        }
         Err(refusal) => SendOutcome::Refused(refusal),
     };
     match outcome {
         // One bad address refuses all, and then nobody has it: everybody is sent to under a key of their own.
-        SendOutcome::Refused(refusal) if refusal.class == ErrorClass::Recipient || refusal.class == ErrorClass::Content => {
+        SendOutcome::Refused(refusal)
+            if refusal.class == ErrorClass::Recipient || refusal.class == ErrorClass::Content =>
+        {
             singly_within_limit(job, slice, places, members, until).await
         }
-        outcome => members.iter().map(|customer| (*customer, Sent::Outcome(outcome.clone()))).collect(),
+        outcome => members
+            .iter()
+            .map(|customer| (*customer, Sent::Outcome(outcome.clone())))
+            .collect(),
     }
 }
 
@@ -77,7 +94,9 @@ async fn singly_within_limit(
     let mut rest = members;
     while !rest.is_empty() {
         let wanted = rest.len().min(job.briefing.in_flight());
-        let permits = job.single_permits(u32::try_from(wanted).unwrap_or(u32::MAX), until).await as usize;
+        let permits = job
+            .single_permits(u32::try_from(wanted).unwrap_or(u32::MAX), until)
+            .await as usize;
         let (now, later) = rest.split_at(permits.min(rest.len()));
         if now.is_empty() {
             sent.extend(rest.iter().map(|customer| (*customer, Sent::NotBegun)));
@@ -135,8 +154,16 @@ impl<'a> Member<'a> {
 
 async fn one(job: &LaneJob<'_>, customer: i64, member: &Member<'_>) -> SendOutcome {
     let key = delivery_key(job.lane.broadcast, job.lane.channel, CustomerId(customer));
-    match job.briefing.render(member.first_name, member.last_name, Some((member.address_id, key))) {
-        Ok(message) => job.delivery.channels.send(&job.briefing.sender, member.address, &message, key).await,
+    match job
+        .briefing
+        .render(member.first_name, member.last_name, Some((member.address_id, key)))
+    {
+        Ok(message) => {
+            job.delivery
+                .channels
+                .send(&job.briefing.sender, member.address, &message, key)
+                .await
+        }
         Err(refusal) => SendOutcome::Refused(refusal),
     }
 }
