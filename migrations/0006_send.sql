@@ -180,7 +180,8 @@ create function claim_slice(p_broadcast uuid, p_channel channel, p_window int, p
 returns table (slice_no int, epoch int, intent_no int, repeats int, in_flight bigint[], customers bigint[],
                address_ids bigint[], addresses text[], first_names text[], last_names text[])
 language plpgsql set enable_seqscan = off as $$
-declare s slice; v_repeat boolean; v_stopped text; v_gone bigint[]; v_gone_reasons text[]; v_n int;
+declare s slice; v_repeat boolean; v_stopped text; v_gone bigint[]; v_gone_reasons text[];
+        v_gone_states delivery_state[]; v_n int;
 begin
     select case when sh.state <> 'active' then 'shop_suspended' when se.state = 'disconnected' then 'sender_disconnected' end
       into v_stopped
@@ -214,18 +215,20 @@ begin
         select array_agg(m.customer_id) filter (where m.gone is null), array_agg(m.address_id) filter (where m.gone is null),
                array_agg(m.address) filter (where m.gone is null), array_agg(m.first_name) filter (where m.gone is null),
                array_agg(m.last_name) filter (where m.gone is null),
-               array_agg(m.customer_id) filter (where m.gone is not null), array_agg(m.gone) filter (where m.gone is not null)
-          into customers, address_ids, addresses, first_names, last_names, v_gone, v_gone_reasons
+               array_agg(m.customer_id) filter (where m.gone is not null), array_agg(m.gone) filter (where m.gone is not null),
+               array_agg((case when m.flying then 'unknown' else 'skipped' end)::delivery_state) filter (where m.gone is not null)
+          into customers, address_ids, addresses, first_names, last_names, v_gone, v_gone_reasons, v_gone_states
           from (select d.customer_id, d.address_id, a.address,
                        case when s.frozen_customers is null then c.first_name
                             else s.frozen_first[array_position(s.frozen_customers, d.customer_id)] end as first_name,
                        case when s.frozen_customers is null then c.last_name
                             else s.frozen_last[array_position(s.frozen_customers, d.customer_id)] end as last_name,
                        case when a.id is null or c.id is null then 'erased'
-                            when v_repeat then null
+                            when v_repeat and d.customer_id = any (s.in_flight) then null
                             when v_stopped is not null then v_stopped
                             when c.opted_out or a.state = 'opted_out' then 'opted_out'
-                            when a.state = 'suppressed' then 'suppressed' end as gone
+                            when a.state = 'suppressed' then 'suppressed' end as gone,
+                       v_repeat and d.customer_id = any (s.in_flight) as flying
                   from delivery d
                   left join address a on a.id = d.address_id
                   left join customer c on c.id = d.customer_id and c.id between s.first_customer and s.last_customer
@@ -235,8 +238,7 @@ begin
                                                         and r.channel = p_channel and r.customer_id = d.customer_id))
                  order by d.customer_id) m;
         if v_gone is not null then
-            v_n := record_results(p_broadcast, p_channel, s.slice_no, v_gone,
-                array_fill((case when v_repeat then 'unknown' else 'skipped' end)::delivery_state, array[cardinality(v_gone)]), v_gone_reasons,
+            v_n := record_results(p_broadcast, p_channel, s.slice_no, v_gone, v_gone_states, v_gone_reasons,
                 array_fill(null::text, array[cardinality(v_gone)]), array_fill(null::text, array[cardinality(v_gone)]));
             if s.remaining = v_n then
                 continue;
@@ -262,6 +264,7 @@ end $$;
 
 -- Writes the outcome of a window and, in the same transaction, the intent of the next one (p_next) or the end of the
 -- claim (p_next null: what is left goes back, due in p_wait_secs; p_uncertain are members whose intent stays in flight).
+-- An empty p_next keeps the claim without an intent, while its worker waits for permits.
 -- Returns `stale` (nothing was written: the slice belongs to somebody else), or the state of the broadcast afterwards,
 -- `expired` standing for one past its deadline.
 create function settle_slice(p_broadcast uuid, p_channel channel, p_slice_no int, p_epoch int, p_customers bigint[],
@@ -285,9 +288,9 @@ begin
        set state = case when p_next is null then 'planned' else 'sending' end,
            lease_until = case when p_next is null then null else now() + p_lease_secs * interval '1 second' end,
            due_at = case when p_next is null then now() + p_wait_secs * interval '1 second' else due_at end,
-           in_flight = coalesce(p_next, p_uncertain),
-           intent_no = t.intent_no + case when p_next is null then 0 else 1 end,
-           first_attempt_at = case when p_next is null then t.first_attempt_at else now() end,
+           in_flight = nullif(coalesce(p_next, p_uncertain), '{}'),
+           intent_no = t.intent_no + case when cardinality(p_next) > 0 then 1 else 0 end,
+           first_attempt_at = case when cardinality(p_next) > 0 then now() else t.first_attempt_at end,
            repeats = case when p_next is null then t.repeats else 0 end
      where t.broadcast_id = p_broadcast and t.channel = p_channel and t.slice_no = p_slice_no;
     if cardinality(p_customers) > 0 then
