@@ -92,6 +92,8 @@ impl From<io::Error> for CliError {
     }
 }
 
+pub mod audit;
+
 /// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
     // Before anything makes a TLS client: without a default provider some libraries panic, others choose another one.
