@@ -108,7 +108,14 @@ impl Content {
         let image_url = form.link(object, "image_url", "image_url");
         match text {
             Some(text) if form.problems.is_empty() => {
-                let content = Self { text, button, image_url, fallbacks, subject, title };
+                let content = Self {
+                    text,
+                    button,
+                    image_url,
+                    fallbacks,
+                    subject,
+                    title,
+                };
                 content.fits_a_push().map(|()| content)
             }
             _ => Err(InvalidContent(form.problems)),
@@ -140,7 +147,10 @@ impl Content {
     }
 
     fn fits_a_push(&self) -> Result<(), InvalidContent> {
-        let title = self.title.as_ref().map_or(TITLE_LIMIT, |title| title.raw().len());
+        let title = self
+            .title
+            .as_ref()
+            .map_or(TITLE_LIMIT, |title| title.raw().len());
         let button = self.button.as_ref().map_or(0, |button| button.url.len());
         let image = self.image_url.as_ref().map_or(0, String::len);
         let together = self.text.raw().len() + title + button + image;
@@ -150,11 +160,21 @@ impl Content {
         let problem = format!(
             "and the links are {together} bytes together: a push notification carries {TOGETHER_BYTES}, shorten a link"
         );
-        Err(InvalidContent(vec![ContentProblem { field: "text", problem }]))
+        Err(InvalidContent(vec![ContentProblem {
+            field: "text",
+            problem,
+        }]))
     }
 }
 
-const KEYS: [&str; 6] = ["text", "button", "image_url", "fallbacks", "subject", "title"];
+const KEYS: [&str; 6] = [
+    "text",
+    "button",
+    "image_url",
+    "fallbacks",
+    "subject",
+    "title",
+];
 
 /// Bodies are personal once they reach a customer: only their size is shown.
 impl fmt::Debug for Content {
@@ -204,10 +224,17 @@ impl Form {
     }
 
     fn only(&mut self, object: &Map<String, Value>, field: &'static str, known: &[&str]) {
-        for key in object.keys().filter(|key| !known.contains(&key.as_str())).take(5) {
+        for key in object
+            .keys()
+            .filter(|key| !known.contains(&key.as_str()))
+            .take(5)
+        {
             let key: String = key.chars().take(40).collect();
             let known = known.join(", ");
-            self.wrong(field, format!("has the unknown field `{key}`: known are {known}"));
+            self.wrong(
+                field,
+                format!("has the unknown field `{key}`: known are {known}"),
+            );
         }
     }
 
@@ -226,7 +253,10 @@ impl Form {
                     None => Some(text),
                     Some(c) => {
                         let code = u32::from(c);
-                        self.wrong(field, format!("holds the control character U+{code:04X}: remove it"));
+                        self.wrong(
+                            field,
+                            format!("holds the control character U+{code:04X}: remove it"),
+                        );
                         None
                     }
                 }
@@ -309,11 +339,17 @@ impl Form {
         let mut fields: Vec<Field> = pattern.fields().collect();
         if fields.len() > FIELDS_LIMIT {
             let count = fields.len();
-            self.wrong(field, format!("uses {count} merge fields: the limit is {FIELDS_LIMIT}"));
+            self.wrong(
+                field,
+                format!("uses {count} merge fields: the limit is {FIELDS_LIMIT}"),
+            );
         }
         fields.sort_by_key(|field| field.name());
         fields.dedup();
-        for missing in fields.into_iter().filter(|field| fallbacks.of(*field).is_none()) {
+        for missing in fields
+            .into_iter()
+            .filter(|field| fallbacks.of(*field).is_none())
+        {
             let name = missing.name();
             self.wrong(
                 field,
@@ -365,10 +401,18 @@ impl Form {
                 self.wrong("text", problem);
             }
             None if length > TEXT_LIMIT_GSM7 => {
-                self.wrong("text", format!("is {length} characters long: the limit is {TEXT_LIMIT_GSM7}"));
+                self.wrong(
+                    "text",
+                    format!("is {length} characters long: the limit is {TEXT_LIMIT_GSM7}"),
+                );
             }
             _ if bytes > TEXT_BYTES => {
-                self.wrong("text", format!("is {bytes} bytes long: the limit is {TEXT_BYTES}, use plainer characters"));
+                self.wrong(
+                    "text",
+                    format!(
+                        "is {bytes} bytes long: the limit is {TEXT_BYTES}, use plainer characters"
+                    ),
+                );
             }
             _ => {}
         }
@@ -384,19 +428,28 @@ impl Form {
                 self.wrong("button.label", "must be one line with something on it");
             }
             Some(label) => self.at_most("button.label", label, LABEL_LIMIT),
-            None => self.wrong("button.label", "is missing: it is what stands on the button"),
+            None => self.wrong(
+                "button.label",
+                "is missing: it is what stands on the button",
+            ),
         }
         if url.is_none() {
             self.wrong("button.url", "is missing: it is where the button leads");
         }
-        Some(Button { label: label?, url: url? })
+        Some(Button {
+            label: label?,
+            url: url?,
+        })
     }
 
     fn at_most(&mut self, field: &'static str, text: &str, limit: usize) {
         let length = text.graphemes(true).count();
         // A cluster of many characters is still one; the bytes keep it from growing without end.
         if length > limit || text.len() > limit * 16 {
-            self.wrong(field, format!("is {length} characters long: the limit is {limit}"));
+            self.wrong(
+                field,
+                format!("is {length} characters long: the limit is {limit}"),
+            );
         }
     }
 }

