@@ -10,6 +10,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    broadcast::BroadcastWork,
     channel::Channels,
     clock::Clock,
     config::{Config, RedisConfig},
@@ -152,7 +153,18 @@ impl App {
             limit_config: config.limit.clone(),
             secrets: self.secrets.clone(),
             config: config.delivery.clone(),
+            slice_size: config.broadcast.slice_size,
             public_url: config.web.public_url.clone(),
+        })
+    }
+
+    /// What works on `broadcast-send` jobs.
+    pub fn broadcast_work(&self) -> Result<BroadcastWork, AppError> {
+        Ok(BroadcastWork {
+            db: self.db.clone(),
+            queue: self.queue()?,
+            config: Arc::new(self.config.broadcast.clone()),
+            delivery: self.delivery()?,
         })
     }
 

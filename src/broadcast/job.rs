@@ -3,13 +3,15 @@
 //! Level-triggered: everything is read from Postgres, so a job that comes twice, late, or for a broadcast that ended long
 //! ago does no harm, and one that never comes is rung again by `reconcile`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use carillon_jobs::{BroadcastId, BroadcastSend};
 use sqlx::PgPool;
-use tokio_util::sync::CancellationToken;
 
-use super::plan::{Advance, Planner};
+use super::{
+    config::BroadcastConfig,
+    plan::{Advance, PlanError, advance},
+};
 use crate::{
     delivery::{Delivery, DeliveryError, store},
     queue::{JobContext, JobError, Outcome, Queue},
@@ -26,51 +28,44 @@ pub struct BroadcastWork {
     pub db: PgPool,
     /// Redis, to ring for the next lane.
     pub queue: Queue,
-    /// Plans.
-    pub planner: Planner,
-    /// Sends.
+    /// Section `[broadcast]`.
+    pub config: Arc<BroadcastConfig>,
+    /// What sends.
     pub delivery: Delivery,
+}
+
+/// What a turn came to.
+enum Turn {
+    /// Look whether lanes wait for a bell.
+    RingLanes,
+    /// Nothing more.
+    Ended(Outcome),
 }
 
 impl BroadcastWork {
     /// Does one turn.
     pub async fn run(&self, args: BroadcastSend, context: &JobContext) -> Result<Outcome, JobError> {
-        let halt = context.stop.child_token();
-        let lost = context.lease.lost();
-        let work = async {
-            match args.sender_id {
-                Some(sender) => self.delivery.work_lane(args.broadcast_id, sender, &halt).await.map(|()| None),
-                None => self.plan(args.broadcast_id, &halt).await,
+        let turn = match args.sender_id {
+            Some(sender) => {
+                let halt = context.stop.child_token();
+                let lost = context.lease.lost();
+                // The lane's own lease fences what is written; a lost job only means that this worker stops early.
+                let watch = async {
+                    lost.cancelled().await;
+                    halt.cancel();
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    result = self.delivery.work_lane(args.broadcast_id, sender, &halt) => send_turn(result),
+                    () = watch => Ok(Turn::Ended(Outcome::Done)),
+                }
             }
+            None => plan_turn(args.broadcast_id, advance(&self.db, &self.config, args.broadcast_id).await),
         };
-        // The lane's own lease fences what is written; a lost job only means that this worker should stop early.
-        let result = tokio::select! {
-            biased;
-            result = async { tokio::pin!(work); tokio::select! {
-                result = &mut work => result,
-                () = lost.cancelled() => { halt.cancel(); work.await }
-            } } => result,
-        };
-        match result {
-            Ok(Some(outcome)) => return Ok(outcome),
-            Ok(None) => {}
-            Err(WorkError::Missing) => {
-                return Err(JobError::Dead { error: format!("there is no broadcast {}", args.broadcast_id) });
-            }
-            Err(WorkError::Db(error)) if crate::db::may_pass(&error) => return Ok(rest()),
-            Err(error) => return Err(JobError::Retry { error: error.to_string(), after: None }),
+        match turn? {
+            Turn::Ended(outcome) => Ok(outcome),
+            Turn::RingLanes => self.ring_lanes(args.broadcast_id).await,
         }
-        self.ring_lanes(args.broadcast_id).await
-    }
-
-    /// Plans for a turn. `None`: planning has ended, lanes may be waiting for a bell.
-    async fn plan(&self, broadcast: BroadcastId, halt: &CancellationToken) -> Result<Option<Outcome>, WorkError> {
-        Ok(match self.planner.advance(broadcast, halt).await? {
-            Advance::Again => Some(Outcome::Again),
-            Advance::WaitUntil(until) => Some(Outcome::Snooze { until }),
-            Advance::Missing => return Err(WorkError::Missing),
-            Advance::Opened | Advance::NothingToDo(_) => None,
-        })
     }
 
     /// Rings for the lanes of this shop whose turn it is; the lane just left goes to the tail with them.
@@ -78,8 +73,7 @@ impl BroadcastWork {
         let config = &self.delivery.config;
         let lanes = match store::lanes_beside(&self.db, broadcast, config.lanes_per_shop, config.bell_stale()).await {
             Ok(lanes) => lanes,
-            Err(error) if crate::db::may_pass(&error) => return Ok(rest()),
-            Err(error) => return Err(JobError::Retry { error: crate::db::describe(&error), after: None }),
+            Err(error) => return database(&error),
         };
         for (broadcast, sender) in lanes {
             if let Err(error) = ring(&self.queue, broadcast, Some(sender)).await {
@@ -91,6 +85,30 @@ impl BroadcastWork {
     }
 }
 
-fn rest() -> Outcome {
-    Outcome::Snooze { until: chrono::Utc::now() + DATABASE_REST }
+fn send_turn(result: Result<(), DeliveryError>) -> Result<Turn, JobError> {
+    match result {
+        Ok(()) => Ok(Turn::RingLanes),
+        Err(DeliveryError::Db(error)) => database(&error).map(Turn::Ended),
+        Err(error @ (DeliveryError::Sender(_) | DeliveryError::Content(_))) => Err(JobError::retry(error.to_string())),
+    }
+}
+
+fn plan_turn(broadcast: BroadcastId, result: Result<Advance, PlanError>) -> Result<Turn, JobError> {
+    match result {
+        Ok(Advance::Again) => Ok(Turn::Ended(Outcome::Again)),
+        Ok(Advance::WaitUntil(until)) => Ok(Turn::Ended(Outcome::Snooze { until })),
+        Ok(Advance::NotFound) => Err(JobError::dead(format!("there is no broadcast {broadcast}"))),
+        Ok(Advance::Opened | Advance::Sending | Advance::Idle(_) | Advance::Finished(_)) => Ok(Turn::RingLanes),
+        Err(PlanError::Database(error)) => database(&error).map(Turn::Ended),
+        Err(error @ PlanError::UnknownAnswer(_)) => Err(JobError::retry(error.to_string())),
+    }
+}
+
+/// An outage counts as no attempt; an error that will not pass does.
+fn database(error: &sqlx::Error) -> Result<Outcome, JobError> {
+    if crate::db::may_pass(error) {
+        Ok(Outcome::Snooze { until: chrono::Utc::now() + DATABASE_REST })
+    } else {
+        Err(JobError::retry(crate::db::describe(error)))
+    }
 }

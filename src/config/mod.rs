@@ -68,7 +68,9 @@ sections! {
     limit: crate::limit::LimitConfig,
     /// The providers.
     channel: crate::channel::ChannelConfig,
-    /// How broadcasts are cut up and worked through.
+    /// Planning: who gets what on which channel.
+    broadcast: crate::broadcast::BroadcastConfig,
+    /// Sending: how lanes and slices are worked through.
     delivery: crate::delivery::DeliveryConfig,
     /// What is logged, and how.
     log: LogConfig,

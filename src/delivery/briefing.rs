@@ -109,7 +109,7 @@ impl Briefing {
             same_for_all,
             channel: lane.channel,
             in_flight,
-            slice_size: delivery.config.slice_size,
+            slice_size: delivery.slice_size,
             key_life: if lane.channel.keyed() {
                 delivery.config.key_life()
             } else {

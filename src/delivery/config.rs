@@ -1,4 +1,4 @@
-//! Section `[delivery]`: how broadcasts are cut up and worked through.
+//! Section `[delivery]`: how lanes and slices are worked through.
 //!
 //! Defaults and explanations stand in `config/default.toml` and only there.
 
@@ -12,11 +12,7 @@ use crate::config::{Report, Section};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeliveryConfig {
-    /// Customers planned per transaction.
-    pub chunk_customers: u32,
-    /// Deliveries per slice.
-    pub slice_size: u32,
-    /// Milliseconds a job works on planning or on a lane before it goes to the tail of the queue.
+    /// Milliseconds a job works on a lane before it goes to the tail of the queue.
     pub turn_ms: u64,
     /// Lanes of one shop in the ready list or at work at once.
     pub lanes_per_shop: u32,
@@ -82,8 +78,6 @@ impl DeliveryConfig {
 
 impl Section for DeliveryConfig {
     fn check(&self, report: &mut Report<'_>) {
-        report.range("chunk_customers", self.chunk_customers, 1..=100_000);
-        report.range("slice_size", self.slice_size, 1..=500);
         report.range("turn_ms", self.turn_ms, 50..=60_000);
         report.range("lanes_per_shop", self.lanes_per_shop, 1..=1_000);
         report.range("parallel_slices", self.parallel_slices, 1..=64);

@@ -65,6 +65,8 @@ pub struct Delivery {
     pub secrets: Arc<Secrets>,
     /// Section `[delivery]`.
     pub config: DeliveryConfig,
+    /// Deliveries per slice, from section `[broadcast]`.
+    pub slice_size: u32,
     /// Where `carillon web` is reached from outside.
     pub public_url: String,
 }

@@ -116,21 +116,28 @@ async fn singly(
     members: &[i64],
     until: Instant,
 ) -> Vec<(i64, Sent)> {
-    stream::iter(members)
-        .map(|customer| async {
-            if job.told_to_stop(until) {
-                return (*customer, Sent::NotBegun);
-            }
-            let outcome = match places.get(*customer).and_then(|place| Member::of(slice, place)) {
-                Some(member) => one(job, *customer, &member).await,
-                // Only an intent of a customer who was erased since; the claim has ended that delivery already.
-                None => SendOutcome::Refused(Refusal::new(ErrorClass::Recipient, "erased")),
-            };
-            (*customer, Sent::Outcome(outcome))
-        })
-        .buffer_unordered(job.briefing.in_flight())
-        .collect()
-        .await
+    // Collected first: a stream of closures over borrows cannot be proved Send.
+    let sends: Vec<_> = members.iter().map(|customer| begin(job, slice, places, *customer, until)).collect();
+    stream::iter(sends).buffer_unordered(job.briefing.in_flight()).collect().await
+}
+
+/// One member, unless told to stop.
+async fn begin(
+    job: &LaneJob<'_>,
+    slice: &ClaimedSlice,
+    places: &Places,
+    customer: i64,
+    until: Instant,
+) -> (i64, Sent) {
+    if job.told_to_stop(until) {
+        return (customer, Sent::NotBegun);
+    }
+    let outcome = match places.get(customer).and_then(|place| Member::of(slice, place)) {
+        Some(member) => one(job, customer, &member).await,
+        // Only an intent of a customer who was erased since; the claim has ended that delivery already.
+        None => SendOutcome::Refused(Refusal::new(ErrorClass::Recipient, "erased")),
+    };
+    (customer, Sent::Outcome(outcome))
 }
 
 /// One member, out of the slice's parallel lists.
