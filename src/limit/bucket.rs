@@ -17,8 +17,8 @@ const SLOWEST_PER_SEC: f64 = 0.5;
 const ONE_EVENT_US: f64 = 1_000_000.0;
 /// A first 429 after clean time costs little: most likely the rate was just being tried out.
 const FIRST_FACTOR: f64 = 0.8;
-/// Another one during the hold halves: the true limit is far away and must be found in seconds.
-const AGAIN_FACTOR: f64 = 0.5;
+/// Another one during the hold costs nearly half: the true limit is far away and must be found in seconds.
+const AGAIN_FACTOR: f64 = 0.6;
 /// A clean second never raises by more than this share, so that a limit far below the configured one is not overrun.
 const LARGEST_RAISE: f64 = 0.1;
 const SECOND_US: f64 = 1_000_000.0;

@@ -12,7 +12,7 @@ local slowed_at = tonumber(bucket[3] or 0)
 if now >= closed_until and now - slowed_at >= 1000000 then
   local factor = 0.8
   if now - math.max(slowed_at, closed_until) < hold then
-    factor = 0.5
+    factor = 0.6
   end
   rate = math.max(rate * factor, math.min(0.5, rate))
   redis.call('HSET', KEYS[1], 'rate', string.format('%.17g', rate), 'slowed_at', string.format('%.0f', now))
