@@ -162,29 +162,7 @@ impl crate::config::Section for ChannelConfig {
     }
 }
 
-impl LineConfig {
-    /// The longest one send may take.
-    #[must_use]
-    pub const fn answer_within(&self) -> Duration {
-        secs(self.timeout_secs)
-    }
-}
-
-impl AppConfig {
-    /// The longest one send may take, a fresh token included.
-    #[must_use]
-    pub const fn answer_within(&self) -> Duration {
-        secs(2 * self.timeout_secs)
-    }
-}
-
 impl EmailConfig {
-    /// The longest one send may take: connect, greeting, EHLO, AUTH, MAIL, RCPT, DATA and the body.
-    #[must_use]
-    pub const fn answer_within(&self) -> Duration {
-        secs(self.connect_timeout_secs + 6 * self.command_timeout_secs + self.body_timeout_secs)
-    }
-
     /// The relay override as host and port.
     pub(super) fn relay_address(&self) -> Option<(&str, u16)> {
         let (host, port) = self.relay.rsplit_once(':')?;
