@@ -209,10 +209,28 @@ impl World {
 
     /// Waits until the broadcast has ended, its lanes drained.
     pub async fn ended(&self, id: BroadcastId, secs: u64) {
-        eventually("the broadcast ends", secs, async || {
-            self.one::<bool>(&format!("select finished_at is not null and not purge from broadcast where id = '{id}'")).await
-        })
-        .await;
+        let done = format!("select finished_at is not null and not purge from broadcast where id = '{id}'");
+        let deadline = Instant::now() + Duration::from_secs(secs);
+        while !self.one::<bool>(&done).await {
+            if Instant::now() > deadline {
+                panic!("not within {secs} s: the broadcast ends\n{}", self.left(id).await);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What a broadcast still waits for.
+    async fn left(&self, id: BroadcastId) -> String {
+        self.one(&format!(
+            "select concat_ws(E'\n', now()::text,
+                (select json_agg(b) from (select state, state_reason, plan_cursor, plan_lease_until, rung_at from broadcast
+                    where id = '{id}') b)::text,
+                (select string_agg(row_to_json(l)::text, E'\n') from lane l where broadcast_id = '{id}'),
+                (select string_agg(row_to_json(s)::text, E'\n') from (select * from slice
+                    where broadcast_id = '{id}' and state <> 'settled' limit 5) s),
+                (select string_agg(row_to_json(s)::text, E'\n') from (select channel, state, state_reason from sender) s))"
+        ))
+        .await
     }
 
     /// How many deliveries are in a state.
