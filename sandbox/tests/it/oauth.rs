@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use crate::client::{Answer, answer, http, start};
 
+type Change = Box<dyn FnOnce(&mut Value, &mut Value)>;
+
 /// The assertion a correct sender makes, with `change` applied to header and claims before signing.
 fn assertion(running: &Running, change: impl FnOnce(&mut Value, &mut Value)) -> String {
     let key: Value = serde_json::from_str(&running.fcm_key_json()).unwrap();
@@ -113,7 +115,6 @@ async fn assertions_google_refuses_are_refused() {
         .duration_since(UNIX_EPOCH)
         .unwrap()
         .as_secs();
-    type Change = Box<dyn FnOnce(&mut Value, &mut Value)>;
     let cases: Vec<(&str, Change)> = vec![
         ("alg", Box::new(|header, _| header["alg"] = json!("HS256"))),
         ("kid", Box::new(|header, _| header["kid"] = json!("other"))),
