@@ -7,13 +7,14 @@ mod answers;
 mod flex;
 mod message;
 mod official;
+mod queries;
 mod retry_keys;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use url::form_urlencoded;
 
 use crate::channel::Channel;
 use crate::check::{Fields, Findings, Place};
@@ -26,8 +27,10 @@ use crate::mix::fingerprint;
 use crate::received::Content;
 use crate::routes::conclude;
 use crate::state::State;
+use crate::traffic::Pace;
 
 pub(crate) use crate::line::official::{LineState, Official, is_user_id};
+pub(crate) use crate::line::queries::{consumption, info, quota, validate, verify};
 
 const MAX_MULTICAST: usize = 500;
 
@@ -44,6 +47,15 @@ impl Endpoint {
             Endpoint::Push => "push",
             Endpoint::Multicast => "multicast",
             Endpoint::Reply => "reply",
+        }
+    }
+
+    fn pace(self, official: &Official) -> &Pace {
+        let [push, multicast, reply] = &official.paces;
+        match self {
+            Endpoint::Push => push,
+            Endpoint::Multicast => multicast,
+            Endpoint::Reply => reply,
         }
     }
 
@@ -123,27 +135,27 @@ fn attempt(
     let json = parse_body(request)?;
     let order = read_order(&json, endpoint)?;
     let now = state.clock.elapsed();
-    let [push, multicast, reply] = &official.paces;
-    let pace = match endpoint {
-        Endpoint::Push => push,
-        Endpoint::Multicast => multicast,
-        Endpoint::Reply => reply,
-    };
+    let pace = endpoint.pace(&official);
     if !pace.admit(&state.traffic(Channel::Line).cap, now) {
         return Err(No::rate());
     }
     pace.note(now);
-    let replied_to = order
-        .reply_token
-        .map(|token| state.line.reply_user(token, now));
-    let to: Cow<'_, [&str]> = match &replied_to {
-        None => Cow::Borrowed(&order.to),
-        Some(Some(user_id)) => Cow::Owned(vec![user_id.as_str()]),
-        Some(None) => return Err(No::new(400, "Invalid reply token")),
+    let invalid_token = || No::new(400, "Invalid reply token");
+    let replied_to = match order.reply_token {
+        Some(token) => Some(
+            state
+                .line
+                .reply_user(token, now)
+                .ok_or_else(invalid_token)?,
+        ),
+        None => None,
     };
-    *hit = state.faults.ask(Channel::Line, endpoint.name(), |set| {
-        to.iter().any(|id| set.contains(*id))
-    });
+    let to: Cow<'_, [&str]> = match &replied_to {
+        Some(user_id) => Cow::Owned(vec![user_id.as_str()]),
+        None => Cow::Borrowed(&order.to),
+    };
+    let concerns = |set: &HashSet<String>| to.iter().any(|id| set.contains(*id));
+    *hit = state.faults.ask(Channel::Line, endpoint.name(), concerns);
     if hit.before().is_some() {
         return Ok(());
     }
@@ -151,40 +163,31 @@ fn attempt(
         .reply_token
         .is_some_and(|token| !state.line.use_reply_token(token))
     {
-        return Err(No::new(400, "Invalid reply token"));
+        return Err(invalid_token());
     }
     let accept = || accept(state, request, &official, &order, &to, serial);
+    let accepted = match key {
+        None => Keyed::Fresh(accept()?),
+        Some(key) => {
+            let body = fingerprint(&(endpoint.name(), request.body));
+            official.keys.accept(key, body, now, accept)
+        }
+    };
+    // Multicast names no messages, neither in its 200 nor in its 409.
     let named = if endpoint == Endpoint::Multicast {
         0
     } else {
         order.count
     };
-    let accepted = match key {
-        None => accept()?,
-        Some(key) => match official.keys.accept(
-            key,
-            fingerprint(&(endpoint.name(), request.body)),
-            now,
-            accept,
-        ) {
-            Keyed::Fresh(accepted) => accepted,
-            Keyed::Repeat(accepted) => {
-                write_repeat(&state.line, answer, accepted, named);
-                return Ok(());
-            }
-            Keyed::Mismatch => {
-                return Err(No::new(
-                    400,
-                    "The retry key was accepted before with a different request",
-                ));
-            }
-            Keyed::Refused(no) => return Err(no),
-        },
-    };
-    if endpoint == Endpoint::Multicast {
-        answer.set(200, "{}");
-    } else {
-        write_sent(answer, accepted, order.count);
+    match accepted {
+        Keyed::Fresh(_) if named == 0 => answer.set(200, "{}"),
+        Keyed::Fresh(accepted) => write_sent(answer, accepted, named),
+        Keyed::Repeat(accepted) => write_repeat(&state.line, answer, accepted, named),
+        Keyed::Mismatch => {
+            let message = "The retry key was accepted before with a different request";
+            return Err(No::new(400, message));
+        }
+        Keyed::Refused(no) => return Err(no),
     }
     Ok(())
 }
@@ -344,109 +347,6 @@ fn aggregation_unit<'j>(fields: &Fields<'j, '_>, found: &mut Findings) -> &'j st
         );
     }
     unit.unwrap_or("")
-}
-
-/// Runs a call that sends nothing: authorisation, faults at `point`, then `work`.
-fn query(
-    state: &State,
-    request: &Request<'_>,
-    answer: &mut Answer,
-    point: &str,
-    work: impl FnOnce(&Official, &mut Answer) -> Result<(), No>,
-) -> Verdict {
-    name_request(state, answer);
-    let checked =
-        authorize(state, request).and_then(|official| retry_key(request, false).map(|_| official));
-    let outcome = checked.and_then(|official| work(&official, answer));
-    let mut hit = Hit::default();
-    match outcome {
-        Ok(()) => {
-            hit = state.faults.ask(Channel::Line, point, |_| false);
-            write_fault(&hit, answer);
-        }
-        Err(no) => no.write(answer),
-    }
-    conclude(state, Channel::Line, &hit, answer)
-}
-
-pub(crate) fn validate(state: &State, request: &Request<'_>, answer: &mut Answer) -> Verdict {
-    query(state, request, answer, "validate", |_, answer| {
-        let kind = request.path.rsplit('/').next().unwrap_or("");
-        if !["push", "multicast", "reply", "broadcast", "narrowcast"].contains(&kind) {
-            return Err(No::new(404, "Not found"));
-        }
-        let json = parse_body(request)?;
-        let mut found = Findings::default();
-        if let Some(fields) = Fields::open(&json, Place::Root, &["messages"], &mut found)
-            && let Some(messages) = fields.required("messages", &mut found)
-        {
-            let place = Place::Member(&Place::Root, "messages");
-            message::check_messages(messages, place, &mut found, &mut String::new());
-        }
-        if !found.wrong.is_empty() {
-            return Err(No::wrong(found.wrong));
-        }
-        answer.set(200, "{}");
-        Ok(())
-    })
-}
-
-pub(crate) fn quota(state: &State, request: &Request<'_>, answer: &mut Answer) -> Verdict {
-    query(state, request, answer, "quota", |official, answer| {
-        match official.quota() {
-            Some(value) => answer.set(200, &format!(r#"{{"type":"limited","value":{value}}}"#)),
-            None => answer.set(200, r#"{"type":"none"}"#),
-        }
-        Ok(())
-    })
-}
-
-pub(crate) fn consumption(state: &State, request: &Request<'_>, answer: &mut Answer) -> Verdict {
-    query(state, request, answer, "consumption", |official, answer| {
-        answer.set(200, &format!(r#"{{"totalUsage":{}}}"#, official.used()));
-        Ok(())
-    })
-}
-
-pub(crate) fn info(state: &State, request: &Request<'_>, answer: &mut Answer) -> Verdict {
-    query(state, request, answer, "info", |official, answer| {
-        let body = serde_json::json!({
-            "userId": official.bot_user_id,
-            "basicId": "@sandbox",
-            "displayName": official.display_name,
-            "chatMode": "bot",
-            "markAsReadMode": "auto",
-        });
-        answer.set(200, &body.to_string());
-        Ok(())
-    })
-}
-
-/// `POST /v2/oauth/verify`, which takes the token as a form field instead of a header.
-pub(crate) fn verify(state: &State, request: &Request<'_>, answer: &mut Answer) -> Verdict {
-    name_request(state, answer);
-    let form = request.is_media_type("application/x-www-form-urlencoded");
-    let token = form_urlencoded::parse(request.body)
-        .find(|(name, _)| name == "access_token")
-        .map(|(_, value)| value);
-    let official = token
-        .filter(|_| form)
-        .and_then(|token| state.line.official(&token));
-    match official {
-        Some(official) => {
-            let body = serde_json::json!({"client_id": official.channel_id, "expires_in": 2_591_659, "scope": "profile"});
-            answer.set(200, &body.to_string());
-        }
-        None => {
-            answer.set(
-                400,
-                r#"{"error":"invalid_request","error_description":"The access token expired"}"#,
-            );
-        }
-    }
-    let hit = state.faults.ask(Channel::Line, "verify", |_| false);
-    write_fault(&hit, answer);
-    conclude(state, Channel::Line, &hit, answer)
 }
 
 /// A LINE path nobody answers.

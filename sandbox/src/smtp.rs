@@ -7,6 +7,7 @@ mod envelope;
 mod mail;
 mod replies;
 mod session;
+mod wire;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};

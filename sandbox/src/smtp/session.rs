@@ -7,28 +7,21 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::channel::Channel;
 use crate::faults::{FaultKind, Hit};
-use crate::smtp::commands::{self, Command, MAX_LINE_BYTES};
+use crate::smtp::commands::{self, Command};
 use crate::smtp::envelope::Envelope;
 use crate::smtp::replies::{self, MAX_MAIL_BYTES, Reply};
+use crate::smtp::wire::{Over, Wire};
 use crate::smtp::{Login, mail};
 use crate::state::State;
 use crate::traffic::Traffic;
 
 const MAX_RECIPIENTS: usize = 100;
-/// A text line with its CRLF, RFC 5321.
-const MAX_TEXT_LINE_BYTES: usize = 1000;
-
-/// The connection is over, for whatever reason.
-struct Over;
-
 struct Session {
-    stream: TcpStream,
-    inbox: Vec<u8>,
+    wire: Wire,
     state: Arc<State>,
     extended: bool,
     greeted: bool,
@@ -39,8 +32,7 @@ struct Session {
 /// Serves one connection until it closes.
 pub(crate) async fn serve(stream: TcpStream, state: Arc<State>) {
     let mut session = Session {
-        stream,
-        inbox: Vec::new(),
+        wire: Wire::new(stream),
         state,
         extended: false,
         greeted: false,
@@ -57,7 +49,7 @@ impl Session {
         let hit = self.ask("connect", &[]);
         self.reply(&hit, replies::GREETING).await?;
         loop {
-            let line = match self.line().await? {
+            let line = match self.wire.line().await? {
                 Ok(line) => line,
                 Err(reply) => {
                     self.reply(&Hit::default(), reply).await?;
@@ -212,8 +204,10 @@ impl Session {
 
     /// Sends a 334 and reads the answer.
     async fn challenge(&mut self, text: &'static str) -> Result<Result<String, Reply>, Over> {
-        self.write(Reply::new(334, text).wire().as_bytes()).await?;
-        let line = self.line().await?;
+        self.wire
+            .write(Reply::new(334, text).wire().as_bytes())
+            .await?;
+        let line = self.wire.line().await?;
         Ok(line.and_then(|line| {
             if line == "*" {
                 Err(Reply::new(501, "5.7.0 Cancelled"))
@@ -278,7 +272,7 @@ impl Session {
         if refused {
             return Ok(());
         }
-        let raw = self.text().await?;
+        let raw = self.wire.text().await?;
         self.envelope = None;
         let content = raw.and_then(|raw| {
             mail::read(
@@ -315,111 +309,25 @@ impl Session {
             tokio::time::sleep(delay).await;
         }
         match hit.kind {
-            Some(FaultKind::ResetBefore | FaultKind::ResetAfter) => {
-                let _ = self.stream.set_zero_linger();
-                return Err(Over);
-            }
-            Some(FaultKind::Hang | FaultKind::HangAfter) => {
-                let mut sink = [0_u8; 4096];
-                while self.stream.read(&mut sink).await.is_ok_and(|n| n > 0) {}
-                return Err(Over);
-            }
+            Some(FaultKind::ResetBefore | FaultKind::ResetAfter) => return Err(self.wire.reset()),
+            Some(FaultKind::Hang | FaultKind::HangAfter) => return Err(self.wire.hang().await),
             Some(FaultKind::Truncated) => {
-                self.write(b"25").await?;
-                let _ = self.stream.shutdown().await;
-                return Err(Over);
+                self.wire.write(b"25").await?;
+                return Err(self.wire.close().await);
             }
-            Some(FaultKind::Garbage) => return self.write(b"<html>It works!</html>\r\n").await,
+            Some(FaultKind::Garbage) => {
+                return self.wire.write(b"<html>It works!</html>\r\n").await;
+            }
             _ => {}
         }
         let reply = replies::of_fault(hit).unwrap_or(normal);
         if reply.code >= 400 {
             self.traffic().refused(reply.code);
         }
-        self.write(reply.wire().as_bytes()).await?;
+        self.wire.write(reply.wire().as_bytes()).await?;
         if reply.code == 421 {
-            let _ = self.stream.shutdown().await;
-            return Err(Over);
+            return Err(self.wire.close().await);
         }
         Ok(())
-    }
-
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), Over> {
-        self.stream.write_all(bytes).await.map_err(|_| Over)
-    }
-
-    async fn fill(&mut self) -> Result<(), Over> {
-        match self.stream.read_buf(&mut self.inbox).await {
-            Ok(n) if n > 0 => Ok(()),
-            _ => Err(Over),
-        }
-    }
-
-    /// The next command line without its CRLF, or the reply to what is none.
-    async fn line(&mut self) -> Result<Result<String, Reply>, Over> {
-        loop {
-            if let Some(at) = self.inbox.iter().position(|byte| *byte == b'\n') {
-                let mut line: Vec<u8> = self.inbox.drain(..=at).collect();
-                line.pop();
-                if line.pop() != Some(b'\r') {
-                    return Ok(Err(replies::BARE_NEWLINE));
-                }
-                let clean = !line.iter().any(|byte| matches!(byte, b'\r' | 0));
-                return Ok(String::from_utf8(line)
-                    .ok()
-                    .filter(|_| clean)
-                    .ok_or(replies::UNKNOWN));
-            }
-            if self.inbox.len() > MAX_LINE_BYTES {
-                self.reply(&Hit::default(), replies::TOO_LONG).await?;
-                return Err(Over);
-            }
-            self.fill().await?;
-        }
-    }
-
-    /// The mail up to its final dot, dots unstuffed, or the reply to one that is malformed.
-    async fn text(&mut self) -> Result<Result<Vec<u8>, Reply>, Over> {
-        let mut mail = Vec::new();
-        let mut wrong = None;
-        // Everything before this offset is taken; everything before `scanned` holds no further newline.
-        let (mut taken, mut scanned) = (0, 0);
-        loop {
-            let newline = self
-                .inbox
-                .iter()
-                .skip(scanned)
-                .position(|byte| *byte == b'\n');
-            let Some(at) = newline else {
-                self.inbox.drain(..taken);
-                (taken, scanned) = (0, self.inbox.len());
-                if self.inbox.len() > MAX_MAIL_BYTES {
-                    return Err(Over);
-                }
-                self.fill().await?;
-                continue;
-            };
-            let end = scanned + at + 1;
-            let line = self.inbox.get(taken..end).unwrap_or(&[]);
-            if line == b".\r\n" {
-                self.inbox.drain(..end);
-                return Ok(wrong.map_or(Ok(mail), Err));
-            }
-            let text = line.strip_suffix(b"\r\n");
-            if text.is_none_or(|text| text.contains(&b'\r')) {
-                wrong.get_or_insert(Reply::new(554, "5.6.0 Bare <CR> or <LF> in the message"));
-            } else if line.len() > MAX_TEXT_LINE_BYTES {
-                wrong.get_or_insert(Reply::new(
-                    554,
-                    "5.6.0 A line is longer than 998 characters",
-                ));
-            } else if mail.len() + line.len() > MAX_MAIL_BYTES {
-                wrong.get_or_insert(replies::TOO_BIG);
-            }
-            if wrong.is_none() {
-                mail.extend_from_slice(line.strip_prefix(b".").unwrap_or(line));
-            }
-            (taken, scanned) = (end, end);
-        }
     }
 }
