@@ -1,15 +1,12 @@
 //! The integration tests: one binary, a module per subject, on a real Redis and a real PostgreSQL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-//mod audit;
 mod delivery;
 mod fixture_db;
 mod kill;
-//mod ledger;
-//mod ledger_model;
 mod limit;
 mod limit_scripts;
 mod redis_server;
 mod scene;
-//mod send_sql;
+mod web;
 mod world;
