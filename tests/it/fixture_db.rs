@@ -68,9 +68,10 @@ impl Drop for TestDb {
                     .await;
                 });
         });
-        if dropped.join().is_err() && !std::thread::panicking() {
-            panic!("the test's database could not be dropped");
-        }
+        assert!(
+            dropped.join().is_ok() || std::thread::panicking(),
+            "the test's database could not be dropped"
+        );
     }
 }
 
@@ -132,4 +133,23 @@ async fn execute(connection: &mut PgConnection, sql: String) {
         .execute(connection)
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_tests_database_is_migrated_and_gone_when_the_test_ends() {
+    let db = database().await;
+    let mut other = PgConnection::connect(&db.url).await.unwrap();
+    let name: String = sqlx::query_scalar(
+        "select current_database() from token_account right join (select 1) one on true",
+    )
+    .fetch_one(&mut other)
+    .await
+    .unwrap();
+    drop(db);
+    let left: i64 = sqlx::query_scalar("select count(*) from pg_database where datname = $1")
+        .bind(&name)
+        .fetch_one(&mut admin().await)
+        .await
+        .unwrap();
+    assert_eq!((name.starts_with("carillon_test_"), left), (true, 0));
 }

@@ -117,7 +117,7 @@ impl Model {
                 shop,
                 month,
                 allowance,
-            } => self.refill(shop, month, allowance),
+            } => Some(self.refill(shop, month, allowance)),
             Operation::TopUp { shop, tokens, key } => {
                 let posted = self.accounts.entry(shop).or_default().post(
                     "top_up",
@@ -252,11 +252,11 @@ impl Model {
         Some(1)
     }
 
-    fn refill(&mut self, shop: usize, month: usize, allowance: i64) -> Option<i64> {
+    fn refill(&mut self, shop: usize, month: usize, allowance: i64) -> i64 {
         let account = self.accounts.entry(shop).or_default();
         let period = format!("2026-{month:02}");
         if account.period >= period {
-            return Some(0);
+            return 0;
         }
         let left = account.now[0] - account.now[2];
         if left > 0 {
@@ -268,6 +268,6 @@ impl Model {
         }
         account.post("grant", format!("grant:{period}"), [allowance, 0, 0, 0]);
         account.period = period;
-        Some(1)
+        1
     }
 }

@@ -10,5 +10,6 @@ mod audit;
 mod fixture_db;
 mod ledger;
 mod ledger_model;
+mod ledger_property;
 mod scene;
 mod send_sql;

@@ -1,5 +1,7 @@
 //! Sets a scene straight in SQL: a shop with tokens and customers, and a broadcast planned over them, one call each.
 
+use std::fmt::Write as _;
+
 use sqlx::{AssertSqlSafe, PgPool, Postgres, query_scalar};
 use uuid::Uuid;
 
@@ -67,7 +69,8 @@ impl Shop {
             self.id
         );
         for (position, (channel, tokens)) in channels.iter().enumerate() {
-            sql += &format!(
+            let _ = write!(
+ sql,
                 "insert into broadcast_channel (broadcast_id, position, channel, sender_id, tokens, planned)
                  select '{id}', {position}, '{channel}', id, {tokens}, {} from sender
                   where shop_id = '{shop}' and channel = '{channel}';
@@ -78,7 +81,8 @@ impl Shop {
                 shop = self.id
             );
             for (number, part) in self.customers.chunks(slice).enumerate() {
-                sql += &format!(
+                let _ = write!(
+ sql,
                     "insert into slice (broadcast_id, channel, slice_no, first_customer, last_customer, planned, remaining)
                      values ('{id}', '{channel}', {number}, {}, {}, {len}, {len});",
                     part[0],
