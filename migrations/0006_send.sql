@@ -123,11 +123,17 @@ returns table (broadcast_id uuid, sender_id uuid) language sql as $$
         select o.broadcast_id, o.sender_id,
                row_number() over (partition by shop_id order by served_at nulls first, o.broadcast_id, o.sender_id) as place,
                (select count(*) from open b where b.shop_id = o.shop_id and coalesce(b.busy, false)) as busy
-          from open o where o.due and not coalesce(o.busy, false))
+          from open o where o.due and not coalesce(o.busy, false)),
+    -- A locked lane is being worked on or rung for by somebody else; waiting for it, two ringers could wait for each other.
+    free as (
+        select l.broadcast_id, l.sender_id
+          from lane l join turn t on l.broadcast_id = t.broadcast_id and l.sender_id = t.sender_id
+         where t.place <= p_per_shop - t.busy and (l.lease_until is null or l.lease_until <= now())
+           and (l.rung_at is null or l.rung_at <= now() - p_stale_secs * interval '1 second')
+           for update of l skip locked)
     update lane l set rung_at = now()
-      from turn t
-     where t.place <= p_per_shop - t.busy and l.broadcast_id = t.broadcast_id and l.sender_id = t.sender_id
-       and (l.lease_until is null or l.lease_until <= now())
+      from free f
+     where l.broadcast_id = f.broadcast_id and l.sender_id = f.sender_id
     returning l.broadcast_id, l.sender_id
 $$;
 
@@ -233,8 +239,9 @@ begin
                                                         and r.channel = p_channel and r.customer_id = d.customer_id))
                  order by d.customer_id) m;
         if v_gone is not null then
-            -- This transaction may come here again for the next slice, then holding tokens: it takes the broadcast
+            -- This transaction may come here again for the next slice, then holding tokens: it takes lane and broadcast
             -- before them now, or another lane that ends meanwhile would wait for us and we for it.
+            perform from lane l where l.broadcast_id = p_broadcast and l.channel = p_channel for update;
             perform from broadcast where id = p_broadcast for update;
             v_none := array_fill(null::text, array[cardinality(v_gone)]);
             if record_results(p_broadcast, p_channel, s.slice_no, v_gone, v_gone_states, v_gone_reasons, v_none, v_none)

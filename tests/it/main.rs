@@ -4,6 +4,9 @@
 mod delivery;
 mod fixture_db;
 mod kill;
+mod ledger;
+mod ledger_model;
+mod ledger_property;
 mod limit;
 mod limit_scripts;
 mod redis_server;
