@@ -8,9 +8,8 @@ const BEYOND_ASCII: &str = "£¥èéùìòÇØøÅåΔΦΓΛΩΠΨΣΘΞÆæßÉ
 /// Whether a character can be sent in a GSM-7 text message.
 pub(super) fn contains(c: char) -> bool {
     match c {
-        '\n' | '\r' | '\u{c}' => true,
         '`' => false,
-        ' '..='~' => true,
+        '\n' | '\r' | '\u{c}' | ' '..='~' => true,
         _ => BEYOND_ASCII.contains(c),
     }
 }

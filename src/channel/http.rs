@@ -98,7 +98,7 @@ pub(super) async fn exchange(client: &Client, request: Request) -> Result<Answer
         match response.chunk().await {
             Ok(None) => break Some(body),
             Ok(Some(chunk)) if body.len() + chunk.len() <= BODY_LIMIT => {
-                body.extend_from_slice(&chunk)
+                body.extend_from_slice(&chunk);
             }
             Ok(Some(_)) | Err(_) => break None,
         }

@@ -293,8 +293,10 @@ impl EmailAccount {
             return Err(field("port", "is 0: use 465 or 587"));
         }
         let login = match (stored.username, stored.password) {
-            (Some(username), Some(password)) if !username.is_empty() => Some((username, password)),
-            (None | Some(_), None) | (None, Some(_)) | (Some(_), Some(_)) => None,
+            (None, None) => None,
+            (Some(username), Some(password)) => Some((username, password)),
+            (Some(_), None) => return Err(field("password", "is missing beside `username`")),
+            (None, Some(_)) => return Err(field("username", "is missing beside `password`")),
         };
         if login.is_some() && stored.tls == MailTls::None && !loopback_host(&host) {
             return Err(field(

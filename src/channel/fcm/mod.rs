@@ -24,7 +24,7 @@ use super::{
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Google asks for at least a minute after QUOTA_EXCEEDED without `Retry-After`.
-const QUOTA_WAIT: Duration = Duration::from_secs(60);
+const QUOTA_WAIT: Duration = Duration::from_mins(1);
 /// And for ten seconds after UNAVAILABLE.
 const UNAVAILABLE_WAIT: Duration = Duration::from_secs(10);
 

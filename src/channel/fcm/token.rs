@@ -29,7 +29,7 @@ use crate::channel::{
 
 const SCOPE: &str = "https://www.googleapis.com/auth/firebase.messaging";
 /// A token is replaced this long before it runs out.
-const EARLY: Duration = Duration::from_secs(5 * 60);
+const EARLY: Duration = Duration::from_mins(5);
 /// How long the signed request for a token is good for; Google's limit is an hour.
 const ASSERTION_SECS: i64 = 3_600;
 
