@@ -60,32 +60,32 @@ impl Line {
         })
     }
 
-    /// Sends `messages` (JSON text of an array) to one user.
+    /// Sends one user the message; `parts` are the members of the request after `to`.
     pub(super) async fn push(
         &self,
         account: &LineAccount,
         to: &str,
-        messages: &[u8],
+        parts: &[u8],
         key: Uuid,
     ) -> SendOutcome {
         if !is_user_id(to) {
             return Refusal::new(ErrorClass::Recipient, "malformed_address").into();
         }
-        let mut body = Vec::with_capacity(messages.len() + 64);
+        let mut body = Vec::with_capacity(parts.len() + 64);
         body.extend_from_slice(br#"{"to":""#);
         body.extend_from_slice(to.as_bytes());
-        body.extend_from_slice(br#"","messages":"#);
-        body.extend_from_slice(messages);
+        body.extend_from_slice(br#"","#);
+        body.extend_from_slice(parts);
         body.push(b'}');
         self.call(Call::Push, account, body, key).await
     }
 
-    /// Sends `messages` to up to 500 users: to all of them or to none.
+    /// Sends the message to up to 500 users: to all of them or to none.
     pub(super) async fn multicast(
         &self,
         account: &LineAccount,
         to: &[&str],
-        messages: &[u8],
+        parts: &[u8],
         key: Uuid,
     ) -> SendOutcome {
         if to.is_empty() || to.len() > MULTICAST_LIMIT {
@@ -96,15 +96,15 @@ impl Line {
         if !to.iter().all(|to| is_user_id(to)) {
             return Refusal::new(ErrorClass::Recipient, "malformed_address").into();
         }
-        let mut body = Vec::with_capacity(messages.len() + to.len() * 36 + 64);
+        let mut body = Vec::with_capacity(parts.len() + to.len() * 36 + 64);
         body.extend_from_slice(br#"{"to":["#);
         for (index, to) in to.iter().enumerate() {
             body.extend_from_slice(if index == 0 { b"\"" } else { b",\"" });
             body.extend_from_slice(to.as_bytes());
             body.push(b'"');
         }
-        body.extend_from_slice(br#"],"messages":"#);
-        body.extend_from_slice(messages);
+        body.extend_from_slice(b"],");
+        body.extend_from_slice(parts);
         body.push(b'}');
         self.call(Call::Multicast, account, body, key).await
     }
@@ -265,5 +265,4 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 #[cfg(test)]
-#[path = "line_test.rs"]
 mod tests;

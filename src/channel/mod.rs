@@ -164,8 +164,8 @@ impl Channels {
         key: Uuid,
     ) -> SendOutcome {
         match (sender.credentials(), message) {
-            (Credentials::Line(account), Rendered::Line(messages)) => {
-                self.line.push(account, to, messages, key).await
+            (Credentials::Line(account), Rendered::Line(parts)) => {
+                self.line.push(account, to, parts, key).await
             }
             (Credentials::App(project), Rendered::App(parts)) => {
                 self.fcm.send(sender.id, project, to, parts).await
@@ -191,8 +191,8 @@ impl Channels {
         key: Uuid,
     ) -> SendOutcome {
         match (sender.credentials(), message) {
-            (Credentials::Line(account), Rendered::Line(messages)) => {
-                self.line.multicast(account, to, messages, key).await
+            (Credentials::Line(account), Rendered::Line(parts)) => {
+                self.line.multicast(account, to, parts, key).await
             }
             (Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_), _) => {
                 wrong_channel()

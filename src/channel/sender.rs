@@ -350,5 +350,4 @@ pub(super) fn mail_address(text: &str) -> Option<Address> {
 }
 
 #[cfg(test)]
-#[path = "sender_test.rs"]
 mod tests;

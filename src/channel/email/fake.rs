@@ -1,6 +1,6 @@
 //! A mail server that does what a test's script says, line by line, and keeps what it saw.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
     sync::{Arc, Mutex},

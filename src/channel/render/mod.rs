@@ -54,7 +54,7 @@ pub struct Recipient<'a> {
 /// A message for one customer, in the form its adapter sends. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Rendered {
-    /// The JSON text of `messages`, an array.
+    /// The members of a request after `to`, as JSON text without the braces.
     Line(Bytes),
     /// The members of FCM's `message` after `token`, as JSON text without the braces.
     App(Bytes),
@@ -118,7 +118,7 @@ impl Template {
         let shop_url = shop_url.unwrap_or_else(|| fallback(Field::ShopUrl));
         let shape = match letterhead.sender.credentials() {
             Credentials::Line(_) => {
-                let form = line::form(content, shop_url);
+                let form = line::form(content, letterhead.broadcast, shop_url);
                 let constant = form.is_constant().then(|| form.fill(&NOBODY).into());
                 Shape::Line { form, constant }
             }

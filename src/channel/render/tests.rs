@@ -33,7 +33,10 @@ fn recipient(first_name: Option<&str>) -> Recipient<'_> {
 fn line_json(content: &Value, name: Option<&str>) -> Value {
     let sender = fixture::line_sender();
     let rendered = template(content, &sender, None).render(&recipient(name));
-    serde_json::from_slice(rendered.body()).unwrap()
+    let text = format!("{{{}}}", std::str::from_utf8(rendered.body()).unwrap());
+    let body: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(body["customAggregationUnits"], json!(["bc_b"]));
+    body["messages"].clone()
 }
 
 fn app_json(content: &Value, name: Option<&str>) -> Value {

@@ -11,7 +11,7 @@ use crate::channel::{
     http,
 };
 
-const MESSAGES: &[u8] = br#"[{"type":"text","text":"hi"}]"#;
+const PARTS: &[u8] = br#""messages":[{"type":"text","text":"hi"}]"#;
 
 fn user(number: u8) -> String {
     format!("U{number:032x}")
@@ -34,7 +34,7 @@ fn account(sender: &Sender) -> &LineAccount {
 async fn push(url: &str) -> SendOutcome {
     let sender = fixture::line_sender();
     line(url)
-        .push(account(&sender), &user(7), MESSAGES, Uuid::from_u128(9))
+        .push(account(&sender), &user(7), PARTS, Uuid::from_u128(9))
         .await
 }
 
@@ -80,7 +80,7 @@ async fn a_multicast_names_everyone_once_and_is_accepted_as_a_whole() {
     let users: Vec<String> = (0..3).map(user).collect();
     let to: Vec<&str> = users.iter().map(String::as_str).collect();
     let outcome = line(&server.url)
-        .multicast(account(&sender), &to, MESSAGES, Uuid::nil())
+        .multicast(account(&sender), &to, PARTS, Uuid::nil())
         .await;
     assert_eq!(outcome, SendOutcome::accepted(Some("req-1")));
     let request = &server.requests()[0];
@@ -281,13 +281,13 @@ async fn an_address_that_is_no_user_id_never_leaves() {
     let quoted = format!("U{}\"", "0".repeat(31));
     for to in ["", "C00000000000000000000000000000001", short, &quoted] {
         assert_eq!(
-            line.push(account(&sender), to, MESSAGES, Uuid::nil()).await,
+            line.push(account(&sender), to, PARTS, Uuid::nil()).await,
             malformed
         );
         let to = [user(1), to.to_owned()];
         let to: Vec<&str> = to.iter().map(String::as_str).collect();
         assert_eq!(
-            line.multicast(account(&sender), &to, MESSAGES, Uuid::nil())
+            line.multicast(account(&sender), &to, PARTS, Uuid::nil())
                 .await,
             malformed
         );
@@ -295,12 +295,12 @@ async fn an_address_that_is_no_user_id_never_leaves() {
     let many = vec!["U00000000000000000000000000000001"; 501];
     let size = refused(ErrorClass::Content, "multicast_size");
     assert_eq!(
-        line.multicast(account(&sender), &many, MESSAGES, Uuid::nil())
+        line.multicast(account(&sender), &many, PARTS, Uuid::nil())
             .await,
         size
     );
     assert_eq!(
-        line.multicast(account(&sender), &[], MESSAGES, Uuid::nil())
+        line.multicast(account(&sender), &[], PARTS, Uuid::nil())
             .await,
         size
     );

@@ -4,6 +4,7 @@
 
 use proptest::prelude::*;
 use serde_json::json;
+use unicode_segmentation::UnicodeSegmentation;
 
 use super::*;
 
