@@ -32,14 +32,9 @@ pub(super) fn line_sender() -> Sender {
 }
 
 pub(super) fn app_sender(token_uri: &str) -> Sender {
-    let json = json!({
-        "type": "service_account",
-        "project_id": "demo-project",
-        "private_key_id": "k1",
-        "private_key": include_str!("fixture_key.pem"),
-        "client_email": "push@demo-project.iam.gserviceaccount.com",
-        "token_uri": token_uri,
-    });
+    let mut json: serde_json::Value =
+        serde_json::from_str(carillon_sandbox::FCM_DEMO_KEY_JSON).unwrap();
+    json["token_uri"] = token_uri.into();
     Sender::parse(SenderId::new(), Channel::App, &json.to_string()).unwrap()
 }
 

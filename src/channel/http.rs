@@ -120,3 +120,29 @@ fn no_answer(error: &reqwest::Error) -> Refusal {
         (false, false) => Refusal::new(ErrorClass::Uncertain, "connection_lost"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_as_seconds_and_as_a_date() {
+        let wait = |text: &str| {
+            let value = header::HeaderValue::from_str(text).ok()?;
+            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, value)]);
+            let answer = Answer {
+                status: 429,
+                headers,
+                body: None,
+            };
+            answer.retry_after()
+        };
+        assert_eq!(wait("120"), Some(Duration::from_mins(2)));
+        assert_eq!(wait("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        let later = chrono::Utc::now() + chrono::TimeDelta::seconds(90);
+        let later = wait(&later.to_rfc2822()).unwrap_or_default();
+        assert!((80..=90).contains(&later.as_secs()), "{later:?}");
+        assert_eq!(wait("soon"), None);
+        assert_eq!(wait("-1"), None);
+    }
+}

@@ -211,6 +211,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_send_can_run_in_any_task() {
+        fn any_task<T: Send>(_: &T) {}
+        fn check(channels: &Channels, sender: &Sender, message: &Rendered) {
+            any_task(&channels.send(sender, "", message, Uuid::nil()));
+            any_task(&channels.multicast(sender, &[], message, Uuid::nil()));
+        }
+        let _ = check;
+    }
+
+    #[test]
     fn a_channel_reads_back_what_it_prints() {
         for channel in Channel::ALL {
             assert_eq!(channel.to_string().parse(), Ok(channel));

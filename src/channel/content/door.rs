@@ -206,7 +206,10 @@ impl Door {
         };
         let filled = text.with_fallbacks(fallbacks);
         if filled.trim().is_empty() {
-            self.wrong("text", "is empty for a customer whose values are missing: write something besides merge fields");
+            self.wrong(
+                "text",
+                "is empty for a customer whose values are missing: write more than merge fields",
+            );
         }
         let length = filled.graphemes(true).count();
         let bytes = text.raw().len();

@@ -72,7 +72,7 @@ fn the_length_is_that_of_the_text_with_its_fallbacks() {
 }
 
 #[test]
-fn every_fault_is_named_by_field() {
+fn every_fault_of_the_text_is_named() {
     for (value, expected) in [
         (json!("hello"), "content must be a JSON object"),
         (json!({}), "text is missing"),
@@ -98,6 +98,15 @@ fn every_fault_is_named_by_field() {
             json!({"text": "{last_name}".repeat(11), "fallbacks": {"last_name": "x"}}),
             "text uses 11 merge fields",
         ),
+    ] {
+        let error = refusal(&value);
+        assert!(error.contains(expected), "{value}\n{error}");
+    }
+}
+
+#[test]
+fn every_fault_of_the_other_parts_is_named_by_field() {
+    for (value, expected) in [
         (
             json!({"text": "a", "colour": "red"}),
             "content has the unknown field `colour`",

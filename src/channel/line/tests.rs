@@ -118,76 +118,42 @@ async fn an_accepted_key_is_acceptance_and_a_bare_409_is_not() {
 #[tokio::test]
 async fn every_documented_refusal_has_its_class() {
     use ErrorClass::{Content, Credentials, Quota, Recipient, Throttled, Uncertain};
+    let said = |message: &str| format!(r#"{{"message":"{message}"}}"#);
+    let about =
+        |property: &str| format!(r#"{{"message":"x","details":[{{"property":"{property}"}}]}}"#);
+    let rate = said("The API rate limit has been exceeded. Try again later.");
+    let monthly = said("You have reached your monthly limit.");
+    let indexed = said("The property, to[3], in the request body is invalid");
     for (status, body, class, code) in [
+        (400, said("Failed to send messages"), Recipient, "400"),
         (
-            "400 Bad Request",
-            r#"{"message":"Failed to send messages"}"#,
-            Recipient,
-            "400",
-        ),
-        (
-            "400 Bad Request",
-            r#"{"message":"The request body has 1 error(s)","details":[{"message":"May not be empty","property":"messages[0].text"}]}"#,
+            400,
+            about("messages[0].text"),
             Content,
             "400 messages[0].text",
         ),
-        (
-            "400 Bad Request",
-            r#"{"message":"The property, to[3], in the request body is invalid"}"#,
-            Recipient,
-            "400",
-        ),
-        (
-            "400 Bad Request",
-            r#"{"message":"x","details":[{"property":"to"}]}"#,
-            Recipient,
-            "400 to",
-        ),
-        (
-            "400 Bad Request",
-            "<html>",
-            Uncertain,
-            "400_not_as_promised",
-        ),
-        (
-            "401 Unauthorized",
-            r#"{"message":"Authentication failed"}"#,
-            Credentials,
-            "401",
-        ),
-        ("403 Forbidden", "{}", Credentials, "403"),
-        (
-            "404 Not Found",
-            r#"{"message":"Not found"}"#,
-            Credentials,
-            "404",
-        ),
-        ("413 Too Large", "", Content, "413"),
-        ("415 Unsupported", "", Content, "415"),
-        (
-            "429 Too Many Requests",
-            r#"{"message":"The API rate limit has been exceeded. Try again later."}"#,
-            Throttled,
-            "429",
-        ),
-        (
-            "429 Too Many Requests",
-            r#"{"message":"You have reached your monthly limit."}"#,
-            Quota,
-            "429_monthly_limit",
-        ),
-        ("429 Too Many Requests", "slow down", Throttled, "429"),
-        (
-            "500 Internal Server Error",
-            r#"{"message":"x"}"#,
-            Uncertain,
-            "500",
-        ),
-        ("502 Bad Gateway", "", Uncertain, "502"),
-        ("302 Found", "", Uncertain, "302"),
-        ("204 No Content", "", Uncertain, "204"),
+        (400, indexed, Recipient, "400"),
+        (400, about("to"), Recipient, "400 to"),
+        (400, "<html>".into(), Uncertain, "400_not_as_promised"),
+        (401, said("Authentication failed"), Credentials, "401"),
+        (403, said("x"), Credentials, "403"),
+        (404, said("Not found"), Credentials, "404"),
+        (413, String::new(), Content, "413"),
+        (415, String::new(), Content, "415"),
+        (429, rate, Throttled, "429"),
+        (429, monthly, Quota, "429_monthly_limit"),
+        (429, "slow down".into(), Throttled, "429"),
+        (500, said("x"), Uncertain, "500"),
+        (502, String::new(), Uncertain, "502"),
+        (302, String::new(), Uncertain, "302"),
+        (204, String::new(), Uncertain, "204"),
     ] {
-        let outcome = push_gets(Reply::json(status, "Location: /elsewhere\r\n", body)).await;
+        let outcome = push_gets(Reply::json(
+            &format!("{status} X"),
+            "Location: /elsewhere\r\n",
+            &body,
+        ))
+        .await;
         assert_eq!(outcome, refused(class, code), "{status} {body}");
     }
 }
@@ -208,10 +174,11 @@ async fn a_429_passes_on_how_long_to_wait() {
 
 #[tokio::test]
 async fn a_200_that_is_not_the_promised_answer_is_uncertain() {
-    let html = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 32\r\n\r\n{\"sentMessages\":[{\"id\":\"1\"}]}   ".to_vec();
-    let cut =
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"sent"
-            .to_vec();
+    let answer = |kind: &str, length: usize, body: &str| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}");
+        Reply::Raw(format!("{head}\r\n\r\n{body}").into_bytes())
+    };
+    let sent = r#"{"sentMessages":[{"id":"1"}]}"#;
     let big = format!(
         r#"{{"sentMessages":[{{"id":"1"}}],"x":"{}"}}"#,
         "y".repeat(10_000_000)
@@ -222,8 +189,8 @@ async fn a_200_that_is_not_the_promised_answer_is_uncertain() {
         Reply::json("200 OK", "", "{}"),
         Reply::json("200 OK", "", r#"{"sentMessages":[]}"#),
         Reply::json("200 OK", "", &big),
-        Reply::Raw(html),
-        Reply::Raw(cut),
+        answer("text/html", sent.len(), sent),
+        answer("application/json", 100, sent),
     ] {
         assert_eq!(
             push_gets(reply).await,
