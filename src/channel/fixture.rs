@@ -1,6 +1,6 @@
 //! Senders, a message and settings for the tests of this folder, and a scripted HTTP server.
 
-#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::sync::{
     Arc,
