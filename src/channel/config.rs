@@ -108,9 +108,7 @@ impl ChannelConfig {
             ("app.token_url", &app.token_url, true),
         ] {
             if !(optional && url.is_empty()) && base_url(url).is_none() {
-                problems.push(format!(
-                    "channel.{key} is not an http(s) URL: write https://host"
-                ));
+                problems.push(format!("channel.{key} is not an http(s) URL: write https://host"));
             }
         }
         let days = 86_400;
@@ -121,16 +119,8 @@ impl ChannelConfig {
             ("line.in_flight", line.in_flight as u64, 10_000),
             ("app.timeout_secs", app.timeout_secs, days),
             ("app.in_flight", app.in_flight as u64, 10_000),
-            (
-                "email.connect_timeout_secs",
-                email.connect_timeout_secs,
-                days,
-            ),
-            (
-                "email.command_timeout_secs",
-                email.command_timeout_secs,
-                days,
-            ),
+            ("email.connect_timeout_secs", email.connect_timeout_secs, days),
+            ("email.command_timeout_secs", email.command_timeout_secs, days),
             ("email.body_timeout_secs", email.body_timeout_secs, days),
             ("email.idle_secs", email.idle_secs, days),
             ("email.max_connections", email.max_connections as u64, 1_000),
@@ -183,7 +173,42 @@ impl ChannelConfig {
     }
 }
 
+impl crate::config::Section for ChannelConfig {
+    fn check(&self, report: &mut crate::config::Report<'_>) {
+        report.sentences(self.problems());
+    }
+}
+
+impl LineConfig {
+    /// The longest one send may take.
+    #[must_use]
+    pub const fn answer_within(&self) -> Duration {
+        secs(self.timeout_secs)
+    }
+}
+
+impl AppConfig {
+    /// The longest one send may take, a fresh token included.
+    #[must_use]
+    pub const fn answer_within(&self) -> Duration {
+        secs(2 * self.timeout_secs)
+    }
+}
+
 impl EmailConfig {
+    /// How long a message may take until its body is written, waiting for a connection included: enough to connect
+    /// and for two slow answers.
+    #[must_use]
+    pub(super) const fn prepare_within(&self) -> Duration {
+        secs(self.connect_timeout_secs + 2 * self.command_timeout_secs)
+    }
+
+    /// The longest one send may take.
+    #[must_use]
+    pub const fn answer_within(&self) -> Duration {
+        secs(self.connect_timeout_secs + 2 * self.command_timeout_secs + self.body_timeout_secs)
+    }
+
     /// The relay override as host and port.
     pub(super) fn relay_address(&self) -> Option<(&str, u16)> {
         let (host, port) = self.relay.rsplit_once(':')?;
@@ -232,10 +257,7 @@ mod tests {
             "channel.email.hello_name",
             "channel.http.connect_timeout_secs",
         ] {
-            let named = problems
-                .iter()
-                .filter(|problem| problem.starts_with(key))
-                .count();
+            let named = problems.iter().filter(|problem| problem.starts_with(key)).count();
             assert_eq!(named, 1, "{key}: {problems:?}");
         }
         assert_eq!(problems.len(), 7, "{problems:?}");

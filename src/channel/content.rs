@@ -140,10 +140,7 @@ impl Content {
     }
 
     fn fits_a_push(&self) -> Result<(), InvalidContent> {
-        let title = self
-            .title
-            .as_ref()
-            .map_or(TITLE_LIMIT, |title| title.raw().len());
+        let title = self.title.as_ref().map_or(TITLE_LIMIT, |title| title.raw().len());
         let button = self.button.as_ref().map_or(0, |button| button.url.len());
         let image = self.image_url.as_ref().map_or(0, String::len);
         let together = self.text.raw().len() + title + button + image;
@@ -153,10 +150,7 @@ impl Content {
         let problem = format!(
             "and the links are {together} bytes together: a push notification carries {TOGETHER_BYTES}, shorten a link"
         );
-        Err(InvalidContent(vec![ContentProblem {
-            field: "text",
-            problem,
-        }]))
+        Err(InvalidContent(vec![ContentProblem { field: "text", problem }]))
     }
 }
 

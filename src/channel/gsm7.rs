@@ -25,9 +25,7 @@ mod tests {
 
     #[test]
     fn the_alphabet_has_its_137_characters() {
-        let inside = (0..=0x2_0000_u32)
-            .filter_map(char::from_u32)
-            .filter(|c| contains(*c));
+        let inside = (0..=0x2_0000_u32).filter_map(char::from_u32).filter(|c| contains(*c));
         // 128 positions less the escape, plus ten extensions.
         assert_eq!(inside.count(), 137);
     }

@@ -74,11 +74,7 @@ impl Answer {
             return Some(Duration::from_secs(seconds));
         }
         let at = chrono::DateTime::parse_from_rfc2822(text).ok()?;
-        Some(
-            (at.to_utc() - chrono::Utc::now())
-                .to_std()
-                .unwrap_or_default(),
-        )
+        Some((at.to_utc() - chrono::Utc::now()).to_std().unwrap_or_default())
     }
 }
 
@@ -87,10 +83,7 @@ impl Answer {
 /// # Errors
 /// No answer: `unreachable` when no connection was made, so that nothing can have been sent; else `uncertain`.
 pub(super) async fn exchange(client: &Client, request: Request) -> Result<Answer, Refusal> {
-    let mut response = client
-        .execute(request)
-        .await
-        .map_err(|error| no_answer(&error))?;
+    let mut response = client.execute(request).await.map_err(|error| no_answer(&error))?;
     let status = response.status().as_u16();
     let headers = std::mem::take(response.headers_mut());
     let mut body = Vec::new();
@@ -103,11 +96,7 @@ pub(super) async fn exchange(client: &Client, request: Request) -> Result<Answer
             Ok(Some(_)) | Err(_) => break None,
         }
     };
-    Ok(Answer {
-        status,
-        headers,
-        body,
-    })
+    Ok(Answer { status, headers, body })
 }
 
 fn no_answer(error: &reqwest::Error) -> Refusal {

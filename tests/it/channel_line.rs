@@ -24,12 +24,7 @@ async fn every_shape_of_message_is_valid_and_arrives_as_written() {
         let message = scene.render(&content, "小\"美\\", key);
         let outcome = scene.channels.send(&scene.sender, AMY, &message, key).await;
         assert!(
-            matches!(
-                outcome,
-                SendOutcome::Accepted {
-                    provider_id: Some(_)
-                }
-            ),
+            matches!(outcome, SendOutcome::Accepted { provider_id: Some(_) }),
             "{content}: {outcome:?}"
         );
     }
@@ -54,27 +49,16 @@ async fn a_repeat_with_the_same_key_is_accepted_and_arrives_once() {
     ] {
         let key = Uuid::new_v4();
         let to = format!("U{}", key.simple());
-        handle
-            .set_fault(Fault::new(Provider::Line, fault).times(1))
-            .unwrap();
+        handle.set_fault(Fault::new(Provider::Line, fault).times(1)).unwrap();
         let message = scene.render(&full(), "小美", key);
         let first = scene.channels.send(&scene.sender, &to, &message, key).await;
         assert_eq!(class(&first), Some(ErrorClass::Uncertain), "{fault:?}");
         let repeat = scene.channels.send(&scene.sender, &to, &message, key).await;
         assert!(
-            matches!(
-                repeat,
-                SendOutcome::Accepted {
-                    provider_id: Some(_)
-                }
-            ),
+            matches!(repeat, SendOutcome::Accepted { provider_id: Some(_) }),
             "{fault:?}: {repeat:?}"
         );
-        assert_eq!(
-            handle.received_by(Provider::Line, &to).len(),
-            1,
-            "{fault:?}"
-        );
+        assert_eq!(handle.received_by(Provider::Line, &to).len(), 1, "{fault:?}");
     }
 }
 
@@ -86,20 +70,11 @@ async fn a_multicast_reaches_five_hundred_once_however_often_it_is_repeated() {
     let message = scene.render(&json!({"text": "折扣"}), "", Uuid::nil());
     let key = Uuid::new_v4();
     for _ in 0..3 {
-        let outcome = scene
-            .channels
-            .multicast(&scene.sender, &to, &message, key)
-            .await;
-        assert!(
-            matches!(outcome, SendOutcome::Accepted { .. }),
-            "{outcome:?}"
-        );
+        let outcome = scene.channels.multicast(&scene.sender, &to, &message, key).await;
+        assert!(matches!(outcome, SendOutcome::Accepted { .. }), "{outcome:?}");
     }
     let summary = scene.sandbox.handle().channel_summary(Provider::Line);
-    assert_eq!(
-        (summary.distinct_recipients, summary.max_to_one_recipient),
-        (500, 1)
-    );
+    assert_eq!((summary.distinct_recipients, summary.max_to_one_recipient), (500, 1));
 }
 
 #[tokio::test]
@@ -117,19 +92,13 @@ async fn every_fault_gets_its_class() {
         (FaultKind::BadCredentials, ErrorClass::Credentials),
     ] {
         handle
-            .set_fault(
-                Fault::new(Provider::Line, fault)
-                    .times(1)
-                    .retry_after_secs(3),
-            )
+            .set_fault(Fault::new(Provider::Line, fault).times(1).retry_after_secs(3))
             .unwrap();
         let key = Uuid::new_v4();
         let message = scene.render(&full(), "小美", key);
         let outcome = scene.channels.send(&scene.sender, AMY, &message, key).await;
         assert_eq!(class(&outcome), Some(expected), "{fault:?}: {outcome:?}");
-        if let (FaultKind::Throttled, SendOutcome::Refused(Refusal { retry_after, .. })) =
-            (fault, outcome)
-        {
+        if let (FaultKind::Throttled, SendOutcome::Refused(Refusal { retry_after, .. })) = (fault, outcome) {
             assert_eq!(retry_after.map(|wait| wait.as_secs()), Some(3));
         }
         let again = scene.channels.send(&scene.sender, AMY, &message, key).await;
@@ -142,30 +111,15 @@ async fn a_wrong_token_is_a_matter_of_credentials() {
     let scene = Scene::new(Channel::Line).await;
     let stranger = scene.sender(&line_credentials("someone-elses-token"));
     let message = scene.render(&full(), "小美", Uuid::nil());
-    let outcome = scene
-        .channels
-        .send(&stranger, AMY, &message, Uuid::new_v4())
-        .await;
+    let outcome = scene.channels.send(&stranger, AMY, &message, Uuid::new_v4()).await;
     assert_eq!(class(&outcome), Some(ErrorClass::Credentials));
 }
 
 #[tokio::test]
 async fn a_message_of_another_channel_never_leaves() {
     let scene = Scene::new(Channel::Line).await;
-    let mail = Scene::new(Channel::Email)
-        .await
-        .render(&full(), "小美", Uuid::nil());
-    let outcome = scene
-        .channels
-        .send(&scene.sender, AMY, &mail, Uuid::nil())
-        .await;
+    let mail = Scene::new(Channel::Email).await.render(&full(), "小美", Uuid::nil());
+    let outcome = scene.channels.send(&scene.sender, AMY, &mail, Uuid::nil()).await;
     assert_eq!(class(&outcome), Some(ErrorClass::Content));
-    assert_eq!(
-        scene
-            .sandbox
-            .handle()
-            .channel_summary(Provider::Line)
-            .requests,
-        0
-    );
+    assert_eq!(scene.sandbox.handle().channel_summary(Provider::Line).requests, 0);
 }

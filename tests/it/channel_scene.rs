@@ -1,12 +1,8 @@
 //! A sandbox, the providers pointed at it, and a message to send.
 
-use carillon::channel::{
-    Channel, ChannelConfig, Channels, Content, Letterhead, Recipient, Rendered, Sender, Template,
-};
+use carillon::channel::{Channel, ChannelConfig, Channels, Content, Letterhead, Recipient, Rendered, Sender, Template};
 use carillon_jobs::{BroadcastId, SenderId, ShopId};
-use carillon_sandbox::{
-    LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, Running, Sandbox, SandboxConfig,
-};
+use carillon_sandbox::{LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, Running, Sandbox, SandboxConfig};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -33,12 +29,7 @@ impl Scene {
 
     /// The same sandbox seen by a sender with other credentials.
     pub(crate) fn sender(&self, credentials: &Value) -> Sender {
-        Sender::parse(
-            SenderId::new(),
-            self.sender.channel(),
-            &credentials.to_string(),
-        )
-        .unwrap()
+        Sender::parse(SenderId::new(), self.sender.channel(), &credentials.to_string()).unwrap()
     }
 
     /// `content` for a customer of that first name.

@@ -17,14 +17,7 @@ const NAME_FALLBACK_LIMIT: usize = 20;
 const FIELDS_LIMIT: usize = 10;
 /// A grapheme cluster may hold any number of characters; this many bytes hold 65 of any ordinary ones.
 const TEXT_BYTES: usize = 1_200;
-const KEYS: [&str; 6] = [
-    "text",
-    "button",
-    "image_url",
-    "fallbacks",
-    "subject",
-    "title",
-];
+const KEYS: [&str; 6] = ["text", "button", "image_url", "fallbacks", "subject", "title"];
 
 /// Reads fields and gathers what is wrong with them.
 #[derive(Default)]
@@ -43,27 +36,15 @@ impl Door {
     }
 
     fn only(&mut self, object: &Map<String, Value>, field: &'static str, known: &[&str]) {
-        for key in object
-            .keys()
-            .filter(|key| !known.contains(&key.as_str()))
-            .take(5)
-        {
+        for key in object.keys().filter(|key| !known.contains(&key.as_str())).take(5) {
             let key: String = key.chars().take(40).collect();
             let known = known.join(", ");
-            self.wrong(
-                field,
-                format!("has the unknown field `{key}`: known are {known}"),
-            );
+            self.wrong(field, format!("has the unknown field `{key}`: known are {known}"));
         }
     }
 
     /// A string, `None` when absent or null. CRLF becomes LF; other controls are refused, for no channel shows them.
-    fn string(
-        &mut self,
-        object: &Map<String, Value>,
-        key: &str,
-        field: &'static str,
-    ) -> Option<String> {
+    fn string(&mut self, object: &Map<String, Value>, key: &str, field: &'static str) -> Option<String> {
         match object.get(key) {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) => {
@@ -72,10 +53,7 @@ impl Door {
                     None => Some(text),
                     Some(c) => {
                         let code = u32::from(c);
-                        self.wrong(
-                            field,
-                            format!("holds the control character U+{code:04X}: remove it"),
-                        );
+                        self.wrong(field, format!("holds the control character U+{code:04X}: remove it"));
                         None
                     }
                 }
@@ -87,11 +65,7 @@ impl Door {
         }
     }
 
-    fn object<'a>(
-        &mut self,
-        object: &'a Map<String, Value>,
-        field: &'static str,
-    ) -> Option<&'a Map<String, Value>> {
+    fn object<'a>(&mut self, object: &'a Map<String, Value>, field: &'static str) -> Option<&'a Map<String, Value>> {
         match object.get(field) {
             None | Some(Value::Null) => None,
             Some(Value::Object(inner)) => Some(inner),
@@ -114,12 +88,7 @@ impl Door {
         }
     }
 
-    fn name_fallback(
-        &mut self,
-        object: &Map<String, Value>,
-        key: &str,
-        field: &'static str,
-    ) -> Option<String> {
+    fn name_fallback(&mut self, object: &Map<String, Value>, key: &str, field: &'static str) -> Option<String> {
         let name = self.string(object, key, field)?;
         self.at_most(field, &name, NAME_FALLBACK_LIMIT);
         if name.contains('\n') {
@@ -128,12 +97,7 @@ impl Door {
         Some(name)
     }
 
-    pub(super) fn link(
-        &mut self,
-        object: &Map<String, Value>,
-        key: &str,
-        field: &'static str,
-    ) -> Option<String> {
+    pub(super) fn link(&mut self, object: &Map<String, Value>, key: &str, field: &'static str) -> Option<String> {
         let link = self.string(object, key, field)?;
         if let Err(problem) = link::check(&link) {
             self.wrong(field, problem);
@@ -158,17 +122,11 @@ impl Door {
         let mut fields: Vec<Field> = pattern.fields().collect();
         if fields.len() > FIELDS_LIMIT {
             let count = fields.len();
-            self.wrong(
-                field,
-                format!("uses {count} merge fields: the limit is {FIELDS_LIMIT}"),
-            );
+            self.wrong(field, format!("uses {count} merge fields: the limit is {FIELDS_LIMIT}"));
         }
         fields.sort_by_key(|field| field.name());
         fields.dedup();
-        for missing in fields
-            .into_iter()
-            .filter(|field| fallbacks.of(*field).is_none())
-        {
+        for missing in fields.into_iter().filter(|field| fallbacks.of(*field).is_none()) {
             let name = missing.name();
             self.wrong(
                 field,
@@ -231,9 +189,7 @@ impl Door {
             _ if bytes > TEXT_BYTES => {
                 self.wrong(
                     "text",
-                    format!(
-                        "is {bytes} bytes long: the limit is {TEXT_BYTES}, use plainer characters"
-                    ),
+                    format!("is {bytes} bytes long: the limit is {TEXT_BYTES}, use plainer characters"),
                 );
             }
             _ => {}
@@ -250,10 +206,7 @@ impl Door {
                 self.wrong("button.label", "must be one line with something on it");
             }
             Some(label) => self.at_most("button.label", label, LABEL_LIMIT),
-            None => self.wrong(
-                "button.label",
-                "is missing: it is what stands on the button",
-            ),
+            None => self.wrong("button.label", "is missing: it is what stands on the button"),
         }
         if url.is_none() {
             self.wrong("button.url", "is missing: it is where the button leads");
@@ -268,10 +221,7 @@ impl Door {
         let length = text.graphemes(true).count();
         // A cluster of many characters is still one; the bytes keep it from growing without end.
         if length > limit || text.len() > limit * 16 {
-            self.wrong(
-                field,
-                format!("is {length} characters long: the limit is {limit}"),
-            );
+            self.wrong(field, format!("is {length} characters long: the limit is {limit}"));
         }
     }
 }

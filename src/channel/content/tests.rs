@@ -82,10 +82,7 @@ fn every_fault_of_the_text_is_named() {
             json!({"text": "{first_name}", "fallbacks": {"first_name": ""}}),
             "text is empty for a customer",
         ),
-        (
-            json!({"text": "a\u{0}b"}),
-            "text holds the control character U+0000",
-        ),
+        (json!({"text": "a\u{0}b"}), "text holds the control character U+0000"),
         (
             json!({"text": "Hi {name}"}),
             "text uses the unknown merge field `{name}`",
@@ -123,18 +120,12 @@ fn every_fault_of_the_other_parts_is_named_by_field() {
             json!({"text": "a", "fallbacks": {"shop_url": "shop"}}),
             "fallbacks.shop_url is not a link",
         ),
-        (
-            json!({"text": "a", "button": "x"}),
-            "button must be a JSON object",
-        ),
+        (json!({"text": "a", "button": "x"}), "button must be a JSON object"),
         (
             json!({"text": "a", "button": {"url": "https://s.tw/"}}),
             "button.label is missing",
         ),
-        (
-            json!({"text": "a", "button": {"label": "x"}}),
-            "button.url is missing",
-        ),
+        (json!({"text": "a", "button": {"label": "x"}}), "button.url is missing"),
         (
             json!({"text": "a", "button": {"label": " ", "url": "https://s.tw/"}}),
             "button.label must be one line",

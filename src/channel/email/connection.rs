@@ -37,6 +37,8 @@ pub(super) struct Deadlines {
     pub(super) connect: Duration,
     /// The answer to one command.
     pub(super) command: Duration,
+    /// Everything before the body, waiting for a connection included.
+    pub(super) prepare: Duration,
     /// Writing the body and the answer to it.
     pub(super) body: Duration,
 }
@@ -57,6 +59,8 @@ pub(super) struct Connection {
     deadlines: Deadlines,
     /// The server still holds the rest of a refused transaction.
     needs_reset: bool,
+    /// When the message it carries must have come to its body.
+    prepare_until: Instant,
     /// Messages it has carried.
     pub(super) carried: u32,
     /// Since when it waits for the next message; the pool's to set.
@@ -113,9 +117,7 @@ impl Relay {
     /// # Errors
     /// It did not come so far; nothing was sent.
     pub(super) async fn connect(&self) -> Result<Connection, Refusal> {
-        let Deadlines {
-            connect, command, ..
-        } = self.deadlines;
+        let Deadlines { connect, command, .. } = self.deadlines;
         let tls = match self.tls {
             MailTls::None => None,
             MailTls::Implicit | MailTls::Starttls => {
@@ -126,17 +128,12 @@ impl Relay {
         let mut smtp = match (self.tls, tls.clone()) {
             (MailTls::Implicit, Some(tls)) => {
                 let server = (self.host.as_str(), self.port);
-                let opening =
-                    AsyncSmtpConnection::connect_tokio1(server, None, &self.hello, Some(tls), None);
+                let opening = AsyncSmtpConnection::connect_tokio1(server, None, &self.hello, Some(tls), None);
                 // Lettre connects, shakes hands and greets in one call.
-                within(connect + command, opening)
-                    .await
-                    .map_err(|fault| match fault {
-                        Fault::Refused(..) => fault.refusal(Stage::Hello),
-                        Fault::Timeout | Fault::Lost | Fault::Nonsense => {
-                            fault.refusal(Stage::Connect)
-                        }
-                    })?
+                within(connect + command, opening).await.map_err(|fault| match fault {
+                    Fault::Refused(..) => fault.refusal(Stage::Hello),
+                    Fault::Timeout | Fault::Lost | Fault::Nonsense => fault.refusal(Stage::Connect),
+                })?
             }
             (MailTls::Implicit | MailTls::Starttls | MailTls::None, _) => {
                 let connecting = TcpStream::connect((self.host.as_str(), self.port));
@@ -147,8 +144,7 @@ impl Relay {
                 };
                 // Without it every reply to a small command may wait for the peer's delayed acknowledgement.
                 let _ = stream.set_nodelay(true);
-                let greeting =
-                    AsyncSmtpConnection::connect_with_transport(Box::new(stream), &self.hello);
+                let greeting = AsyncSmtpConnection::connect_with_transport(Box::new(stream), &self.hello);
                 within(command, greeting)
                     .await
                     .map_err(|fault| fault.refusal(Stage::Hello))?
@@ -157,10 +153,7 @@ impl Relay {
         if let (MailTls::Starttls, Some(tls)) = (self.tls, tls) {
             if !smtp.can_starttls() {
                 // Never plain instead: the body and the password would be in the clear.
-                return Err(Refusal::new(
-                    ErrorClass::Credentials,
-                    "starttls_unsupported",
-                ));
+                return Err(Refusal::new(ErrorClass::Credentials, "starttls_unsupported"));
             }
             let upgrade = smtp.starttls(tls, &self.hello);
             within(connect, upgrade)
@@ -172,6 +165,7 @@ impl Relay {
             smtp,
             deadlines: self.deadlines,
             needs_reset: false,
+            prepare_until: Instant::now(),
             carried: 0,
             idle_since: Instant::now(),
         })
@@ -195,7 +189,8 @@ impl Relay {
 }
 
 impl Connection {
-    /// Carries one message. Accepted means: the server answered 2xx to the final dot.
+    /// Carries one message. Accepted means: the server answered 2xx to the final dot. One whose body cannot be begun by
+    /// `prepare_until` is not sent.
     ///
     /// # Errors
     /// The connection turns out to have been dead before the message began.
@@ -204,19 +199,16 @@ impl Connection {
         from: &Address,
         to: &Address,
         mail: &str,
+        prepare_until: Instant,
     ) -> Result<Carried, Trouble> {
         let reused = self.carried > 0;
         let utf8 = !AsRef::<str>::as_ref(to).is_ascii();
-        if utf8
-            && !self
-                .smtp
-                .server_info()
-                .supports_feature(Extension::SmtpUtfEight)
-        {
+        if utf8 && !self.smtp.server_info().supports_feature(Extension::SmtpUtfEight) {
             let refusal = Refusal::new(ErrorClass::Recipient, "smtputf8_unsupported");
             return Ok((refusal.into(), Some(self)));
         }
         self.carried += 1;
+        self.prepare_until = prepare_until;
         if self.needs_reset {
             // A server that cannot even do this gets a new connection, like one that is gone.
             let reset = self.say("RSET\r\n", 200..300).await;
@@ -228,9 +220,7 @@ impl Connection {
         } else {
             Vec::new()
         };
-        let reply = self
-            .say(Mail::new(Some(from.clone()), parameters), 200..300)
-            .await;
+        let reply = self.say(Mail::new(Some(from.clone()), parameters), 200..300).await;
         self = self.after(Stage::Mail, reply, reused, false)?;
         let reply = self.say(Rcpt::new(to.clone(), Vec::new()), 200..300).await;
         self = self.after(Stage::Rcpt, reply, false, true)?;
@@ -242,11 +232,7 @@ impl Connection {
     /// One write for the whole body: two would wait for each other's acknowledgement.
     async fn body(mut self, mail: &str) -> Carried {
         let mut text = stuffed(mail).into_owned();
-        text.push_str(if text.ends_with("\r\n") {
-            ".\r\n"
-        } else {
-            "\r\n.\r\n"
-        });
+        text.push_str(if text.ends_with("\r\n") { ".\r\n" } else { "\r\n.\r\n" });
         let reply = within(self.deadlines.body, self.smtp.command(text)).await;
         match reply {
             Ok(reply) if (200..300).contains(&number(&reply)) => {
@@ -278,18 +264,13 @@ impl Connection {
         }
         self.needs_reset = in_transaction;
         let open = fault.leaves_open();
-        Err(Trouble::Final(Box::new((
-            refusal.into(),
-            open.then_some(self),
-        ))))
+        Err(Trouble::Final(Box::new((refusal.into(), open.then_some(self)))))
     }
 
-    async fn say(
-        &mut self,
-        command: impl Display,
-        expected: std::ops::Range<u16>,
-    ) -> Result<(), Fault> {
-        let reply = within(self.deadlines.command, self.smtp.command(command)).await?;
+    async fn say(&mut self, command: impl Display, expected: std::ops::Range<u16>) -> Result<(), Fault> {
+        let left = self.prepare_until.saturating_duration_since(Instant::now());
+        let limit = self.deadlines.command.min(left);
+        let reply = within(limit, self.smtp.command(command)).await?;
         if expected.contains(&number(&reply)) {
             Ok(())
         } else {

@@ -130,12 +130,7 @@ fn agreement(verb: &str) -> &'static str {
     }
 }
 
-async fn serve(
-    stream: TcpStream,
-    connection: usize,
-    seen: &Mutex<Seen>,
-    script: &Script,
-) -> std::io::Result<()> {
+async fn serve(stream: TcpStream, connection: usize, seen: &Mutex<Seen>, script: &Script) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = "CONNECT".to_owned();
     let mut verb = line.clone();
@@ -163,15 +158,9 @@ async fn serve(
             Do::Close => return Ok(()),
         };
         if verb == "BODY" && reply.starts_with('2') {
-            seen.lock()
-                .unwrap()
-                .accepted
-                .push(std::mem::take(&mut body));
+            seen.lock().unwrap().accepted.push(std::mem::take(&mut body));
         }
-        stream
-            .get_mut()
-            .write_all(format!("{reply}\r\n").as_bytes())
-            .await?;
+        stream.get_mut().write_all(format!("{reply}\r\n").as_bytes()).await?;
         if verb == "QUIT" {
             return Ok(());
         }

@@ -51,6 +51,7 @@ impl Email {
         let deadlines = Deadlines {
             connect: secs(config.connect_timeout_secs),
             command: secs(config.command_timeout_secs),
+            prepare: config.prepare_within(),
             body: secs(config.body_timeout_secs),
         };
         Self::with_deadlines(config, deadlines)
@@ -67,13 +68,7 @@ impl Email {
     }
 
     /// Sends one message; `mail` begins with its header `From`.
-    pub(super) async fn send(
-        &self,
-        sender: SenderId,
-        account: &EmailAccount,
-        to: &str,
-        mail: &[u8],
-    ) -> SendOutcome {
+    pub(super) async fn send(&self, sender: SenderId, account: &EmailAccount, to: &str, mail: &[u8]) -> SendOutcome {
         let Some(to) = mail_address(to) else {
             return Refusal::new(ErrorClass::Recipient, "malformed_address").into();
         };
@@ -83,9 +78,7 @@ impl Email {
         // `Date` is when it leaves, so it cannot be part of what is rendered.
         let date = chrono::Utc::now().to_rfc2822();
         let mail = format!("Date: {date}\r\nTo: <{to}>\r\n{rest}");
-        self.pool(sender, account)
-            .send(&account.return_path, &to, &mail)
-            .await
+        self.pool(sender, account).send(&account.return_path, &to, &mail).await
     }
 
     fn pool(&self, sender: SenderId, account: &EmailAccount) -> Arc<Pool> {
@@ -98,12 +91,7 @@ impl Email {
         let config = &self.config;
         let idle = secs(config.idle_secs);
         let carry = config.messages_per_connection;
-        let pool = Arc::new(Pool::new(
-            self.relay(account),
-            config.max_connections,
-            idle,
-            carry,
-        ));
+        let pool = Arc::new(Pool::new(self.relay(account), config.max_connections, idle, carry));
         pools.insert(sender, (account.clone(), Arc::clone(&pool)));
         pool
     }

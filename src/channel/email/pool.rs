@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use lettre::Address;
 use tokio::{
     sync::Semaphore,
-    time::{Duration, Instant},
+    time::{Duration, Instant, timeout_at},
 };
 
 use super::connection::{Carried, Connection, Relay, Trouble};
@@ -36,10 +36,12 @@ impl Pool {
 
     /// Sends one message over an idle connection or a new one.
     pub(super) async fn send(&self, from: &Address, to: &Address, mail: &str) -> SendOutcome {
-        let Ok(_permit) = self.permits.acquire().await else {
-            return Refusal::new(ErrorClass::Unreachable, "pool_closed").into();
+        let prepare_until = Instant::now() + self.relay.deadlines.prepare;
+        let Ok(Ok(_permit)) = timeout_at(prepare_until, self.permits.acquire()).await else {
+            // The semaphore is never closed, so this is the time-out: the relay is slower than what it is given.
+            return Refusal::new(ErrorClass::Throttled, "connections_busy").into();
         };
-        let (outcome, connection) = match self.carry(from, to, mail).await {
+        let (outcome, connection) = match self.carry(from, to, mail, prepare_until).await {
             Ok(carried) => carried,
             Err(refusal) => return refusal.into(),
         };
@@ -53,17 +55,26 @@ impl Pool {
         outcome
     }
 
-    async fn carry(&self, from: &Address, to: &Address, mail: &str) -> Result<Carried, Refusal> {
+    async fn carry(
+        &self,
+        from: &Address,
+        to: &Address,
+        mail: &str,
+        prepare_until: Instant,
+    ) -> Result<Carried, Refusal> {
         if let Some(connection) = self.fresh_idle() {
-            match connection.carry(from, to, mail).await {
+            match connection.carry(from, to, mail, prepare_until).await {
                 Ok(carried) => return Ok(carried),
                 Err(Trouble::Final(carried)) => return Ok(*carried),
                 // The server closed it while it was idle; the message has not begun, so a new one may carry it.
                 Err(Trouble::Stale(_)) => {}
             }
         }
-        let connection = self.relay.connect().await?;
-        match connection.carry(from, to, mail).await {
+        let connection = match timeout_at(prepare_until, self.relay.connect()).await {
+            Ok(connected) => connected?,
+            Err(_) => return Err(Refusal::new(ErrorClass::Unreachable, "connect_timeout")),
+        };
+        match connection.carry(from, to, mail, prepare_until).await {
             Ok(carried) => Ok(carried),
             Err(Trouble::Final(carried)) => Ok(*carried),
             Err(Trouble::Stale(refusal)) => Err(refusal),

@@ -41,13 +41,9 @@ impl Stage {
 pub(super) fn silence(stage: Stage, what: &str) -> Refusal {
     let class = match stage {
         Stage::Body => ErrorClass::Uncertain,
-        Stage::Connect
-        | Stage::Hello
-        | Stage::Auth
-        | Stage::Reset
-        | Stage::Mail
-        | Stage::Rcpt
-        | Stage::Data => ErrorClass::Unreachable,
+        Stage::Connect | Stage::Hello | Stage::Auth | Stage::Reset | Stage::Mail | Stage::Rcpt | Stage::Data => {
+            ErrorClass::Unreachable
+        }
     };
     Refusal::new(class, format!("{}_{what}", stage.name()))
 }
@@ -74,15 +70,11 @@ fn class(stage: Stage, code: u16, enhanced: Option<(u16, u16, u16)>) -> ErrorCla
         // down for one customer's sake.
         Stage::Rcpt if subject == Some(2) => ErrorClass::Recipient,
         // X.7.x is policy: the relay does not trust us. Suppressing customers for that would be wrong.
-        Stage::Rcpt | Stage::Body if permanent && (subject == Some(7) || code == 530) => {
-            ErrorClass::Credentials
-        }
+        Stage::Rcpt | Stage::Body if permanent && (subject == Some(7) || code == 530) => ErrorClass::Credentials,
         Stage::Rcpt if permanent => ErrorClass::Recipient,
         Stage::Body if permanent && matches!(subject, Some(1 | 2)) => ErrorClass::Recipient,
         Stage::Data | Stage::Body if permanent => ErrorClass::Content,
-        Stage::Auth | Stage::Mail | Stage::Rcpt | Stage::Data | Stage::Body => {
-            ErrorClass::Throttled
-        }
+        Stage::Auth | Stage::Mail | Stage::Rcpt | Stage::Data | Stage::Body => ErrorClass::Throttled,
     }
 }
 
@@ -97,10 +89,7 @@ fn enhanced(text: &str) -> Option<(u16, u16, u16)> {
 /// The queue id in a reply such as `2.0.0 Ok: queued as 4F2A1`, never anything that may be an address.
 pub(super) fn queue_id(text: &str) -> Option<&str> {
     let (_, after) = text.split_once("queued as ")?;
-    let id = after
-        .split_whitespace()
-        .next()?
-        .trim_end_matches(['.', ';', ',']);
+    let id = after.split_whitespace().next()?.trim_end_matches(['.', ';', ',']);
     let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     (id.len() <= 64 && id.chars().all(sound)).then_some(id)
 }
@@ -135,11 +124,7 @@ mod tests {
             (Stage::Body, 550, "5.1.1 user unknown", Recipient),
             (Stage::Body, 421, "4.7.0 slow down", Throttled),
         ] {
-            assert_eq!(
-                refusal(stage, code, text).class,
-                expected,
-                "{stage:?} {code} {text}"
-            );
+            assert_eq!(refusal(stage, code, text).class, expected, "{stage:?} {code} {text}");
         }
     }
 
@@ -149,10 +134,7 @@ mod tests {
             refusal(Stage::Rcpt, 550, "5.1.1 <amy@shop.example> unknown").code,
             "rcpt 550 5.1.1"
         );
-        assert_eq!(
-            refusal(Stage::Rcpt, 550, "<amy@shop.example> unknown").code,
-            "rcpt 550"
-        );
+        assert_eq!(refusal(Stage::Rcpt, 550, "<amy@shop.example> unknown").code, "rcpt 550");
         assert_eq!(refusal(Stage::Rcpt, 550, "5.1.1.1 x").code, "rcpt 550");
     }
 

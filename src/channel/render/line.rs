@@ -16,19 +16,15 @@ pub(super) fn form(content: &Content, broadcast: BroadcastId, shop_url: &str) ->
         (None, image) => {
             form.raw("[");
             if let Some(image) = image {
-                form.raw(r#"{"type":"image","originalContentUrl":""#)
-                    .text(image);
-                form.raw(r#"","previewImageUrl":""#)
-                    .text(image)
-                    .raw(r#""},"#);
+                form.raw(r#"{"type":"image","originalContentUrl":""#).text(image);
+                form.raw(r#"","previewImageUrl":""#).text(image).raw(r#""},"#);
             }
             form.raw(r#"{"type":"text","text":""#)
                 .pattern(text, shop_url)
                 .raw(r#""}]"#);
         }
         (Some(button), image) => {
-            form.raw(r#"[{"type":"flex","altText":""#)
-                .pattern(text, shop_url);
+            form.raw(r#"[{"type":"flex","altText":""#).pattern(text, shop_url);
             form.raw(r#"","contents":{"type":"bubble","#);
             if let Some(image) = image {
                 form.raw(r#""hero":{"type":"image","url":""#).text(image);
@@ -38,13 +34,10 @@ pub(super) fn form(content: &Content, broadcast: BroadcastId, shop_url: &str) ->
                     .raw(r#""}},"#);
             }
             form.raw(r#""body":{"type":"box","layout":"vertical","contents":"#);
-            form.raw(r#"[{"type":"text","text":""#)
-                .pattern(text, shop_url);
+            form.raw(r#"[{"type":"text","text":""#).pattern(text, shop_url);
             form.raw(r#"","wrap":true}]},"footer":{"type":"box","layout":"vertical","contents":"#);
             form.raw(r#"[{"type":"button","style":"primary","action":{"type":"uri","label":""#);
-            form.text(&button.label)
-                .raw(r#"","uri":""#)
-                .text(&button.url);
+            form.text(&button.label).raw(r#"","uri":""#).text(&button.url);
             form.raw(r#""}}]}}}]"#);
         }
     }
@@ -76,9 +69,6 @@ mod tests {
     #[test]
     fn a_unit_name_fits_the_limit_of_line_for_every_id() {
         assert_eq!(unit(BroadcastId(Uuid::from_u128(36 * 35 + 7))), "bc_z7");
-        assert_eq!(
-            unit(BroadcastId(Uuid::max())),
-            "bc_f5lxx1zz5pnorynqglhzmsp33"
-        );
+        assert_eq!(unit(BroadcastId(Uuid::max())), "bc_f5lxx1zz5pnorynqglhzmsp33");
     }
 }

@@ -84,12 +84,7 @@ impl Rendered {
 
 impl fmt::Debug for Rendered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Rendered({}, {} bytes)",
-            self.channel(),
-            self.body().len()
-        )
+        write!(f, "Rendered({}, {} bytes)", self.channel(), self.body().len())
     }
 }
 
@@ -123,9 +118,9 @@ impl Template {
                 Shape::Line { form, constant }
             }
             Credentials::App(_) => Shape::App(app::form(content, letterhead, shop_url)),
-            Credentials::Email(account) => Shape::Email(Box::new(email::Mail::new(
-                content, letterhead, account, shop_url,
-            ))),
+            Credentials::Email(account) => {
+                Shape::Email(Box::new(email::Mail::new(content, letterhead, account, shop_url)))
+            }
         };
         let first_name = fallback(Field::FirstName).to_owned();
         let last_name = fallback(Field::LastName).to_owned();
@@ -148,13 +143,9 @@ impl Template {
         };
         match &self.shape {
             Shape::Line {
-                constant: Some(body),
-                ..
+                constant: Some(body), ..
             } => Rendered::Line(body.clone()),
-            Shape::Line {
-                form,
-                constant: None,
-            } => Rendered::Line(form.fill(&values).into()),
+            Shape::Line { form, constant: None } => Rendered::Line(form.fill(&values).into()),
             Shape::App(form) => Rendered::App(form.fill(&values).into()),
             Shape::Email(mail) => Rendered::Email(mail.render(&values).into()),
         }

@@ -9,11 +9,7 @@ async fn only_a_2xx_to_the_final_dot_is_acceptance() {
     for reply in ["354 go", "334 what", "hello", "999 what", "250x ok"] {
         let server = once("BODY", Do::Say(reply)).await;
         let outcome = Client::new(server.port).send("amy@customer.example").await;
-        assert_eq!(
-            class(&outcome),
-            Some(ErrorClass::Uncertain),
-            "{reply}: {outcome:?}"
-        );
+        assert_eq!(class(&outcome), Some(ErrorClass::Uncertain), "{reply}: {outcome:?}");
     }
     let server = once("BODY", Do::Say("250-fine\r\n250 ok")).await;
     let outcome = Client::new(server.port).send("amy@customer.example").await;
@@ -46,11 +42,7 @@ async fn every_refusal_has_the_class_of_its_stage() {
     for (verb, reply, expected) in [
         ("CONNECT", "554 no service", ErrorClass::Unreachable),
         ("AUTH", "535 5.7.8 wrong", ErrorClass::Credentials),
-        (
-            "MAIL",
-            "553 5.1.8 not your address",
-            ErrorClass::Credentials,
-        ),
+        ("MAIL", "553 5.1.8 not your address", ErrorClass::Credentials),
         ("MAIL", "451 4.3.2 later", ErrorClass::Throttled),
         ("RCPT", "550 5.1.1 unknown", ErrorClass::Recipient),
         ("RCPT", "450 4.7.1 later", ErrorClass::Throttled),
@@ -63,16 +55,8 @@ async fn every_refusal_has_the_class_of_its_stage() {
         let login = r#","username":"u","password":"p""#;
         let client = Client::with(server.port, |_| {}, login);
         let outcome = client.send("amy@customer.example").await;
-        assert_eq!(
-            class(&outcome),
-            Some(expected),
-            "{verb} {reply}: {outcome:?}"
-        );
-        assert_eq!(
-            client.send("amy@customer.example").await,
-            accepted(),
-            "{verb} {reply}"
-        );
+        assert_eq!(class(&outcome), Some(expected), "{verb} {reply}: {outcome:?}");
+        assert_eq!(client.send("amy@customer.example").await, accepted(), "{verb} {reply}");
     }
 }
 
@@ -106,10 +90,7 @@ async fn a_server_without_login_or_tls_gets_neither_password_nor_mail() {
     let server = Smtp::start(plain).await;
     let client = Client::with(server.port, |_| {}, r#","username":"u","password":"p""#);
     let outcome = client.send("amy@customer.example").await;
-    assert_eq!(
-        outcome,
-        refused(ErrorClass::Credentials, "auth_unsupported")
-    );
+    assert_eq!(outcome, refused(ErrorClass::Credentials, "auth_unsupported"));
 
     let server = Smtp::start(plain).await;
     let mut client = Client::new(server.port);
@@ -119,10 +100,7 @@ async fn a_server_without_login_or_tls_gets_neither_password_nor_mail() {
     );
     client.sender = Sender::parse(SenderId::new(), crate::channel::Channel::Email, &json).unwrap();
     let outcome = client.send("amy@customer.example").await;
-    assert_eq!(
-        outcome,
-        refused(ErrorClass::Credentials, "starttls_unsupported")
-    );
+    assert_eq!(outcome, refused(ErrorClass::Credentials, "starttls_unsupported"));
     assert_eq!((server.count("AUTH"), server.count("MAIL")), (0, 0));
 }
 
@@ -138,17 +116,10 @@ async fn an_address_that_is_none_never_reaches_the_server() {
         "a@b.tw\r\nBcc: c@d.tw",
     ] {
         let outcome = client.send(to).await;
-        assert_eq!(
-            outcome,
-            refused(ErrorClass::Recipient, "malformed_address"),
-            "{to}"
-        );
+        assert_eq!(outcome, refused(ErrorClass::Recipient, "malformed_address"), "{to}");
     }
     let outcome = client.send("用戶@customer.example").await;
-    assert_eq!(
-        outcome,
-        refused(ErrorClass::Recipient, "smtputf8_unsupported")
-    );
+    assert_eq!(outcome, refused(ErrorClass::Recipient, "smtputf8_unsupported"));
     assert_eq!(client.send("amy@customer.example").await, accepted());
     assert_eq!((server.connections(), server.count("RCPT")), (1, 1));
 }

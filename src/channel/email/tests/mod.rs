@@ -37,11 +37,10 @@ impl Client {
         let deadlines = Deadlines {
             connect: Duration::from_secs(5),
             command: Duration::from_millis(300),
+            prepare: Duration::from_millis(900),
             body: Duration::from_millis(300),
         };
-        let json = format!(
-            r#"{{"host":"127.0.0.1","port":{port},"tls":"none","from":"news@shop.example"{login}}}"#
-        );
+        let json = format!(r#"{{"host":"127.0.0.1","port":{port},"tls":"none","from":"news@shop.example"{login}}}"#);
         let id = SenderId::new();
         let sender = Sender::parse(id, crate::channel::Channel::Email, &json).unwrap();
         Self {
@@ -98,10 +97,7 @@ async fn a_mail_goes_out_whole_and_its_connection_carries_the_next() {
     assert_eq!(mails.len(), 3);
     for mail in mails {
         let lines: Vec<_> = mail.split("\r\n").collect();
-        assert!(
-            lines.iter().any(|line| line.starts_with("Date: ")),
-            "{mail}"
-        );
+        assert!(lines.iter().any(|line| line.starts_with("Date: ")), "{mail}");
         assert!(
             lines.contains(&"To: <amy@customer.example>") && lines.contains(&"hello"),
             "{mail}"
@@ -115,11 +111,7 @@ async fn fifty_sends_at_once_use_no_more_connections_than_configured() {
     let client = Client::new(server.port);
     let outcomes = join_all((0..50).map(|_| client.send("amy@customer.example"))).await;
     assert!(outcomes.iter().all(|outcome| *outcome == accepted()));
-    assert!(
-        server.connections() <= 4,
-        "{} connections",
-        server.connections()
-    );
+    assert!(server.connections() <= 4, "{} connections", server.connections());
     assert!(server.most_open() <= 4);
     assert_eq!(server.accepted().len(), 50);
 }
@@ -160,11 +152,7 @@ async fn every_command_has_a_deadline_and_a_late_connection_is_never_used_again(
             refused(expected, code),
             "{verb}"
         );
-        assert_eq!(
-            client.send("amy@customer.example").await,
-            accepted(),
-            "{verb}"
-        );
+        assert_eq!(client.send("amy@customer.example").await, accepted(), "{verb}");
         assert_eq!(server.connections(), 2, "{verb}");
     }
 }
@@ -180,11 +168,7 @@ async fn a_dropped_send_leaves_no_stale_reply_for_the_next_mail() {
     })
     .await;
     let client = Client::new(server.port);
-    let dropped = tokio::time::timeout(
-        Duration::from_millis(100),
-        client.send("a@customer.example"),
-    )
-    .await;
+    let dropped = tokio::time::timeout(Duration::from_millis(100), client.send("a@customer.example")).await;
     assert!(dropped.is_err());
     for _ in 0..3 {
         let outcome = client.send("b@customer.example").await;
@@ -216,9 +200,7 @@ async fn an_idle_connection_is_closed_with_a_goodbye() {
     let server = Smtp::start(|_| Do::Agree).await;
     let client = Client::with(server.port, |config| config.idle_secs = 1, "");
     assert_eq!(client.send("amy@customer.example").await, accepted());
-    server
-        .until("QUIT", |server| server.count("QUIT") == 1)
-        .await;
+    server.until("QUIT", |server| server.count("QUIT") == 1).await;
     assert_eq!(client.send("amy@customer.example").await, accepted());
 }
 
@@ -253,11 +235,41 @@ async fn a_changed_password_is_used_at_once() {
 async fn the_relay_override_takes_every_mail() {
     let server = Smtp::start(|_| Do::Agree).await;
     let relay = format!("127.0.0.1:{}", server.port);
-    let client = Client::with(
-        1,
-        |config| config.relay = relay,
-        r#","username":"u","password":"p""#,
-    );
+    let client = Client::with(1, |config| config.relay = relay, r#","username":"u","password":"p""#);
     assert_eq!(client.send("amy@customer.example").await, accepted());
     assert_eq!(server.count("AUTH"), 0);
+}
+
+#[tokio::test]
+async fn slow_answers_add_up_to_a_limit() {
+    // Every answer comes within its own deadline, and yet the mail would take far too long.
+    let server = Smtp::start(|step| match step.verb.as_str() {
+        "CONNECT" => Do::Late(250, "220 slow"),
+        "MAIL" | "RCPT" => Do::Late(250, "250 slow"),
+        "DATA" => Do::Late(250, "354 slow"),
+        _ => Do::Agree,
+    })
+    .await;
+    let outcome = Client::new(server.port).send("amy@customer.example").await;
+    assert_eq!(outcome, refused(ErrorClass::Unreachable, "data_timeout"));
+}
+
+#[tokio::test]
+async fn a_mail_waits_for_a_connection_only_so_long() {
+    let server = Smtp::start(|step| match step.verb.as_str() {
+        "CONNECT" => Do::Late(250, "220 slow"),
+        "MAIL" | "RCPT" => Do::Late(250, "250 slow"),
+        "BODY" => Do::Hang,
+        _ => Do::Agree,
+    })
+    .await;
+    let client = Client::with(server.port, |config| config.max_connections = 1, "");
+    let outcomes = join_all((0..8).map(|_| client.send("amy@customer.example"))).await;
+    let busy = refused(ErrorClass::Throttled, "connections_busy");
+    assert_eq!(
+        outcomes.iter().filter(|outcome| **outcome == busy).count(),
+        7,
+        "{outcomes:?}"
+    );
+    assert_eq!(server.connections(), 1);
 }

@@ -24,9 +24,7 @@ async fn many_pushes_at_once_fetch_one_token() {
 
 #[tokio::test]
 async fn many_pushes_at_once_share_one_refused_login() {
-    let server =
-        Server::start(|_, _| Reply::json("400 Bad Request", "", r#"{"error":"invalid_grant"}"#))
-            .await;
+    let server = Server::start(|_, _| Reply::json("400 Bad Request", "", r#"{"error":"invalid_grant"}"#)).await;
     let client = Client::new(&server.url);
     let outcomes = join_all((0..40).map(|_| client.send("device"))).await;
     let expected = refused(ErrorClass::Credentials, "oauth_invalid_grant");
@@ -51,10 +49,7 @@ async fn a_token_that_runs_out_soon_is_replaced_early() {
         client.send("device").await;
     }
     let requests = server.requests();
-    let fetched: Vec<_> = requests
-        .iter()
-        .map(|request| is_token_request(request))
-        .collect();
+    let fetched: Vec<_> = requests.iter().map(|request| is_token_request(request)).collect();
     assert_eq!(fetched, [true, false, true, false, false]);
 }
 
@@ -65,34 +60,19 @@ async fn a_refused_token_is_replaced_once_and_the_push_sent_again() {
             let body = format!(r#"{{"access_token":"t{count}","expires_in":3599}}"#);
             Reply::json("200 OK", "", &body)
         } else if request.contains("Bearer t0") {
-            Reply::json(
-                "401 Unauthorized",
-                "",
-                &error("UNAUTHENTICATED", None, "expired"),
-            )
+            Reply::json("401 Unauthorized", "", &error("UNAUTHENTICATED", None, "expired"))
         } else {
             Reply::json("200 OK", "", SENT)
         }
     })
     .await;
     let client = Client::new(&server.url);
-    assert!(matches!(
-        client.send("device").await,
-        SendOutcome::Accepted { .. }
-    ));
+    assert!(matches!(client.send("device").await, SendOutcome::Accepted { .. }));
     assert_eq!(server.requests().len(), 4);
 
-    let server = answering(Reply::json(
-        "401 Unauthorized",
-        "",
-        &error("UNAUTHENTICATED", None, ""),
-    ))
-    .await;
+    let server = answering(Reply::json("401 Unauthorized", "", &error("UNAUTHENTICATED", None, ""))).await;
     let outcome = Client::new(&server.url).send("device").await;
-    assert_eq!(
-        outcome,
-        refused(ErrorClass::Credentials, "401 UNAUTHENTICATED")
-    );
+    assert_eq!(outcome, refused(ErrorClass::Credentials, "401 UNAUTHENTICATED"));
     assert_eq!(server.requests().len(), 4);
 }
 
@@ -110,16 +90,8 @@ async fn a_login_that_fails_means_the_push_was_not_sent() {
             Unreachable,
             "oauth_not_as_promised",
         ),
-        (
-            Reply::json("200 OK", "", "{}"),
-            Unreachable,
-            "oauth_not_as_promised",
-        ),
-        (
-            Reply::json("429 Too Many", "", "{}"),
-            Throttled,
-            "oauth_429",
-        ),
+        (Reply::json("200 OK", "", "{}"), Unreachable, "oauth_not_as_promised"),
+        (Reply::json("429 Too Many", "", "{}"), Throttled, "oauth_429"),
         (Reply::json("500 Oops", "", "{}"), Unreachable, "oauth_500"),
         (Reply::Reset, Unreachable, "oauth_connection_lost"),
         (Reply::Hang, Unreachable, "oauth_timeout"),

@@ -70,12 +70,10 @@ fn refused(class: ErrorClass, code: &str) -> SendOutcome {
 }
 
 fn error(status: &str, code: Option<&str>, message: &str) -> String {
-    let details = code.map(|code| {
-        json!({"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": code})
-    });
+    let details =
+        code.map(|code| json!({"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": code}));
     let details: Vec<Value> = details.into_iter().collect();
-    json!({"error": {"code": 0, "status": status, "message": message, "details": details}})
-        .to_string()
+    json!({"error": {"code": 0, "status": status, "message": message, "details": details}}).to_string()
 }
 
 #[tokio::test]
@@ -86,13 +84,7 @@ async fn a_push_is_signed_in_with_a_jwt_and_sent_with_the_token() {
     assert_eq!(client.send("dev:ice-1").await, sent);
     assert_eq!(client.send("dev:ice-2").await, sent);
     let requests = server.requests();
-    assert_eq!(
-        requests
-            .iter()
-            .filter(|request| is_token_request(request))
-            .count(),
-        1
-    );
+    assert_eq!(requests.iter().filter(|request| is_token_request(request)).count(), 1);
 
     let (_, form) = requests[0].split_once("\r\n\r\n").unwrap();
     let jwt = form
@@ -102,33 +94,19 @@ async fn a_push_is_signed_in_with_a_jwt_and_sent_with_the_token() {
     let Credentials::App(project) = client.sender.credentials() else {
         unreachable!()
     };
-    let key = UnparsedPublicKey::new(
-        &RSA_PKCS1_2048_8192_SHA256,
-        project.private_key.public_key(),
-    );
-    key.verify(
-        signed.as_bytes(),
-        &URL_SAFE_NO_PAD.decode(signature).unwrap(),
-    )
-    .unwrap();
+    let key = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, project.private_key.public_key());
+    key.verify(signed.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap())
+        .unwrap();
     let (head, claims) = signed.split_once('.').unwrap();
-    let decode = |part: &str| -> Value {
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
-    };
+    let decode = |part: &str| -> Value { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap() };
     assert_eq!(
         decode(head),
         json!({"alg": "RS256", "typ": "JWT", "kid": "test-only-key-opens-nothing-outside-the-sandbox"})
     );
     let claims = decode(claims);
-    assert_eq!(
-        claims["iss"],
-        "test-only@carillon-demo.iam.gserviceaccount.com"
-    );
+    assert_eq!(claims["iss"], "test-only@carillon-demo.iam.gserviceaccount.com");
     assert_eq!(claims["aud"], json!(format!("{}/token", server.url)));
-    assert_eq!(
-        claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(),
-        3_600
-    );
+    assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 3_600);
 
     let (head, body) = requests[1].split_once("\r\n\r\n").unwrap();
     assert!(
@@ -153,11 +131,7 @@ async fn every_documented_refusal_has_its_class() {
         ("403 PERMISSION_DENIED", "", Credentials),
         ("400 INVALID_ARGUMENT INVALID_ARGUMENT", token, Recipient),
         ("400 INVALID_ARGUMENT", "Invalid JSON payload", Content),
-        (
-            "401 UNAUTHENTICATED THIRD_PARTY_AUTH_ERROR",
-            "",
-            Credentials,
-        ),
+        ("401 UNAUTHENTICATED THIRD_PARTY_AUTH_ERROR", "", Credentials),
         ("500 INTERNAL INTERNAL", "", Uncertain),
         ("503 INTERNAL", "", Uncertain),
     ] {
@@ -178,12 +152,7 @@ async fn every_documented_refusal_has_its_class() {
 async fn a_busy_fcm_says_how_long_to_wait_or_gets_the_documented_pause() {
     for (http, status, headers, wait) in [
         ("429 Too Many", "RESOURCE_EXHAUSTED", "", 60),
-        (
-            "429 Too Many",
-            "RESOURCE_EXHAUSTED",
-            "Retry-After: 7\r\n",
-            7,
-        ),
+        ("429 Too Many", "RESOURCE_EXHAUSTED", "Retry-After: 7\r\n", 7),
         ("503 Unavailable", "UNAVAILABLE", "", 10),
         ("503 Unavailable", "UNAVAILABLE", "Retry-After: 3\r\n", 3),
     ] {
@@ -192,11 +161,7 @@ async fn a_busy_fcm_says_how_long_to_wait_or_gets_the_documented_pause() {
             unreachable!()
         };
         assert_eq!(refusal.class, ErrorClass::Throttled);
-        assert_eq!(
-            refusal.retry_after,
-            Some(Duration::from_secs(wait)),
-            "{http} {headers}"
-        );
+        assert_eq!(refusal.retry_after, Some(Duration::from_secs(wait)), "{http} {headers}");
     }
 }
 
@@ -204,11 +169,7 @@ async fn a_busy_fcm_says_how_long_to_wait_or_gets_the_documented_pause() {
 async fn what_is_not_fcms_own_answer_is_never_acceptance() {
     use ErrorClass::{Credentials, Uncertain};
     for (reply, class, code) in [
-        (
-            Reply::json("200 OK", "", ""),
-            Uncertain,
-            "200_not_as_promised",
-        ),
+        (Reply::json("200 OK", "", ""), Uncertain, "200_not_as_promised"),
         (
             Reply::json("200 OK", "", r#"{"name":"hello"}"#),
             Uncertain,
