@@ -60,11 +60,7 @@ impl RetryPolicy {
     /// together do not come back together.
     #[must_use]
     pub fn delay(&self, attempt: u32, retry_after: Option<Duration>, random: f64) -> Duration {
-        let random = if random.is_finite() {
-            random.clamp(0.0, 1.0)
-        } else {
-            1.0
-        };
+        let random = if random.is_finite() { random.clamp(0.0, 1.0) } else { 1.0 };
         let jittered = self.ceiling(attempt).mul_f64(random);
         match retry_after {
             None => jittered,

@@ -62,25 +62,24 @@ pub enum PlanError {
 ///
 /// # Errors
 /// Only for the database; what is wrong with the broadcast itself ends as state `failed` with its reason.
-pub async fn advance(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) -> Result<Advance, PlanError> {
+pub async fn advance(
+    pool: &PgPool,
+    config: &BroadcastConfig,
+    broadcast: BroadcastId,
+) -> Result<Advance, PlanError> {
     let row: Option<(BroadcastState, bool, Option<DateTime<Utc>>)> = sqlx::query_as(
         "select state, purge, case when scheduled_at > now() then scheduled_at end from broadcast where id = $1",
     )
     .bind(broadcast.0)
     .fetch_optional(pool)
     .await?;
-    let Some((state, purge, waits_for)) = row else {
-        return Ok(Advance::NotFound);
-    };
+    let Some((state, purge, waits_for)) = row else { return Ok(Advance::NotFound) };
     match state {
         BroadcastState::Scheduled => {
             if let Some(time) = waits_for {
                 return Ok(Advance::WaitUntil(time));
             }
-            sqlx::query("select send_broadcast($1)")
-                .bind(broadcast.0)
-                .execute(pool)
-                .await?;
+            sqlx::query("select send_broadcast($1)").bind(broadcast.0).execute(pool).await?;
             plan(pool, config, broadcast).await
         }
         BroadcastState::Queued | BroadcastState::Planning => plan(pool, config, broadcast).await,
@@ -94,8 +93,12 @@ pub async fn advance(pool: &PgPool, config: &BroadcastConfig, broadcast: Broadca
             }
             Ok(Advance::Again)
         }
-        BroadcastState::Completed | BroadcastState::Cancelled | BroadcastState::Failed => Ok(Advance::Finished(state)),
-        BroadcastState::Draft | BroadcastState::Paused | BroadcastState::ComplianceReview => Ok(Advance::Idle(state)),
+        BroadcastState::Completed | BroadcastState::Cancelled | BroadcastState::Failed => {
+            Ok(Advance::Finished(state))
+        }
+        BroadcastState::Draft | BroadcastState::Paused | BroadcastState::ComplianceReview => {
+            Ok(Advance::Idle(state))
+        }
     }
 }
 
@@ -141,9 +144,7 @@ async fn begin(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) 
     .bind(broadcast.0)
     .fetch_optional(&mut *tx)
     .await?;
-    let Some((state, shop, leased)) = row else {
-        return Ok(Begin::Instead(Advance::NotFound));
-    };
+    let Some((state, shop, leased)) = row else { return Ok(Begin::Instead(Advance::NotFound)) };
     if !matches!(state, BroadcastState::Queued | BroadcastState::Planning) {
         return Ok(Begin::Instead(Advance::Again));
     }
@@ -172,10 +173,7 @@ async fn begin(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) 
     };
     if let Some(time) = take_shop(&mut tx, config, ShopId(shop), broadcast).await? {
         // The bell of this job is out: nobody needs to ring again before it is heard.
-        sqlx::query("update broadcast set rung_at = now() where id = $1")
-            .bind(broadcast.0)
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query("update broadcast set rung_at = now() where id = $1").bind(broadcast.0).execute(&mut *tx).await?;
         tx.commit().await?;
         return Ok(Begin::Instead(Advance::WaitUntil(time)));
     }
@@ -192,10 +190,7 @@ async fn begin(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) 
     .fetch_one(&mut *tx)
     .await?;
     tx.commit().await?;
-    Ok(Begin::Mine(Box::new(Turn {
-        epoch,
-        route: plannable.route,
-    })))
+    Ok(Begin::Mine(Box::new(Turn { epoch, route: plannable.route })))
 }
 
 /// Makes this broadcast the one its shop is planning. Returns when to look again if there is another.
@@ -218,9 +213,7 @@ async fn take_shop(
         return Ok(None);
     }
     // The other one gives its shop back as soon as it is planned, long before the lease ends.
-    sqlx::query_scalar("select now() + interval '1 second'")
-        .fetch_optional(tx)
-        .await
+    sqlx::query_scalar("select now() + interval '1 second'").fetch_optional(tx).await
 }
 
 /// The price is that of the day planning begins, whatever the row said.
@@ -230,10 +223,7 @@ async fn set_prices(
     prices: &[(Channel, u32)],
 ) -> Result<(), sqlx::Error> {
     let channels: Vec<&str> = prices.iter().map(|(channel, _)| channel.as_str()).collect();
-    let tokens: Vec<i32> = prices
-        .iter()
-        .map(|(_, tokens)| i32::try_from(*tokens).unwrap_or(i32::MAX))
-        .collect();
+    let tokens: Vec<i32> = prices.iter().map(|(_, tokens)| i32::try_from(*tokens).unwrap_or(i32::MAX)).collect();
     sqlx::query(
         "update broadcast_channel b set tokens = p.tokens
            from unnest($2::text[]::channel[], $3::int[]) as p (channel, tokens)

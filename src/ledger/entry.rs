@@ -118,10 +118,7 @@ pub struct Page {
 
 impl Default for Page {
     fn default() -> Self {
-        Self {
-            before: None,
-            limit: 100,
-        }
+        Self { before: None, limit: 100 }
     }
 }
 

@@ -77,13 +77,7 @@ pub async fn balance(db: impl PgExecutor<'_>, shop: ShopId) -> Result<Balance, L
     .await
     .map_err(LedgerError::Database)?;
     let (allowance, extra, held_allowance, held_extra, period) = row.ok_or(LedgerError::NoAccount(shop))?;
-    Ok(Balance {
-        allowance,
-        extra,
-        held_allowance,
-        held_extra,
-        period: period.parse().ok(),
-    })
+    Ok(Balance { allowance, extra, held_allowance, held_extra, period: period.parse().ok() })
 }
 
 /// Sets the allowance to `allowance` tokens for a period; what is neither spent nor held of the one before expires.
@@ -104,7 +98,12 @@ pub async fn refill(
 }
 
 /// Adds bought tokens. `operation` names the purchase: the same one again adds nothing and is false.
-pub async fn top_up(db: impl PgExecutor<'_>, shop: ShopId, tokens: u32, operation: &str) -> Result<bool, LedgerError> {
+pub async fn top_up(
+    db: impl PgExecutor<'_>,
+    shop: ShopId,
+    tokens: u32,
+    operation: &str,
+) -> Result<bool, LedgerError> {
     if operation.is_empty() || operation.len() > 200 {
         return Err(LedgerError::InvalidOperation);
     }
@@ -119,10 +118,7 @@ pub async fn top_up(db: impl PgExecutor<'_>, shop: ShopId, tokens: u32, operatio
 
 /// What the database's refusal means, by the name of the rule that refused.
 fn refused(error: sqlx::Error, shop: ShopId) -> LedgerError {
-    match error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::constraint)
-    {
+    match error.as_database_error().and_then(sqlx::error::DatabaseError::constraint) {
         Some("allowance_not_overdrawn" | "extra_not_overdrawn") => LedgerError::Overdrawn(shop),
         Some("token_account_shop_id_fkey") => LedgerError::NoAccount(shop),
         _ => LedgerError::Database(error),

@@ -47,10 +47,7 @@ impl FromStr for Period {
         if year.len() != 4 || month.len() != 2 || !digits(year) || !digits(month) {
             return Err(InvalidPeriod);
         }
-        Self::new(
-            year.parse().map_err(|_| InvalidPeriod)?,
-            month.parse().map_err(|_| InvalidPeriod)?,
-        )
+        Self::new(year.parse().map_err(|_| InvalidPeriod)?, month.parse().map_err(|_| InvalidPeriod)?)
     }
 }
 
@@ -76,17 +73,7 @@ mod tests {
     #[test]
     fn a_period_reads_back_what_it_shows_and_nothing_else() {
         assert_eq!("2026-11".parse::<Period>().unwrap().to_string(), "2026-11");
-        for wrong in [
-            "",
-            "2026",
-            "2026-1",
-            "2026-13",
-            "2026-00",
-            "1999-12",
-            "+026-11",
-            "2026-+1",
-            "2026-11-01",
-        ] {
+        for wrong in ["", "2026", "2026-1", "2026-13", "2026-00", "1999-12", "+026-11", "2026-+1", "2026-11-01"] {
             assert_eq!(wrong.parse::<Period>(), Err(InvalidPeriod), "{wrong}");
         }
     }

@@ -37,9 +37,7 @@ impl Availability {
             }
             (State::Down { since }, Ok(_)) => {
                 let away_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-                *state = State::Up {
-                    since: Some(Instant::now()),
-                };
+                *state = State::Up { since: Some(Instant::now()) };
                 tracing::info!(away_ms, "Redis answers again");
             }
             (State::Up { .. }, Ok(_)) | (State::Down { .. }, Err(_)) => {}

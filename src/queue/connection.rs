@@ -173,18 +173,11 @@ mod tests {
 
     #[test]
     fn old_or_evicting_servers_are_refused() {
-        let info =
-            |version, policy| format!("redis_version:{version}\r\nused_memory:7\r\nmaxmemory_policy:{policy}\r\n");
+        let info = |version, policy| format!("redis_version:{version}\r\nused_memory:7\r\nmaxmemory_policy:{policy}\r\n");
         assert_eq!(check_info(&info("7.0.15", "noeviction")).unwrap().used_memory, 7);
         assert!(check_info(&info("6.2.0", "noeviction")).is_ok());
         assert!(check_info(&info("10.0.0", "noeviction")).is_ok());
-        assert!(matches!(
-            check_info(&info("6.0.16", "noeviction")),
-            Err(QueueError::TooOld { .. })
-        ));
-        assert!(matches!(
-            check_info(&info("7.0.15", "allkeys-lru")),
-            Err(QueueError::Evicts { .. })
-        ));
+        assert!(matches!(check_info(&info("6.0.16", "noeviction")), Err(QueueError::TooOld { .. })));
+        assert!(matches!(check_info(&info("7.0.15", "allkeys-lru")), Err(QueueError::Evicts { .. })));
     }
 }

@@ -146,11 +146,7 @@ pub async fn list(
     before: Option<i64>,
     limit: u32,
 ) -> Result<Vec<DeadJob>, QueueError> {
-    let query = sql(&[
-        COLUMNS,
-        MATCHES,
-        " and ($7::bigint is null or id < $7) order by id desc limit $8",
-    ]);
+    let query = sql(&[COLUMNS, MATCHES, " and ($7::bigint is null or id < $7) order by id desc limit $8"]);
     let rows = bind_filter!(sqlx::query(query), filter)
         .bind(before)
         .bind(i64::from(limit))
@@ -164,10 +160,7 @@ pub async fn list(
 /// # Errors
 /// [`QueueError::Database`].
 pub async fn get(pool: &PgPool, id: i64) -> Result<Option<DeadJob>, QueueError> {
-    let row = sqlx::query(sql(&[COLUMNS, "id = $1"]))
-        .bind(id)
-        .fetch_optional(pool)
-        .await?;
+    let row = sqlx::query(sql(&[COLUMNS, "id = $1"])).bind(id).fetch_optional(pool).await?;
     Ok(row.as_ref().map(read).transpose()?)
 }
 
@@ -195,11 +188,7 @@ pub async fn replay(pool: &PgPool, queue: &Queue, filter: &DeadFilter) -> Result
         let mut tx = pool.begin().await?;
         // Locked, so that a second replay waits and then finds them replayed; skipped rather than waited for, so that
         // two replays of different ends cannot deadlock.
-        let query = sql(&[
-            COLUMNS,
-            MATCHES,
-            " and id > $7 order by id limit $8 for update skip locked",
-        ]);
+        let query = sql(&[COLUMNS, MATCHES, " and id > $7 order by id limit $8 for update skip locked"]);
         let rows = bind_filter!(sqlx::query(query), filter)
             .bind(after)
             .bind(REPLAY_STEP)
@@ -241,10 +230,7 @@ async fn replay_step(
 /// [`QueueError::Database`].
 pub async fn delete(pool: &PgPool, filter: &DeadFilter) -> Result<u64, QueueError> {
     let query = sql(&["delete from dead_job where ", MATCHES]);
-    Ok(bind_filter!(sqlx::query(query), filter)
-        .execute(pool)
-        .await?
-        .rows_affected())
+    Ok(bind_filter!(sqlx::query(query), filter).execute(pool).await?.rows_affected())
 }
 
 fn read(row: &PgRow) -> Result<DeadJob, sqlx::Error> {

@@ -11,7 +11,12 @@ use ring::digest::{Context, SHA256};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use super::{DeadReason, QueueError, dead::Record, dead_record::KEPT_BYTES, engine::Engine};
+use super::{
+    DeadReason, QueueError,
+    dead::Record,
+    dead_record::KEPT_BYTES,
+    engine::Engine,
+};
 
 /// Records carried in one step; each is at most 64 KiB and a line.
 const STEP: u32 = 20;
@@ -103,9 +108,7 @@ async fn read_parked(engine: &Engine, parked: &str, bytes: &[u8]) -> Result<Opti
     loop {
         let mut command = redis::cmd("GETRANGE");
         command.arg(parked).arg(length).arg(length + CHUNK_BYTES - 1);
-        let Value::BulkString(chunk) = engine.store.redis.send(&command).await? else {
-            break;
-        };
+        let Value::BulkString(chunk) = engine.store.redis.send(&command).await? else { break };
         if chunk.is_empty() {
             break;
         }

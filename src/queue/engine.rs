@@ -89,13 +89,7 @@ impl Engine {
     }
 
     pub(crate) fn shortest_lease(&self) -> Duration {
-        let ms = self
-            .store
-            .kinds
-            .iter()
-            .map(|kind| kind.lease_ms)
-            .min()
-            .unwrap_or(15_000);
+        let ms = self.store.kinds.iter().map(|kind| kind.lease_ms).min().unwrap_or(15_000);
         Duration::from_millis(ms)
     }
 }

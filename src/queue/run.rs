@@ -8,8 +8,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use apalis::{
     layers::{
-        WorkerBuilderExt as _,
-        catch_panic::CatchPanicLayer,
+        WorkerBuilderExt as _, catch_panic::CatchPanicLayer,
         tracing::{OnFailure, OnRequest, OnResponse, TraceLayer},
     },
     prelude::Monitor,
@@ -41,8 +40,13 @@ const FLUSH_GRACE: Duration = Duration::from_secs(4);
 /// Runs jobs with `handler` until `shutdown` is cancelled and everything has been settled or given back.
 ///
 /// Redis or Postgres being away never ends it. Every kind in [`carillon_jobs::Kind::ALL`] is served; others are left alone.
-pub async fn run<H, F>(config: QueueConfig, redis: RedisConn, pool: PgPool, handler: H, shutdown: CancellationToken)
-where
+pub async fn run<H, F>(
+    config: QueueConfig,
+    redis: RedisConn,
+    pool: PgPool,
+    handler: H,
+    shutdown: CancellationToken,
+) where
     H: Fn(Job, JobContext) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Outcome, JobError>> + Send + 'static,
 {
@@ -79,9 +83,7 @@ where
     }
     finish.cancel();
     if timeout(FLUSH_GRACE, settling).await.is_err() {
-        tracing::warn!(
-            "Redis did not take the last settlements; their jobs will be recovered when their leases run out"
-        );
+        tracing::warn!("Redis did not take the last settlements; their jobs will be recovered when their leases run out");
     }
     for side_loop in side_loops {
         side_loop.abort();
@@ -123,8 +125,13 @@ async fn wait_idle(engine: &Engine) {
     }
 }
 
-async fn work<H, F>(worker_id: String, concurrency: u32, backend: QueueBackend, handler: H, stop: CancellationToken)
-where
+async fn work<H, F>(
+    worker_id: String,
+    concurrency: u32,
+    backend: QueueBackend,
+    handler: H,
+    stop: CancellationToken,
+) where
     H: Fn(Job, JobContext) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Outcome, JobError>> + Send + 'static,
 {

@@ -27,10 +27,7 @@ pub(crate) async fn run(
             return;
         }
         settle(&engine, &batch).await;
-        if batch
-            .iter()
-            .any(|settlement| matches!(settlement.verb, Verb::Dead { .. }))
-        {
+        if batch.iter().any(|settlement| matches!(settlement.verb, Verb::Dead { .. })) {
             engine.died.notify_one();
         }
         batch.clear();

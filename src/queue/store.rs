@@ -223,9 +223,5 @@ fn parse_claim(reply: Value) -> Option<Claimed> {
 }
 
 fn unexpected() -> RedisError {
-    (
-        redis::ErrorKind::UnexpectedReturnType,
-        "a queue script answered in an unknown form",
-    )
-        .into()
+    (redis::ErrorKind::UnexpectedReturnType, "a queue script answered in an unknown form").into()
 }

@@ -15,19 +15,7 @@ async fn everybody_reachable_gets_the_message_once_and_exactly_that_is_charged()
     assert_eq!(world.state(id).await, "completed");
     assert_eq!(world.count(id, "accepted").await, 600);
     let summary = world.sandbox.handle().channel_summary(Channel::Line);
-    assert_eq!(
-        (
-            summary.messages,
-            summary.distinct_recipients,
-            summary.max_to_one_recipient
-        ),
-        (600, 600, 1)
-    );
-    assert_eq!(
-        world
-            .one::<i64>("select 1005000 - allowance - extra from token_account")
-            .await,
-        3000
-    );
+    assert_eq!((summary.messages, summary.distinct_recipients, summary.max_to_one_recipient), (600, 600, 1));
+    assert_eq!(world.one::<i64>("select 1005000 - allowance - extra from token_account").await, 3000);
     world.audit().await;
 }

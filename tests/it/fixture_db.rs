@@ -38,11 +38,7 @@ pub async fn database() -> TestDb {
     admin.close().await.unwrap();
     let options = admin_options().database(&name);
     let url = sqlx::ConnectOptions::to_url_lossy(&options).to_string();
-    let pool = PgPoolOptions::new()
-        .max_connections(24)
-        .connect_with(options)
-        .await
-        .unwrap();
+    let pool = PgPoolOptions::new().max_connections(24).connect_with(options).await.unwrap();
     TestDb { pool, url, name }
 }
 
@@ -51,14 +47,10 @@ impl Drop for TestDb {
         // The test's runtime may be the one that is going down: dropping needs its own.
         let name = std::mem::take(&mut self.name);
         let dropped = std::thread::spawn(move || {
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap()
-                .block_on(async {
-                    let mut admin = admin().await;
-                    execute(&mut admin, format!("drop database if exists {name} with (force)")).await;
-                });
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                let mut admin = admin().await;
+                execute(&mut admin, format!("drop database if exists {name} with (force)")).await;
+            });
         });
         if dropped.join().is_err() && !std::thread::panicking() {
             panic!("the test's database could not be dropped");
@@ -68,9 +60,7 @@ impl Drop for TestDb {
 
 async fn template() -> String {
     let mut hasher = DefaultHasher::new();
-    MIGRATIONS
-        .iter()
-        .for_each(|migration| migration.checksum.hash(&mut hasher));
+    MIGRATIONS.iter().for_each(|migration| migration.checksum.hash(&mut hasher));
     let name = format!("carillon_template_{:016x}", hasher.finish());
     let mut admin = admin().await;
     // Test binaries may start at once: one makes the template, the others find it.
@@ -85,13 +75,8 @@ async fn template() -> String {
         let making = format!("{name}_making");
         execute(&mut admin, format!("drop database if exists {making} with (force)")).await;
         execute(&mut admin, format!("create database {making}")).await;
-        let mut fresh = PgConnection::connect_with(&admin_options().database(&making))
-            .await
-            .unwrap();
-        MIGRATIONS
-            .run(&mut fresh)
-            .await
-            .expect("migrations apply to an empty database");
+        let mut fresh = PgConnection::connect_with(&admin_options().database(&making)).await.unwrap();
+        MIGRATIONS.run(&mut fresh).await.expect("migrations apply to an empty database");
         fresh.close().await.unwrap();
         execute(&mut admin, format!("alter database {making} rename to {name}")).await;
     }

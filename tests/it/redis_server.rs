@@ -28,7 +28,10 @@ impl Server {
             .local_addr()
             .unwrap()
             .port();
-        let mut server = Self { port, process: None };
+        let mut server = Self {
+            port,
+            process: None,
+        };
         server.run();
         server
     }
@@ -45,7 +48,9 @@ impl Server {
             "--appendonly",
             "no",
         ]);
-        command.current_dir(std::env::temp_dir()).stdout(Stdio::null());
+        command
+            .current_dir(std::env::temp_dir())
+            .stdout(Stdio::null());
         self.process = Some(command.spawn().unwrap());
     }
 

@@ -16,10 +16,7 @@ pub struct Shop {
 
 /// Runs SQL text for its effect.
 pub async fn run(pool: &PgPool, sql: &str) {
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
-        .execute(pool)
-        .await
-        .unwrap_or_else(|e| panic!("{sql}: {e}"));
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(pool).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
 }
 
 /// Runs SQL text for its one value.
@@ -27,10 +24,7 @@ pub async fn one<T>(db: impl sqlx::PgExecutor<'_>, sql: &str) -> T
 where
     T: for<'r> sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres> + Send + Unpin,
 {
-    query_scalar(AssertSqlSafe(sql.to_owned()))
-        .fetch_one(db)
-        .await
-        .unwrap_or_else(|e| panic!("{sql}: {e}"))
+    query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(db).await.unwrap_or_else(|e| panic!("{sql}: {e}"))
 }
 
 /// A shop with `customers` customers, each with an address on a LINE and an app sender, and `tokens` of allowance.
@@ -46,16 +40,8 @@ pub async fn shop(pool: &PgPool, customers: i32, tokens: i64) -> Shop {
          select ledger_refill('{id}', '2026-11', {tokens})"
     );
     run(pool, &sql).await;
-    let customers = one(
-        pool,
-        &format!("select array_agg(id order by id) from customer where shop_id = '{id}'"),
-    )
-    .await;
-    Shop {
-        id,
-        customers,
-        pool: pool.clone(),
-    }
+    let customers = one(pool, &format!("select array_agg(id order by id) from customer where shop_id = '{id}'")).await;
+    Shop { id, customers, pool: pool.clone() }
 }
 
 impl Shop {
@@ -142,10 +128,7 @@ pub async fn claim(
     window: i32,
     key_secs: f64,
 ) -> Option<Claim> {
-    let sql = format!(
-        "select * from claim_slice('{broadcast}', '{channel}', {window}, 60, {key_secs}, {})",
-        key_secs > 0.0
-    );
+    let sql = format!("select * from claim_slice('{broadcast}', '{channel}', {window}, 60, {key_secs}, {})", key_secs > 0.0);
     sqlx::query_as(AssertSqlSafe(sql)).fetch_optional(db).await.unwrap()
 }
 
@@ -182,15 +165,7 @@ pub async fn settle(
 pub async fn send_rest(pool: &PgPool, broadcast: Uuid, channel: &str) -> String {
     let mut last = String::new();
     while let Some(claimed) = claim(pool, broadcast, channel, 1000, 0.0).await {
-        last = settle(
-            pool,
-            broadcast,
-            channel,
-            &claimed,
-            (&claimed.customers, "accepted"),
-            (None, None),
-        )
-        .await;
+        last = settle(pool, broadcast, channel, &claimed, (&claimed.customers, "accepted"), (None, None)).await;
     }
     last
 }

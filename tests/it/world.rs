@@ -14,9 +14,7 @@ use carillon::{
     secret::Secrets,
 };
 use carillon_jobs::BroadcastId;
-use carillon_sandbox::{
-    LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, Running, SMTP_PASSWORD, SMTP_USER, Sandbox, SandboxConfig,
-};
+use carillon_sandbox::{LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, Running, SMTP_PASSWORD, SMTP_USER, Sandbox, SandboxConfig};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -46,8 +44,7 @@ pub async fn eventually(what: &str, secs: u64, mut done: impl AsyncFnMut() -> bo
 impl World {
     /// A world on the shared Redis of the tests, with these settings over the defaults.
     pub async fn new(settings: &[(&str, &str)]) -> Self {
-        let redis =
-            std::env::var("CARILLON_TEST_REDIS_URL").expect("CARILLON_TEST_REDIS_URL names a Redis; bin/test sets it");
+        let redis = std::env::var("CARILLON_TEST_REDIS_URL").expect("CARILLON_TEST_REDIS_URL names a Redis; bin/test sets it");
         Self::on_redis(&redis, settings).await
     }
 
@@ -63,20 +60,13 @@ impl World {
             ("CARILLON__SECRET__KEYS", KEY.to_owned()),
             ("CARILLON__CHANNEL__LINE__BASE_URL", sandbox.http_url()),
             ("CARILLON__CHANNEL__APP__BASE_URL", sandbox.http_url()),
-            (
-                "CARILLON__CHANNEL__APP__TOKEN_URL",
-                format!("{}/token", sandbox.http_url()),
-            ),
+            ("CARILLON__CHANNEL__APP__TOKEN_URL", format!("{}/token", sandbox.http_url())),
             ("CARILLON__CHANNEL__EMAIL__RELAY", String::new()),
             ("CARILLON__DATABASE__POOL_WORKER", "12".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
-        env.extend(
-            settings
-                .iter()
-                .map(|(name, value)| (format!("CARILLON__{name}"), (*value).to_owned())),
-        );
+        env.extend(settings.iter().map(|(name, value)| (format!("CARILLON__{name}"), (*value).to_owned())));
         let shop = Uuid::now_v7();
         let world = Self { db, sandbox, shop, env };
         world.open_shop().await;
@@ -109,11 +99,7 @@ impl World {
     /// A real process of the product's binary.
     pub fn process(&self, kind: &str) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
-        command
-            .arg(kind)
-            .envs(&self.env)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+        command.arg(kind).envs(&self.env).stdin(Stdio::null()).stdout(Stdio::null());
         if std::env::var_os("CARILLON_TEST_LOGS").is_none() {
             command.stderr(Stdio::null());
         }
@@ -147,11 +133,8 @@ impl World {
             .await
             .unwrap();
         }
-        self.run(&format!(
-            "select ledger_refill('{}', '2026-11', 5000), ledger_top_up('{}', 1000000, 'test')",
-            self.shop, self.shop
-        ))
-        .await;
+        self.run(&format!("select ledger_refill('{}', '2026-11', 5000), ledger_top_up('{}', 1000000, 'test')", self.shop, self.shop))
+            .await;
     }
 
     /// Adds `n` customers; customer number i is reachable on the channels `on` picks by i (of app, line, email).
@@ -221,27 +204,20 @@ impl World {
     }
 
     pub async fn state(&self, id: BroadcastId) -> String {
-        self.one(&format!("select state from broadcast where id = '{id}'"))
-            .await
+        self.one(&format!("select state from broadcast where id = '{id}'")).await
     }
 
     /// Waits until the broadcast has ended, its lanes drained.
     pub async fn ended(&self, id: BroadcastId, secs: u64) {
         eventually("the broadcast ends", secs, async || {
-            self.one::<bool>(&format!(
-                "select finished_at is not null and not purge from broadcast where id = '{id}'"
-            ))
-            .await
+            self.one::<bool>(&format!("select finished_at is not null and not purge from broadcast where id = '{id}'")).await
         })
         .await;
     }
 
     /// How many deliveries are in a state.
     pub async fn count(&self, id: BroadcastId, state: &str) -> i64 {
-        self.one(&format!(
-            "select count(*) from delivery_with_state where broadcast_id = '{id}' and state = '{state}'"
-        ))
-        .await
+        self.one(&format!("select count(*) from delivery_with_state where broadcast_id = '{id}' and state = '{state}'")).await
     }
 
     /// Proves the books; panics with what is wrong.

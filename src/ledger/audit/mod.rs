@@ -110,9 +110,7 @@ const GROUPS: [&Group; 9] = [
 
 /// Runs every check over the database, or over one shop.
 pub async fn audit(pool: &PgPool, shop: Option<ShopId>) -> Result<Report, AuditError> {
-    let mut snapshot = pool
-        .begin_with("begin isolation level repeatable read read only")
-        .await?;
+    let mut snapshot = pool.begin_with("begin isolation level repeatable read read only").await?;
     for setting in [
         // An audit of years takes as long as it takes, whatever limit the pool sets on a request.
         "set local statement_timeout = 0",
@@ -160,25 +158,12 @@ async fn run(
     .persistent(false)
     .fetch_all(&mut *snapshot)
     .await?;
-    let counts: HashMap<String, (i64, i64, i64)> = counts
-        .into_iter()
-        .map(|(name, examined, broken, off)| (name, (examined, broken, off)))
-        .collect();
+    let counts: HashMap<String, (i64, i64, i64)> =
+        counts.into_iter().map(|(name, examined, broken, off)| (name, (examined, broken, off))).collect();
     for &(name, proves) in group.checks {
         let (examined, broken, off) = counts.get(name).copied().unwrap_or_default();
-        let first = if broken > 0 {
-            first_rows(snapshot, group, name, shop).await?
-        } else {
-            Vec::new()
-        };
-        checks.push(CheckReport {
-            name,
-            proves,
-            examined,
-            broken,
-            off,
-            first,
-        });
+        let first = if broken > 0 { first_rows(snapshot, group, name, shop).await? } else { Vec::new() };
+        checks.push(CheckReport { name, proves, examined, broken, off, first });
     }
     Ok(())
 }
