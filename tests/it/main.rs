@@ -1,6 +1,11 @@
 //! The integration tests: one binary, a module per subject, on a real Redis and a real PostgreSQL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod audit;
+mod channel_app;
+mod channel_email;
+mod channel_line;
+mod channel_scene;
 mod delivery;
 mod fixture_db;
 mod kill;
