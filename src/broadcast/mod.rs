@@ -22,7 +22,7 @@ mod audience;
 mod check;
 mod chunk;
 mod config;
-mod plan;
+pub mod plan;
 mod prices;
 mod problem;
 mod purge;
@@ -33,7 +33,7 @@ mod stored;
 
 pub use audience::{Audience, CUSTOMERS_LIMIT, ResendOutcome};
 pub use config::BroadcastConfig;
-pub use plan::{Advance, PlanError, advance, longest_call};
+pub use plan::{Advance, PlanError, Planner};
 pub use prices::{TokenCosts, TokenCostsError};
 pub use problem::{Problem, Problems};
 pub use routing::{Candidate, Mode, Place, Reach, Routed, SkipReason, route, window_hours};

@@ -62,6 +62,8 @@ sections! {
     web: WebConfig,
     /// Keys that seal credentials and sign links.
     secret: SecretConfig,
+    /// How broadcasts are planned.
+    broadcast: crate::broadcast::BroadcastConfig,
     /// What is logged, and how.
     log: LogConfig,
 }

@@ -1,9 +1,7 @@
 //! The integration tests: one binary, a module per subject, on a real Postgres.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod audit;
+mod broadcast_plan;
+mod broadcast_scene;
 mod fixture_db;
-mod ledger;
-mod ledger_model;
 mod scene;
-mod send_sql;
