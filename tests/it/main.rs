@@ -1,7 +1,4 @@
 //! The integration tests: one binary, a module per subject, on a real Postgres.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod broadcast_plan;
-mod broadcast_scene;
 mod fixture_db;
-mod scene;
