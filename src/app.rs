@@ -10,7 +10,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broadcast::BroadcastWork,
+    broadcast::{BroadcastWork, Planner},
     channel::Channels,
     clock::Clock,
     config::{Config, RedisConfig},
@@ -163,7 +163,7 @@ impl App {
         Ok(BroadcastWork {
             db: self.db.clone(),
             queue: self.queue()?,
-            config: Arc::new(self.config.broadcast.clone()),
+            planner: Planner { db: self.db.clone(), config: self.config.broadcast.clone() },
             delivery: self.delivery()?,
         })
     }

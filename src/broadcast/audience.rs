@@ -95,9 +95,7 @@ impl Audience {
             ["all"] if object.get("all") == Some(&Value::Bool(true)) => Ok(Self::All),
             ["tag"] => match object.get("tag").and_then(Value::as_str).map(str::trim) {
                 Some("") | None => Err(invalid("has an empty `tag`: name one")),
-                Some(tag) if tag.chars().count() > TAG_LIMIT => {
-                    Err(invalid("has a `tag` of more than 100 characters"))
-                }
+                Some(tag) if tag.chars().count() > TAG_LIMIT => Err(invalid("has a `tag` of more than 100 characters")),
                 Some(tag) => Ok(Self::Tag(tag.to_owned())),
             },
             ["customers"] => Self::customers(object).map_err(|problem| invalid(&problem)),
@@ -123,11 +121,16 @@ impl Audience {
     }
 
     fn unreached(object: &Map<String, Value>) -> Result<Self, String> {
-        let broadcast = object.get("broadcast").and_then(Value::as_str).and_then(|id| id.parse().ok());
+        let broadcast = object
+            .get("broadcast")
+            .and_then(Value::as_str)
+            .and_then(|id| id.parse().ok());
         let broadcast = broadcast.ok_or("has `broadcast` that is no broadcast id")?;
         let outcomes = object.get("outcomes").and_then(Value::as_array);
         let outcomes: Option<Vec<ResendOutcome>> = outcomes.and_then(|list| {
-            list.iter().map(|one| one.as_str().and_then(|name| name.parse().ok())).collect()
+            list.iter()
+                .map(|one| one.as_str().and_then(|name| name.parse().ok()))
+                .collect()
         });
         match outcomes {
             Some(mut outcomes) if !outcomes.is_empty() => {
@@ -166,7 +169,10 @@ impl Audience {
             Self::Unreached { broadcast, outcomes } => {
                 let outcomes: Vec<&str> = outcomes.iter().map(|outcome| outcome.as_str()).collect();
                 push_result_of(query, " and exists", *broadcast);
-                query.push(" and r.state = any (").push_bind(outcomes).push("::text[]::delivery_state[]))");
+                query
+                    .push(" and r.state = any (")
+                    .push_bind(outcomes)
+                    .push("::text[]::delivery_state[]))");
                 push_result_of(query, " and not exists", *broadcast);
                 query.push(" and r.state in ('accepted', 'delivered', 'read'))");
             }
@@ -178,7 +184,9 @@ impl Audience {
 fn push_result_of(query: &mut QueryBuilder<Postgres>, exists: &str, broadcast: BroadcastId) {
     let channels = Channel::ALL.map(Channel::as_str).join(",");
     query.push(exists);
-    query.push(" (select from delivery_result r where r.broadcast_id = ").push_bind(broadcast.0);
+    query
+        .push(" (select from delivery_result r where r.broadcast_id = ")
+        .push_bind(broadcast.0);
     query.push(format_args!(
         " and r.channel = any ('{{{channels}}}'::channel[]) and r.customer_id = c.id"
     ));
@@ -218,7 +226,11 @@ mod tests {
             json!({"broadcast": "01939000-0000-7000-8000-000000000001", "outcomes": ["accepted"]}),
         ] {
             let problem = Audience::parse(&wrong).unwrap_err();
-            assert_eq!((problem.id, problem.field.as_str()), ("audience_invalid", "audience"), "{wrong}");
+            assert_eq!(
+                (problem.id, problem.field.as_str()),
+                ("audience_invalid", "audience"),
+                "{wrong}"
+            );
         }
     }
 }

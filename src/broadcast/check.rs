@@ -19,7 +19,11 @@ const NAME_LIMIT: usize = 120;
 /// Checks a broadcast's name.
 pub(super) fn name(name: &str, problems: &mut Problems) {
     if name.trim().is_empty() {
-        problems.0.push(Problem::new("name_missing", "name", "is empty: give the broadcast a name"));
+        problems.0.push(Problem::new(
+            "name_missing",
+            "name",
+            "is empty: give the broadcast a name",
+        ));
     } else if name.chars().count() > NAME_LIMIT {
         let problem = format!("has more than {NAME_LIMIT} characters: shorten it");
         problems.0.push(Problem::new("name_too_long", "name", problem));
@@ -42,12 +46,18 @@ pub(super) fn channels(mode: Mode, channels: &[Channel], problems: &mut Problems
         Mode::PrioritySingle => {}
         Mode::AppPlusOne => {
             if !channels.contains(&Channel::App) {
-                refuse("app_missing", "does not contain app, which this mode always uses: add it".to_owned());
+                refuse(
+                    "app_missing",
+                    "does not contain app, which this mode always uses: add it".to_owned(),
+                );
             }
             if channels.len() > 2 {
                 refuse(
                     "too_many_channels",
-                    format!("names {}: choose app and at most one more, or mode priority_single", channels.len()),
+                    format!(
+                        "names {}: choose app and at most one more, or mode priority_single",
+                        channels.len()
+                    ),
                 );
             }
         }
@@ -55,12 +65,7 @@ pub(super) fn channels(mode: Mode, channels: &[Channel], problems: &mut Problems
 }
 
 /// The cost of a message on each channel, on a day of Asia/Taipei's calendar.
-pub(super) fn prices(
-    costs: &TokenCosts,
-    day: NaiveDate,
-    channels: &[Channel],
-    problems: &mut Problems,
-) -> Vec<u32> {
+pub(super) fn prices(costs: &TokenCosts, day: NaiveDate, channels: &[Channel], problems: &mut Problems) -> Vec<u32> {
     let mut prices = Vec::with_capacity(channels.len());
     for (index, channel) in channels.iter().enumerate() {
         match costs.price_at(*channel, day) {

@@ -42,15 +42,15 @@ pub(super) async fn plan_chunk(
         write(&mut tx, config, broadcast, route, after, upto).await?;
     }
     tx.commit().await?;
-    Ok(if members < i64::from(config.chunk_customers) { Chunk::Last } else { Chunk::More })
+    Ok(if members < i64::from(config.chunk_customers) {
+        Chunk::Last
+    } else {
+        Chunk::More
+    })
 }
 
 /// Locks the broadcast against pause and cancel for the length of this chunk, and returns the checkpoint.
-async fn lock(
-    tx: &mut PgConnection,
-    broadcast: BroadcastId,
-    epoch: i32,
-) -> Result<Option<i64>, sqlx::Error> {
+async fn lock(tx: &mut PgConnection, broadcast: BroadcastId, epoch: i32) -> Result<Option<i64>, sqlx::Error> {
     // A fresh partition has no statistics and must never be read whole; the setting ends with the transaction.
     sqlx::query_scalar(
         "select b.plan_cursor
@@ -74,7 +74,10 @@ async fn reach(
     let mut query = QueryBuilder::new("select max(id), count(*) from (select c.id from customer c where ");
     route.push_members(&mut query);
     query.push(" and c.id > ").push_bind(after);
-    query.push(" order by c.id limit ").push_bind(i64::from(config.chunk_customers)).push(") members");
+    query
+        .push(" order by c.id limit ")
+        .push_bind(i64::from(config.chunk_customers))
+        .push(") members");
     // Planned for these very values: a generic plan does not know how short the range is.
     let row = query.build().persistent(false).fetch_one(tx).await?;
     Ok((row.try_get(0)?, row.try_get(1)?))
@@ -97,7 +100,9 @@ async fn write(
              set planned_customers = planned_customers + (select count(*) from base), plan_cursor = ",
     );
     query.push_bind(upto);
-    query.push(", plan_lease_until = now() + interval '1 second' * ").push_bind(config.plan_lease_secs);
+    query
+        .push(", plan_lease_until = now() + interval '1 second' * ")
+        .push_bind(config.plan_lease_secs);
     query.push(" where id = ").push_bind(broadcast.0);
     query.build().persistent(false).execute(tx).await?;
     Ok(())

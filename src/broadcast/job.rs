@@ -3,15 +3,12 @@
 //! Level-triggered: everything is read from Postgres, so a job that comes twice, late, or for a broadcast that ended long
 //! ago does no harm, and one that never comes is rung again by `reconcile`.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use carillon_jobs::{BroadcastId, BroadcastSend};
 use sqlx::PgPool;
 
-use super::{
-    config::BroadcastConfig,
-    plan::{Advance, PlanError, advance},
-};
+use super::plan::{Advance, PlanError, Planner};
 use crate::{
     delivery::{Delivery, DeliveryError, store},
     queue::{JobContext, JobError, Outcome, Queue},
@@ -28,8 +25,8 @@ pub struct BroadcastWork {
     pub db: PgPool,
     /// Redis, to ring for the next lane.
     pub queue: Queue,
-    /// Section `[broadcast]`.
-    pub config: Arc<BroadcastConfig>,
+    /// What plans.
+    pub planner: Planner,
     /// What sends.
     pub delivery: Delivery,
 }
@@ -60,7 +57,7 @@ impl BroadcastWork {
                     () = watch => Ok(Turn::Ended(Outcome::Done)),
                 }
             }
-            None => plan_turn(args.broadcast_id, advance(&self.db, &self.config, args.broadcast_id).await),
+            None => plan_turn(args.broadcast_id, self.planner.advance(args.broadcast_id, &context.stop).await),
         };
         match turn? {
             Turn::Ended(outcome) => Ok(outcome),
@@ -97,8 +94,8 @@ fn plan_turn(broadcast: BroadcastId, result: Result<Advance, PlanError>) -> Resu
     match result {
         Ok(Advance::Again) => Ok(Turn::Ended(Outcome::Again)),
         Ok(Advance::WaitUntil(until)) => Ok(Turn::Ended(Outcome::Snooze { until })),
-        Ok(Advance::NotFound) => Err(JobError::dead(format!("there is no broadcast {broadcast}"))),
-        Ok(Advance::Opened | Advance::Sending | Advance::Idle(_) | Advance::Finished(_)) => Ok(Turn::RingLanes),
+        Ok(Advance::Missing) => Err(JobError::dead(format!("there is no broadcast {broadcast}"))),
+        Ok(Advance::Opened | Advance::NothingToDo(_)) => Ok(Turn::RingLanes),
         Err(PlanError::Database(error)) => database(&error).map(Turn::Ended),
         Err(error @ PlanError::UnknownAnswer(_)) => Err(JobError::retry(error.to_string())),
     }

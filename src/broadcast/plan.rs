@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use carillon_jobs::{BroadcastId, ShopId};
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool, types::Uuid};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     chunk::{Chunk, plan_chunk},
@@ -28,7 +29,7 @@ use crate::channel::Channel;
 
 const REASON_CHARS: usize = 500;
 
-/// What came of one call of [`advance`].
+/// What came of one call of [`Planner::advance`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Advance {
     /// There is more to do: call again soon.
@@ -37,17 +38,14 @@ pub enum Advance {
     WaitUntil(DateTime<Utc>),
     /// Planning ended with this call: tokens are held and the lanes are open.
     Opened,
-    /// It was open before: its lanes are the work.
-    Sending,
-    /// Nothing to do until a person acts: a draft, paused, or in review.
-    Idle(BroadcastState),
-    /// It is over and nothing is left to clean up. After a cancel while sending its lanes may still have work.
-    Finished(BroadcastState),
+    /// There is nothing to plan: it waits for a person (a draft, paused, in review), its lanes are the work (sending,
+    /// or cancelled while sending), or it is over and nothing of its plan is left to delete.
+    NothingToDo(BroadcastState),
     /// There is no such broadcast.
-    NotFound,
+    Missing,
 }
 
-/// Why a call of [`advance`] did not get through. Calling again later is right.
+/// Why a call of [`Planner::advance`] did not get through. Calling again later is right.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// Postgres failed or is away.
@@ -58,47 +56,84 @@ pub enum PlanError {
     UnknownAnswer(String),
 }
 
-/// Does what is next for a broadcast, for at most about `plan_budget_secs`.
-///
-/// # Errors
-/// Only for the database; what is wrong with the broadcast itself ends as state `failed` with its reason.
-pub async fn advance(
-    pool: &PgPool,
-    config: &BroadcastConfig,
-    broadcast: BroadcastId,
-) -> Result<Advance, PlanError> {
-    let row: Option<(BroadcastState, bool, Option<DateTime<Utc>>)> = sqlx::query_as(
-        "select state, purge, case when scheduled_at > now() then scheduled_at end from broadcast where id = $1",
-    )
-    .bind(broadcast.0)
-    .fetch_optional(pool)
-    .await?;
-    let Some((state, purge, waits_for)) = row else { return Ok(Advance::NotFound) };
-    match state {
-        BroadcastState::Scheduled => {
-            if let Some(time) = waits_for {
-                return Ok(Advance::WaitUntil(time));
+/// Plans broadcasts; clones share the pool.
+#[derive(Debug, Clone)]
+pub struct Planner {
+    /// Postgres.
+    pub db: PgPool,
+    /// How large chunks, slices and turns are.
+    pub config: BroadcastConfig,
+}
+
+impl Planner {
+    /// Does what is next for a broadcast, for at most about `plan_budget_secs`, and stops between two chunks when told
+    /// to.
+    ///
+    /// # Errors
+    /// Only for the database; what is wrong with the broadcast itself ends as state `failed` with its reason.
+    pub async fn advance(&self, broadcast: BroadcastId, halt: &CancellationToken) -> Result<Advance, PlanError> {
+        let row: Option<(BroadcastState, bool, Option<DateTime<Utc>>)> = sqlx::query_as(
+            "select state, purge, case when scheduled_at > now() then scheduled_at end from broadcast where id = $1",
+        )
+        .bind(broadcast.0)
+        .fetch_optional(&self.db)
+        .await?;
+        let Some((state, purge, waits_for)) = row else {
+            return Ok(Advance::Missing);
+        };
+        match (state, waits_for) {
+            (BroadcastState::Scheduled, Some(time)) => Ok(Advance::WaitUntil(time)),
+            (BroadcastState::Scheduled, None) => {
+                sqlx::query("select send_broadcast($1)")
+                    .bind(broadcast.0)
+                    .execute(&self.db)
+                    .await?;
+                self.plan(broadcast, halt).await
             }
-            sqlx::query("select send_broadcast($1)").bind(broadcast.0).execute(pool).await?;
-            plan(pool, config, broadcast).await
+            (BroadcastState::Queued | BroadcastState::Planning, _) => self.plan(broadcast, halt).await,
+            (BroadcastState::Cancelled | BroadcastState::Failed, _) if purge => {
+                self.purge(broadcast, state, halt).await
+            }
+            _ => Ok(Advance::NothingToDo(state)),
         }
-        BroadcastState::Queued | BroadcastState::Planning => plan(pool, config, broadcast).await,
-        BroadcastState::Sending => Ok(Advance::Sending),
-        BroadcastState::Cancelled | BroadcastState::Failed if purge => {
-            let budget = Instant::now();
-            while budget.elapsed().as_secs_f64() < config.plan_budget_secs {
-                if purge_step(pool, config, broadcast).await? {
-                    return Ok(Advance::Finished(state));
+    }
+
+    async fn plan(&self, broadcast: BroadcastId, halt: &CancellationToken) -> Result<Advance, PlanError> {
+        let turn_ends = self.turn_ends();
+        let turn = match begin(&self.db, &self.config, broadcast).await? {
+            Begin::Mine(turn) => turn,
+            Begin::Instead(advance) => return Ok(advance),
+        };
+        loop {
+            match plan_chunk(&self.db, &self.config, broadcast, turn.epoch, &turn.route).await? {
+                Chunk::Last => return finish(&self.db, &self.config, broadcast, &turn).await,
+                Chunk::More if Instant::now() < turn_ends && !halt.is_cancelled() => {}
+                // Lost: paused, cancelled, or another planner's; the next call sees which.
+                Chunk::More | Chunk::Lost => {
+                    leave(&self.db, broadcast, turn.epoch).await?;
+                    return Ok(Advance::Again);
                 }
             }
-            Ok(Advance::Again)
         }
-        BroadcastState::Completed | BroadcastState::Cancelled | BroadcastState::Failed => {
-            Ok(Advance::Finished(state))
+    }
+
+    async fn purge(
+        &self,
+        broadcast: BroadcastId,
+        state: BroadcastState,
+        halt: &CancellationToken,
+    ) -> Result<Advance, PlanError> {
+        let turn_ends = self.turn_ends();
+        while Instant::now() < turn_ends && !halt.is_cancelled() {
+            if purge_step(&self.db, &self.config, broadcast).await? {
+                return Ok(Advance::NothingToDo(state));
+            }
         }
-        BroadcastState::Draft | BroadcastState::Paused | BroadcastState::ComplianceReview => {
-            Ok(Advance::Idle(state))
-        }
+        Ok(Advance::Again)
+    }
+
+    fn turn_ends(&self) -> Instant {
+        Instant::now() + Duration::from_secs_f64(self.config.plan_budget_secs)
     }
 }
 
@@ -113,27 +148,6 @@ enum Begin {
     Instead(Advance),
 }
 
-async fn plan(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) -> Result<Advance, PlanError> {
-    let started = Instant::now();
-    let turn = match begin(pool, config, broadcast).await? {
-        Begin::Mine(turn) => turn,
-        Begin::Instead(advance) => return Ok(advance),
-    };
-    loop {
-        match plan_chunk(pool, config, broadcast, turn.epoch, &turn.route).await? {
-            // Paused, cancelled, or another planner's: the next call sees which.
-            Chunk::Lost => return Ok(Advance::Again),
-            Chunk::Last => break,
-            Chunk::More if started.elapsed().as_secs_f64() < config.plan_budget_secs => {}
-            Chunk::More => {
-                leave(pool, broadcast, turn.epoch).await?;
-                return Ok(Advance::Again);
-            }
-        }
-    }
-    finish(pool, config, broadcast, &turn).await
-}
-
 /// Takes the leases of broadcast and shop; checks the broadcast when its planning begins.
 async fn begin(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) -> Result<Begin, PlanError> {
     let mut tx = pool.begin().await?;
@@ -144,7 +158,9 @@ async fn begin(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) 
     .bind(broadcast.0)
     .fetch_optional(&mut *tx)
     .await?;
-    let Some((state, shop, leased)) = row else { return Ok(Begin::Instead(Advance::NotFound)) };
+    let Some((state, shop, leased)) = row else {
+        return Ok(Begin::Instead(Advance::Missing));
+    };
     if !matches!(state, BroadcastState::Queued | BroadcastState::Planning) {
         return Ok(Begin::Instead(Advance::Again));
     }
@@ -152,7 +168,7 @@ async fn begin(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) 
         return Ok(Begin::Instead(Advance::WaitUntil(until)));
     }
     let Some(stored) = stored::read(&mut tx, broadcast).await? else {
-        return Ok(Begin::Instead(Advance::NotFound));
+        return Ok(Begin::Instead(Advance::Missing));
     };
     let checked = match stored.check(&config.token_costs) {
         Ok(plannable) => {
@@ -173,7 +189,10 @@ async fn begin(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) 
     };
     if let Some(time) = take_shop(&mut tx, config, ShopId(shop), broadcast).await? {
         // The bell of this job is out: nobody needs to ring again before it is heard.
-        sqlx::query("update broadcast set rung_at = now() where id = $1").bind(broadcast.0).execute(&mut *tx).await?;
+        sqlx::query("update broadcast set rung_at = now() where id = $1")
+            .bind(broadcast.0)
+            .execute(&mut *tx)
+            .await?;
         tx.commit().await?;
         return Ok(Begin::Instead(Advance::WaitUntil(time)));
     }
@@ -190,7 +209,10 @@ async fn begin(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) 
     .fetch_one(&mut *tx)
     .await?;
     tx.commit().await?;
-    Ok(Begin::Mine(Box::new(Turn { epoch, route: plannable.route })))
+    Ok(Begin::Mine(Box::new(Turn {
+        epoch,
+        route: plannable.route,
+    })))
 }
 
 /// Makes this broadcast the one its shop is planning. Returns when to look again if there is another.
@@ -202,7 +224,9 @@ async fn take_shop(
 ) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
     let taken = sqlx::query(
         "update shop set planning_broadcast = $2, planning_lease_until = now() + interval '1 second' * $3
-          where id = $1 and (planning_broadcast is null or planning_broadcast = $2 or planning_lease_until <= now())",
+          where id = $1
+            and (planning_broadcast is null or planning_broadcast = $2 or planning_lease_until <= now()
+                 or not exists (select from broadcast b where b.id = planning_broadcast and b.state = 'planning'))",
     )
     .bind(shop.0)
     .bind(broadcast.0)
@@ -213,7 +237,9 @@ async fn take_shop(
         return Ok(None);
     }
     // The other one gives its shop back as soon as it is planned, long before the lease ends.
-    sqlx::query_scalar("select now() + interval '1 second'").fetch_optional(tx).await
+    sqlx::query_scalar("select now() + interval '1 second'")
+        .fetch_optional(tx)
+        .await
 }
 
 /// The price is that of the day planning begins, whatever the row said.
@@ -223,7 +249,10 @@ async fn set_prices(
     prices: &[(Channel, u32)],
 ) -> Result<(), sqlx::Error> {
     let channels: Vec<&str> = prices.iter().map(|(channel, _)| channel.as_str()).collect();
-    let tokens: Vec<i32> = prices.iter().map(|(_, tokens)| i32::try_from(*tokens).unwrap_or(i32::MAX)).collect();
+    let tokens: Vec<i32> = prices
+        .iter()
+        .map(|(_, tokens)| i32::try_from(*tokens).unwrap_or(i32::MAX))
+        .collect();
     sqlx::query(
         "update broadcast_channel b set tokens = p.tokens
            from unnest($2::text[]::channel[], $3::int[]) as p (channel, tokens)
@@ -237,11 +266,12 @@ async fn set_prices(
     Ok(())
 }
 
-/// Gives the broadcast back in the middle of planning. The shop stays ours: this job goes on soon.
+/// Gives the broadcast back in the middle of planning. The shop stays ours: this job goes on soon, and its bell counts
+/// as rung.
 async fn leave(pool: &PgPool, broadcast: BroadcastId, epoch: i32) -> Result<(), sqlx::Error> {
     sqlx::query(
         "update broadcast set plan_lease_until = null, rung_at = now()
-          where id = $1 and plan_epoch = $2 and state = 'planning'",
+          where id = $1 and plan_epoch = $2",
     )
     .bind(broadcast.0)
     .bind(epoch)
@@ -299,7 +329,7 @@ async fn open(tx: &mut PgConnection, broadcast: BroadcastId, epoch: i32) -> Resu
         .await?;
     match answer.as_str() {
         "opened" => Ok(Advance::Opened),
-        "completed" => Ok(Advance::Finished(BroadcastState::Completed)),
+        "completed" => Ok(Advance::NothingToDo(BroadcastState::Completed)),
         // Failed with its reason; the next call deletes the plan.
         "short" | "over_budget" | "stale" => Ok(Advance::Again),
         _ => Err(PlanError::UnknownAnswer(answer)),
@@ -341,10 +371,4 @@ async fn analyze(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId
         sqlx::raw_sql(sqlx::AssertSqlSafe(analyze)).execute(pool).await?;
     }
     Ok(())
-}
-
-/// How long a job may take at most, for callers that set a deadline.
-#[must_use]
-pub fn longest_call(config: &BroadcastConfig) -> Duration {
-    Duration::from_secs_f64(config.plan_budget_secs + config.plan_lease_secs)
 }

@@ -83,8 +83,10 @@ impl TokenCosts {
     /// # Errors
     /// When it cannot be read or holds anything but costs that do not overlap.
     pub fn read(path: &Path) -> Result<Self, TokenCostsError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| TokenCostsError::Unreadable { path: path.display().to_string(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| TokenCostsError::Unreadable {
+            path: path.display().to_string(),
+            source,
+        })?;
         Self::parse(&text)
     }
 
@@ -105,7 +107,10 @@ impl TokenCosts {
             let same = cost.channel == next.channel;
             let begins = next.effective_from;
             if same && (begins == cost.effective_from || cost.effective_until.is_some_and(|end| end > begins)) {
-                return Err(TokenCostsError::Overlap { channel: cost.channel, day: begins });
+                return Err(TokenCostsError::Overlap {
+                    channel: cost.channel,
+                    day: begins,
+                });
             }
         }
         Ok(Self(costs))
@@ -126,7 +131,11 @@ impl TryFrom<String> for TokenCosts {
     type Error = TokenCostsError;
 
     fn try_from(path: String) -> Result<Self, Self::Error> {
-        if path.is_empty() { Self::embedded() } else { Self::read(Path::new(&path)) }
+        if path.is_empty() {
+            Self::embedded()
+        } else {
+            Self::read(Path::new(&path))
+        }
     }
 }
 
@@ -172,7 +181,13 @@ mod tests {
         .unwrap();
         let at = |text| costs.price_at(Channel::Whatsapp, day(text));
         assert_eq!(
-            [at("2025-12-31"), at("2026-02-28"), at("2026-03-01"), at("2026-03-31"), at("2026-04-01")],
+            [
+                at("2025-12-31"),
+                at("2026-02-28"),
+                at("2026-03-01"),
+                at("2026-03-31"),
+                at("2026-04-01")
+            ],
             [None, Some(7), Some(9), Some(9), None]
         );
     }
@@ -190,7 +205,10 @@ mod tests {
         assert!(matches!(two(long, "2026-05-31"), Err(TokenCostsError::Overlap { .. })));
         assert!(two(long, "2026-06-01").is_ok());
         let backwards = "effective_until = \"2026-01-01\"";
-        assert!(matches!(two(backwards, "2026-05-31"), Err(TokenCostsError::Backwards { .. })));
+        assert!(matches!(
+            two(backwards, "2026-05-31"),
+            Err(TokenCostsError::Backwards { .. })
+        ));
         let fax = TokenCosts::parse("[[cost]]\nchannel = \"fax\"\ntokens = 1\neffective_from = \"2026-01-01\"");
         assert!(matches!(fax, Err(TokenCostsError::Malformed(_))));
     }

@@ -23,7 +23,11 @@ pub struct Problem {
 impl Problem {
     /// One problem of one field.
     pub fn new(id: &'static str, field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { id, field: field.into(), problem: problem.into() }
+        Self {
+            id,
+            field: field.into(),
+            problem: problem.into(),
+        }
     }
 }
 

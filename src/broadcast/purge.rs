@@ -36,19 +36,29 @@ pub(super) async fn purge_step(
         "delete from slice where broadcast_id = $1
             and ctid = any (array(select ctid from slice where broadcast_id = $1 limit $2))",
     ] {
-        let deleted = sqlx::query(delete).bind(broadcast.0).bind(config.purge_rows).execute(&mut *tx).await?;
+        let deleted = sqlx::query(delete)
+            .bind(broadcast.0)
+            .bind(config.purge_rows)
+            .execute(&mut *tx)
+            .await?;
         if deleted.rows_affected() > 0 {
             tx.commit().await?;
             return Ok(false);
         }
     }
     // Counters say what rows say: none. What the plan would have cost stays on the broadcast.
-    sqlx::query("delete from tally where broadcast_id = $1").bind(broadcast.0).execute(&mut *tx).await?;
+    sqlx::query("delete from tally where broadcast_id = $1")
+        .bind(broadcast.0)
+        .execute(&mut *tx)
+        .await?;
     sqlx::query("update broadcast_channel set planned = 0 where broadcast_id = $1")
         .bind(broadcast.0)
         .execute(&mut *tx)
         .await?;
-    sqlx::query("update broadcast set purge = false where id = $1").bind(broadcast.0).execute(&mut *tx).await?;
+    sqlx::query("update broadcast set purge = false where id = $1")
+        .bind(broadcast.0)
+        .execute(&mut *tx)
+        .await?;
     tx.commit().await?;
     Ok(true)
 }

@@ -80,8 +80,13 @@ pub enum SkipReason {
 
 impl SkipReason {
     /// Every reason, in order of precedence.
-    pub const ALL: [Self; 5] =
-        [Self::OptedOut, Self::Suppressed, Self::SameAddress, Self::WindowClosed, Self::NoAddress];
+    pub const ALL: [Self; 5] = [
+        Self::OptedOut,
+        Self::Suppressed,
+        Self::SameAddress,
+        Self::WindowClosed,
+        Self::NoAddress,
+    ];
 
     /// The name in SQL and JSON.
     #[must_use]
@@ -159,13 +164,14 @@ pub fn route(mode: Mode, audience: &[Candidate]) -> Vec<Routed> {
         .iter()
         .map(|candidate| {
             let mut messages = chosen(mode, candidate);
-            messages.retain(|(channel, place)| {
-                place.twin_of.is_none_or(|group| taken.insert((*channel, group)))
-            });
+            messages.retain(|(channel, place)| place.twin_of.is_none_or(|group| taken.insert((*channel, group))));
             Routed {
                 customer: candidate.customer,
                 skipped: messages.is_empty().then(|| reason(candidate)),
-                messages: messages.iter().map(|(channel, place)| (*channel, place.address)).collect(),
+                messages: messages
+                    .iter()
+                    .map(|(channel, place)| (*channel, place.address))
+                    .collect(),
             }
         })
         .collect()
@@ -173,7 +179,9 @@ pub fn route(mode: Mode, audience: &[Candidate]) -> Vec<Routed> {
 
 fn chosen(mode: Mode, candidate: &Candidate) -> Vec<(usize, Place)> {
     let open = candidate.places.iter().enumerate().filter_map(|(channel, place)| {
-        place.filter(|place| place.reach == Reach::Open && !candidate.opted_out).map(|place| (channel, place))
+        place
+            .filter(|place| place.reach == Reach::Open && !candidate.opted_out)
+            .map(|place| (channel, place))
     });
     match mode {
         Mode::AppPlusOne => open.collect(),
@@ -217,7 +225,10 @@ mod tests {
     }
 
     fn channels(routed: &[Routed]) -> Vec<Vec<usize>> {
-        routed.iter().map(|one| one.messages.iter().map(|message| message.0).collect()).collect()
+        routed
+            .iter()
+            .map(|one| one.messages.iter().map(|message| message.0).collect())
+            .collect()
     }
 
     #[test]
@@ -230,11 +241,14 @@ mod tests {
 
     #[test]
     fn priority_takes_the_first_reachable_channel_only() {
-        let line = person(1, &[
-            Some((1, None, Reach::Suppressed)),
-            Some((2, None, Reach::Open)),
-            Some((3, None, Reach::Open)),
-        ]);
+        let line = person(
+            1,
+            &[
+                Some((1, None, Reach::Suppressed)),
+                Some((2, None, Reach::Open)),
+                Some((3, None, Reach::Open)),
+            ],
+        );
         assert_eq!(channels(&route(Mode::PrioritySingle, &[line])), [vec![1]]);
     }
 
@@ -261,13 +275,18 @@ mod tests {
             person(3, &[Some((3, None, Reach::WindowClosed))]),
             person(4, &[None]),
         ];
-        let reasons: Vec<_> =
-            route(Mode::PrioritySingle, &people).into_iter().filter_map(|one| one.skipped).collect();
-        assert_eq!(reasons, [
-            SkipReason::OptedOut,
-            SkipReason::Suppressed,
-            SkipReason::WindowClosed,
-            SkipReason::NoAddress
-        ]);
+        let reasons: Vec<_> = route(Mode::PrioritySingle, &people)
+            .into_iter()
+            .filter_map(|one| one.skipped)
+            .collect();
+        assert_eq!(
+            reasons,
+            [
+                SkipReason::OptedOut,
+                SkipReason::Suppressed,
+                SkipReason::WindowClosed,
+                SkipReason::NoAddress
+            ]
+        );
     }
 }

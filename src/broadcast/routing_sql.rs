@@ -51,7 +51,11 @@ pub(super) enum Part {
     /// Everybody, and how many are reachable on each channel: columns `open_0`, `open_1`, … of `base`.
     Whole,
     /// The customers after one id up to another, seeing what this broadcast has planned before.
-    Chunk { broadcast: BroadcastId, after: i64, upto: i64 },
+    Chunk {
+        broadcast: BroadcastId,
+        after: i64,
+        upto: i64,
+    },
 }
 
 impl Route {
@@ -65,7 +69,11 @@ impl Route {
     /// Adds the condition on `customer c` for the audience, without a `where`.
     pub(super) fn push_members(&self, query: &mut QueryBuilder<Postgres>) {
         query.push("c.shop_id = ").push_bind(self.shop.0);
-        query.push(if self.testers { " and c.is_tester" } else { " and not c.is_tester" });
+        query.push(if self.testers {
+            " and c.is_tester"
+        } else {
+            " and not c.is_tester"
+        });
         self.audience.push_condition(query);
     }
 
@@ -127,7 +135,9 @@ impl Route {
         match self.mode {
             Mode::PrioritySingle => {
                 self.push_first(query, "channel", "channel_0", |place| {
-                    self.legs.get(place).map_or_else(String::new, |leg| literal(leg.channel))
+                    self.legs
+                        .get(place)
+                        .map_or_else(String::new, |leg| literal(leg.channel))
                 });
                 self.push_first(query, "bigint", "address_0", |place| format!("a{place}.id"));
                 self.push_first(query, "bigint", "twin_0", |place| format!("a{place}.twin_of"));
@@ -146,13 +156,7 @@ impl Route {
         }
     }
 
-    fn push_first(
-        &self,
-        query: &mut QueryBuilder<Postgres>,
-        kind: &str,
-        name: &str,
-        value: impl Fn(usize) -> String,
-    ) {
+    fn push_first(&self, query: &mut QueryBuilder<Postgres>, kind: &str, name: &str, value: impl Fn(usize) -> String) {
         query.push(", case");
         for place in 0..self.legs.len() {
             query.push(format_args!(" when {} then {}", self.usable(place), value(place)));
@@ -168,12 +172,20 @@ impl Route {
     fn push_reason(&self, query: &mut QueryBuilder<Postgres>) {
         let any = |condition: &dyn Fn(usize) -> String| {
             let all: Vec<String> = (0..self.legs.len()).map(condition).collect();
-            if all.is_empty() { "false".to_owned() } else { all.join(" or ") }
+            if all.is_empty() {
+                "false".to_owned()
+            } else {
+                all.join(" or ")
+            }
         };
         let certain: String = (0..self.legs.len())
             .map(|place| format!(" when {} then a{place}.twin_of is null", self.usable(place)))
             .collect();
-        let certain = if certain.is_empty() { "false".to_owned() } else { format!("case{certain} end") };
+        let certain = if certain.is_empty() {
+            "false".to_owned()
+        } else {
+            format!("case{certain} end")
+        };
         let opted_out = any(&|place| format!("a{place}.state = 'opted_out'"));
         let suppressed = any(&|place| format!("a{place}.state = 'suppressed'"));
         let usable = any(&|place| self.usable(place));
@@ -233,7 +245,10 @@ fn push_lost(query: &mut QueryBuilder<Postgres>, slot: usize, part: Part) {
                    join delivery d on d.customer_id = o.customer_id and d.address_id = o.id and d.channel = g.channel
                   where o.twin_of = g.twin_of and o.customer_id <= ",
         );
-        query.push_bind(after).push(" and d.broadcast_id = ").push_bind(broadcast.0);
+        query
+            .push_bind(after)
+            .push(" and d.broadcast_id = ")
+            .push_bind(broadcast.0);
         query.push(" limit 1), false) as gone) e");
     } else {
         query.push(" cross join lateral (select false as gone) e");

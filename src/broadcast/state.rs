@@ -82,9 +82,13 @@ impl BroadcastState {
                 Self::Failed,
             ],
             Self::ComplianceReview => &[Self::Queued, Self::Cancelled, Self::Failed],
-            Self::Planning => {
-                &[Self::Sending, Self::Completed, Self::Paused, Self::Cancelled, Self::Failed]
-            }
+            Self::Planning => &[
+                Self::Sending,
+                Self::Completed,
+                Self::Paused,
+                Self::Cancelled,
+                Self::Failed,
+            ],
             Self::Sending => &[Self::Completed, Self::Paused, Self::Cancelled],
             Self::Paused => &[
                 Self::Scheduled,
@@ -126,7 +130,11 @@ mod tests {
         let ends = BroadcastState::ALL.into_iter().filter(|state| state.is_final());
         assert_eq!(
             ends.collect::<Vec<_>>(),
-            [BroadcastState::Completed, BroadcastState::Cancelled, BroadcastState::Failed]
+            [
+                BroadcastState::Completed,
+                BroadcastState::Cancelled,
+                BroadcastState::Failed
+            ]
         );
     }
 
@@ -138,7 +146,10 @@ mod tests {
     #[test]
     fn json_and_sql_use_one_name() {
         for state in BroadcastState::ALL {
-            assert_eq!(serde_json::to_string(&state).unwrap_or_default(), format!("\"{state}\""));
+            assert_eq!(
+                serde_json::to_string(&state).unwrap_or_default(),
+                format!("\"{state}\"")
+            );
         }
     }
 }

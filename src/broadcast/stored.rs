@@ -70,10 +70,7 @@ struct BroadcastRow {
 }
 
 /// Reads a broadcast; none when there is none.
-pub(super) async fn read(
-    conn: &mut PgConnection,
-    broadcast: BroadcastId,
-) -> Result<Option<Stored>, sqlx::Error> {
+pub(super) async fn read(conn: &mut PgConnection, broadcast: BroadcastId) -> Result<Option<Stored>, sqlx::Error> {
     let row: Option<BroadcastRow> = sqlx::query_as(
         "select b.shop_id, s.state as shop_state, b.name, b.mode, b.purpose, b.content, b.audience, b.budget_tokens,
                 (now() at time zone 'Asia/Taipei')::date as day
@@ -110,7 +107,11 @@ impl Stored {
     pub(super) fn check(&self, costs: &TokenCosts) -> Result<Plannable, Problems> {
         let mut problems = Problems(Vec::new());
         if self.shop_state != "active" {
-            problems.0.push(Problem::new("shop_suspended", "shop", "is suspended: nothing can be sent"));
+            problems.0.push(Problem::new(
+                "shop_suspended",
+                "shop",
+                "is suspended: nothing can be sent",
+            ));
         }
         check::name(&self.name, &mut problems);
         let channels: Vec<Channel> = self.chosen.iter().map(|one| one.channel).collect();
@@ -120,7 +121,9 @@ impl Stored {
         if let Err(invalid) = Content::parse(&self.content) {
             problems.add_content(&invalid);
         }
-        let audience = Audience::parse(&self.audience).map_err(|problem| problems.0.push(problem)).ok();
+        let audience = Audience::parse(&self.audience)
+            .map_err(|problem| problems.0.push(problem))
+            .ok();
         match audience {
             Some(audience) if problems.0.is_empty() => Ok(self.plannable(audience, &prices)),
             _ => Err(problems),
@@ -132,7 +135,10 @@ impl Stored {
             let field = format!("channels[{index}].sender");
             let channel = one.channel;
             if one.sender_channel != channel {
-                let problem = format!("sends {}, not {channel}: choose a sender of {channel}", one.sender_channel);
+                let problem = format!(
+                    "sends {}, not {channel}: choose a sender of {channel}",
+                    one.sender_channel
+                );
                 problems.0.push(Problem::new("sender_of_other_channel", field, problem));
             } else if one.sender_shop.is_some_and(|shop| shop != self.shop.0) {
                 let problem = "belongs to another shop: choose one of this shop or of the platform";
@@ -151,11 +157,14 @@ impl Stored {
 
     fn plannable(&self, audience: Audience, prices: &[u32]) -> Plannable {
         let priced: Vec<(&Chosen, u32)> = self.chosen.iter().zip(prices.iter().copied()).collect();
-        let legs = priced.iter().filter(|(one, _)| !one.disconnected()).map(|(one, tokens)| Leg {
-            channel: one.channel,
-            sender: SenderId(one.sender_id),
-            tokens: *tokens,
-        });
+        let legs = priced
+            .iter()
+            .filter(|(one, _)| !one.disconnected())
+            .map(|(one, tokens)| Leg {
+                channel: one.channel,
+                sender: SenderId(one.sender_id),
+                tokens: *tokens,
+            });
         let route = Route {
             shop: self.shop,
             mode: self.mode,
@@ -166,7 +175,12 @@ impl Stored {
         Plannable {
             route,
             prices: priced.iter().map(|(one, tokens)| (one.channel, *tokens)).collect(),
-            disconnected: self.chosen.iter().filter(|one| one.disconnected()).map(|one| one.channel).collect(),
+            disconnected: self
+                .chosen
+                .iter()
+                .filter(|one| one.disconnected())
+                .map(|one| one.channel)
+                .collect(),
         }
     }
 }
@@ -183,14 +197,15 @@ pub(super) async fn audience_problem(
     shop: ShopId,
     audience: &Audience,
 ) -> Result<Option<Problem>, sqlx::Error> {
-    let Audience::Unreached { broadcast, .. } = audience else { return Ok(None) };
-    let over: Option<bool> = sqlx::query_scalar(
-        "select finished_at is not null from broadcast where id = $1 and shop_id = $2",
-    )
-    .bind(broadcast.0)
-    .bind(shop.0)
-    .fetch_optional(conn)
-    .await?;
+    let Audience::Unreached { broadcast, .. } = audience else {
+        return Ok(None);
+    };
+    let over: Option<bool> =
+        sqlx::query_scalar("select finished_at is not null from broadcast where id = $1 and shop_id = $2")
+            .bind(broadcast.0)
+            .bind(shop.0)
+            .fetch_optional(conn)
+            .await?;
     Ok(match over {
         Some(true) => None,
         Some(false) => Some(Problem::new(
@@ -198,6 +213,10 @@ pub(super) async fn audience_problem(
             "audience.broadcast",
             "is still sending: wait until it has ended",
         )),
-        None => Some(Problem::new("broadcast_not_found", "audience.broadcast", "is no broadcast of this shop")),
+        None => Some(Problem::new(
+            "broadcast_not_found",
+            "audience.broadcast",
+            "is no broadcast of this shop",
+        )),
     })
 }

@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod audit;
+mod broadcast_create;
+mod broadcast_plan;
+mod broadcast_routing;
+mod broadcast_scene;
 mod channel_app;
 mod channel_email;
 mod channel_line;
