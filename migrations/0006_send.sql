@@ -214,7 +214,7 @@ begin
             return;
         end if;
         v_repeat := s.in_flight is not null and s.first_attempt_at > now() - p_key_secs * interval '1 second';
-        -- Only who was in flight escapes the question whether he may still be sent to: his message may be out already.
+        -- Only members in flight escape the question whether they may still be sent to: their message may be out already.
         select array_agg(m.customer_id) filter (where m.gone is null), array_agg(m.address_id) filter (where m.gone is null),
                array_agg(m.address) filter (where m.gone is null), array_agg(m.first_name) filter (where m.gone is null),
                array_agg(m.last_name) filter (where m.gone is null),

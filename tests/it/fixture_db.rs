@@ -40,7 +40,10 @@ pub(crate) async fn database() -> TestDb {
     )
     .await;
     admin.close().await.unwrap();
-    let options = admin_options().database(&name);
+    // Who would wait for a lock for ever fails instead.
+    let options = admin_options()
+        .database(&name)
+        .options([("lock_timeout", "20s")]);
     let url = sqlx::ConnectOptions::to_url_lossy(&options).to_string();
     let pool = PgPoolOptions::new()
         .max_connections(24)

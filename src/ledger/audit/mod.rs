@@ -96,7 +96,7 @@ struct Group {
 }
 
 /// The table of contents of what is proved.
-const GROUPS: [&Group; 9] = [
+const GROUPS: [&Group; 10] = [
     &tokens::ACCOUNTS,
     &tokens::ENTRIES,
     &tokens::HOLDS,
@@ -105,6 +105,7 @@ const GROUPS: [&Group; 9] = [
     &broadcast::SKIPPED,
     &delivery::SLICES,
     &delivery::RESULTS,
+    &delivery::CHARGES,
     &delivery::MAILBOXES,
 ];
 

@@ -18,7 +18,7 @@ async fn an_interrupted_keyed_intent_is_repeated_as_it_was() {
         .await
         .unwrap();
     let_leases_expire(&db.pool, broadcast).await;
-    // He in flight and he behind him both leave, and somebody gets another name: only who was not in flight is skipped.
+    // One in flight and one behind them opt out and all change their names: only who was not in flight is skipped.
     let opted_out = format!(
         "update customer set opted_out = true where id in ({}, {})",
         shop.customers[0], shop.customers[2]
