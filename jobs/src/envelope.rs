@@ -53,7 +53,10 @@ struct Wire<A> {
     max_attempts: Option<u32>,
     /// While a job with this key waits, another one with it is not queued. 1 to 200 characters, no control characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 200), regex(pattern = r"^[^\u0000-\u001f\u007f]+$"))]
+    #[schemars(
+        length(min = 1, max = 200),
+        regex(pattern = r"^[^\u0000-\u001f\u007f]+$")
+    )]
     unique: Option<String>,
     /// The W3C trace context of the producer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -148,7 +151,11 @@ pub(crate) fn parse<A: DeserializeOwned>(
         traceparent: wire.traceparent,
     };
     check(&envelope, Utc::now())?;
-    if envelope.traceparent.as_deref().is_some_and(|value| !is_traceparent(value)) {
+    if envelope
+        .traceparent
+        .as_deref()
+        .is_some_and(|value| !is_traceparent(value))
+    {
         envelope.traceparent = None;
     }
     Ok(envelope)
@@ -193,7 +200,9 @@ fn scrub(problem: &str) -> String {
 
 fn check(envelope: &Envelope, now: DateTime<Utc>) -> Result<(), ContractError> {
     if let Some(id) = &envelope.id
-        && (id.is_empty() || id.len() > MAX_ID_CHARS || !id.bytes().all(|byte| byte.is_ascii_graphic()))
+        && (id.is_empty()
+            || id.len() > MAX_ID_CHARS
+            || !id.bytes().all(|byte| byte.is_ascii_graphic()))
     {
         return Err(ContractError::field(
             "id",
@@ -202,14 +211,18 @@ fn check(envelope: &Envelope, now: DateTime<Utc>) -> Result<(), ContractError> {
     }
     if let Some(unique) = &envelope.unique {
         let length = unique.chars().count();
-        if length == 0 || length > MAX_UNIQUE_CHARS || unique.chars().any(|c| c.is_ascii_control()) {
+        if length == 0 || length > MAX_UNIQUE_CHARS || unique.chars().any(|c| c.is_ascii_control())
+        {
             return Err(ContractError::field(
                 "unique",
                 format!("must be 1 to {MAX_UNIQUE_CHARS} characters without control characters"),
             ));
         }
     }
-    if envelope.max_attempts.is_some_and(|n| n == 0 || n > MAX_ATTEMPTS) {
+    if envelope
+        .max_attempts
+        .is_some_and(|n| n == 0 || n > MAX_ATTEMPTS)
+    {
         return Err(ContractError::field(
             "max_attempts",
             format!("must be 1 to {MAX_ATTEMPTS}"),
@@ -241,7 +254,10 @@ fn check(envelope: &Envelope, now: DateTime<Utc>) -> Result<(), ContractError> {
 fn is_traceparent(value: &str) -> bool {
     let parts: Vec<&str> = value.split('-').collect();
     let hex = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        part.len() == length
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     };
     match parts.as_slice() {
         [version, trace, span, flags] => {
@@ -280,9 +296,15 @@ mod tests {
 
     #[test]
     fn a_trace_context_is_taken_only_when_it_is_one() {
-        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-        assert!(!is_traceparent("00-00000000000000000000000000000000-00f067aa0ba902b7-01"));
-        assert!(!is_traceparent("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+        assert!(is_traceparent(
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        ));
+        assert!(!is_traceparent(
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01"
+        ));
+        assert!(!is_traceparent(
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        ));
         assert!(!is_traceparent("4bf92f35"));
     }
 }

@@ -69,15 +69,31 @@ impl QueueConfig {
             is_hash_tagged(&self.key_prefix),
             "key_prefix must hold a word in braces, such as {carillon}, and no blanks",
         );
-        check((1..=10_000).contains(&self.concurrency), "concurrency must be 1 to 10000");
-        check((10..=10_000).contains(&self.poll_ms), "poll_ms must be 10 to 10000");
         check(
-            self.lease_ms.is_none_or(|ms| (300..=3_600_000).contains(&ms)),
+            (1..=10_000).contains(&self.concurrency),
+            "concurrency must be 1 to 10000",
+        );
+        check(
+            (10..=10_000).contains(&self.poll_ms),
+            "poll_ms must be 10 to 10000",
+        );
+        check(
+            self.lease_ms
+                .is_none_or(|ms| (300..=3_600_000).contains(&ms)),
             "lease_ms must be 300 to 3600000",
         );
-        check((1..=10_000).contains(&self.sweep_ms), "sweep_ms must be 1 to 10000");
-        check((1..=100).contains(&self.max_crashes), "max_crashes must be 1 to 100");
-        check(self.retry_first_ms >= 1, "retry_first_ms must be at least 1");
+        check(
+            (1..=10_000).contains(&self.sweep_ms),
+            "sweep_ms must be 1 to 10000",
+        );
+        check(
+            (1..=100).contains(&self.max_crashes),
+            "max_crashes must be 1 to 100",
+        );
+        check(
+            self.retry_first_ms >= 1,
+            "retry_first_ms must be at least 1",
+        );
         check(
             (1..=86_400).contains(&self.retry_longest_secs),
             "retry_longest_secs must be 1 to 86400",
@@ -86,7 +102,10 @@ impl QueueConfig {
             self.drain_secs <= 18,
             "drain_secs must be at most 18: what is given back must still reach Redis before the platform kills",
         );
-        check((1..=86_400).contains(&self.unique_hold_secs), "unique_hold_secs must be 1 to 86400");
+        check(
+            (1..=86_400).contains(&self.unique_hold_secs),
+            "unique_hold_secs must be 1 to 86400",
+        );
         check(
             (10..=10_000).contains(&self.connect_timeout_ms),
             "connect_timeout_ms must be 10 to 10000",

@@ -1,0 +1,3 @@
+//! Benchmarks: `cargo bench --bench carillon -- SUBJECT`. The last line on standard output is one JSON object.
+
+fn main() {}
