@@ -13,6 +13,7 @@ use crate::{
         MAX_ATTEMPTS, MAX_DEPTH, MAX_ID_CHARS, MAX_RUN_AHEAD_DAYS, MAX_TEXT_BYTES,
         MAX_TRACEPARENT_CHARS, MAX_UNIQUE_CHARS, depth,
     },
+    object::Object,
 };
 
 /// A job with what its producer said about running it.
@@ -34,7 +35,8 @@ pub struct Envelope {
     pub traceparent: Option<String>,
 }
 
-/// The text itself. Generic over the payload, so that serde and the schema describe each kind as a whole.
+// Generic over the payload, so that serde and the schema describe each kind as a whole.
+/// The text of one job, pushed as it is at the tail of the list `ready:<kind>`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Wire<A> {
@@ -43,7 +45,8 @@ struct Wire<A> {
     #[schemars(regex(pattern = "^[!-~]{1,128}$"))]
     id: Option<String>,
     /// The payload: ids only, never customer data.
-    args: A,
+    #[schemars(with = "A")]
+    args: Object<A>,
     /// Run not before this time (RFC 3339 with an offset), at most 366 days ahead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     run_at: Option<DateTime<Utc>>,
@@ -107,7 +110,7 @@ impl Envelope {
         check(self, Utc::now())?;
         let wire = Wire {
             id: self.id.clone(),
-            args: &self.job,
+            args: Object(&self.job),
             run_at: self.run_at,
             max_attempts: self.max_attempts,
             unique: self.unique.clone(),
@@ -138,13 +141,13 @@ pub(crate) fn parse<A: DeserializeOwned>(
     job: fn(A) -> Job,
 ) -> Result<Envelope, ContractError> {
     let wire: Wire<A> = match serde_json::from_slice(text) {
-        Ok(wire) => wire,
+        Ok(Object(wire)) => wire,
         // The second pass keeps track of the path. It costs half as much again, so only texts that fail pay for it.
         Err(error) => return Err(explain::<A>(text, &error)),
     };
     let mut envelope = Envelope {
         id: wire.id,
-        job: job(wire.args),
+        job: job(wire.args.0),
         run_at: wire.run_at,
         max_attempts: wire.max_attempts,
         unique: wire.unique,
@@ -164,7 +167,7 @@ pub(crate) fn parse<A: DeserializeOwned>(
 fn explain<A: DeserializeOwned>(text: &[u8], error: &serde_json::Error) -> ContractError {
     if error.is_data() {
         let mut parser = serde_json::Deserializer::from_slice(text);
-        if let Err(located) = serde_path_to_error::deserialize::<_, Wire<A>>(&mut parser) {
+        if let Err(located) = serde_path_to_error::deserialize::<_, Object<Wire<A>>>(&mut parser) {
             let field = located.path().to_string();
             return ContractError::field(field, scrub(&located.into_inner().to_string()));
         }

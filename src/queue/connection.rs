@@ -183,6 +183,7 @@ fn check_info(info: &str) -> Result<ServerInfo, QueueError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -190,13 +190,13 @@ mod tests {
     #[test]
     fn a_lease_is_lost_by_deadline_or_by_word() {
         let lease = Lease::new(
-            Instant::now() + Duration::from_secs(60),
-            Duration::from_secs(60),
+            Instant::now() + Duration::from_mins(1),
+            Duration::from_mins(1),
         );
         assert!(!lease.is_lost());
         lease.extend(Instant::now());
         assert!(lease.is_lost(), "the deadline alone is enough");
-        lease.extend(Instant::now() + Duration::from_secs(60));
+        lease.extend(Instant::now() + Duration::from_mins(1));
         lease.lost().cancel();
         assert!(lease.is_lost());
     }
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn an_overdue_lease_is_cancelled() {
         let held = Held::new(1);
-        let lease = Lease::new(Instant::now(), Duration::from_secs(60));
+        let lease = Lease::new(Instant::now(), Duration::from_mins(1));
         held.insert(0, std::iter::once((7, lease.clone())));
         held.supervise();
         assert!(lease.lost().is_cancelled());

@@ -204,10 +204,10 @@ impl Store {
             Verb::Head { header } => add("H", b"", header.as_deref().unwrap_or("-").as_bytes()),
             Verb::Tail { header } => add("T", b"", header.as_bytes()),
             Verb::After { delay_ms, header } => {
-                add("R", delay_ms.to_string().as_bytes(), header.as_bytes())
+                add("R", delay_ms.to_string().as_bytes(), header.as_bytes());
             }
             Verb::At { due_ms, header } => {
-                add("L", due_ms.to_string().as_bytes(), header.as_bytes())
+                add("L", due_ms.to_string().as_bytes(), header.as_bytes());
             }
             Verb::Dead { reference, record } => add("D", reference.as_bytes(), record),
         }

@@ -190,7 +190,7 @@ async fn dead_jobs_are_listed_replayed_and_deleted_by_filter() {
     };
     assert_eq!(dead::count(&fixture.pool, &filter).await.unwrap(), 5);
     let none = DeadFilter {
-        older_than: Some(Duration::from_secs(3_600)),
+        older_than: Some(Duration::from_hours(1)),
         ..DeadFilter::default()
     };
     assert_eq!(dead::count(&fixture.pool, &none).await.unwrap(), 0);

@@ -58,7 +58,7 @@ async fn a_plain_push_without_a_bell_starts_within_the_poll_interval() {
         fixture.rpush(&text).await;
         until("it has run", || async { runs.of(id) == 1 }).await;
         assert!(
-            pushed.elapsed() < Duration::from_millis(1_000),
+            pushed.elapsed() < Duration::from_secs(1),
             "took {:?}",
             pushed.elapsed()
         );
