@@ -8,7 +8,7 @@ use std::time::Duration;
 use backoff::{ExponentialBackoffBuilder, backoff::Backoff as _};
 
 /// The longest wait that a provider's Retry-After is believed.
-pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+pub const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
 
 /// A retry policy: the first step, the factor between steps, the longest step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,7 +26,7 @@ impl Default for RetryPolicy {
         Self {
             first: Duration::from_secs(1),
             factor: 2.0,
-            longest: Duration::from_secs(600),
+            longest: Duration::from_mins(10),
         }
     }
 }
@@ -60,7 +60,11 @@ impl RetryPolicy {
     /// together do not come back together.
     #[must_use]
     pub fn delay(&self, attempt: u32, retry_after: Option<Duration>, random: f64) -> Duration {
-        let random = if random.is_finite() { random.clamp(0.0, 1.0) } else { 1.0 };
+        let random = if random.is_finite() {
+            random.clamp(0.0, 1.0)
+        } else {
+            1.0
+        };
         let jittered = self.ceiling(attempt).mul_f64(random);
         match retry_after {
             None => jittered,
@@ -84,7 +88,7 @@ mod tests {
         let seconds: Vec<u64> = (1..=12).map(|n| policy.ceiling(n).as_secs()).collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600]);
         assert_eq!(policy.ceiling(0), policy.ceiling(1));
-        assert_eq!(policy.ceiling(u32::MAX), Duration::from_secs(600));
+        assert_eq!(policy.ceiling(u32::MAX), Duration::from_mins(10));
     }
 
     proptest! {

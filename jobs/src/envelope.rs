@@ -13,6 +13,7 @@ use crate::{
         MAX_ATTEMPTS, MAX_DEPTH, MAX_ID_CHARS, MAX_RUN_AHEAD_DAYS, MAX_TEXT_BYTES,
         MAX_TRACEPARENT_CHARS, MAX_UNIQUE_CHARS, depth,
     },
+    object::Object,
 };
 
 /// A job with what its producer said about running it.
@@ -34,7 +35,8 @@ pub struct Envelope {
     pub traceparent: Option<String>,
 }
 
-/// The text itself. Generic over the payload, so that serde and the schema describe each kind as a whole.
+// Generic over the payload, so that serde and the schema describe each kind as a whole.
+/// The text of one job, pushed as it is at the tail of the list `ready:<kind>`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Wire<A> {
@@ -43,7 +45,8 @@ struct Wire<A> {
     #[schemars(regex(pattern = "^[!-~]{1,128}$"))]
     id: Option<String>,
     /// The payload: ids only, never customer data.
-    args: A,
+    #[schemars(with = "A")]
+    args: Object<A>,
     /// Run not before this time (RFC 3339 with an offset), at most 366 days ahead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     run_at: Option<DateTime<Utc>>,
@@ -53,7 +56,10 @@ struct Wire<A> {
     max_attempts: Option<u32>,
     /// While a job with this key waits, another one with it is not queued. 1 to 200 characters, no control characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 200), regex(pattern = r"^[^\u0000-\u001f\u007f]+$"))]
+    #[schemars(
+        length(min = 1, max = 200),
+        regex(pattern = r"^[^\u0000-\u001f\u007f]+$")
+    )]
     unique: Option<String>,
     /// The W3C trace context of the producer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,7 +110,7 @@ impl Envelope {
         check(self, Utc::now())?;
         let wire = Wire {
             id: self.id.clone(),
-            args: &self.job,
+            args: Object(&self.job),
             run_at: self.run_at,
             max_attempts: self.max_attempts,
             unique: self.unique.clone(),
@@ -135,20 +141,24 @@ pub(crate) fn parse<A: DeserializeOwned>(
     job: fn(A) -> Job,
 ) -> Result<Envelope, ContractError> {
     let wire: Wire<A> = match serde_json::from_slice(text) {
-        Ok(wire) => wire,
+        Ok(Object(wire)) => wire,
         // The second pass keeps track of the path. It costs half as much again, so only texts that fail pay for it.
         Err(error) => return Err(explain::<A>(text, &error)),
     };
     let mut envelope = Envelope {
         id: wire.id,
-        job: job(wire.args),
+        job: job(wire.args.0),
         run_at: wire.run_at,
         max_attempts: wire.max_attempts,
         unique: wire.unique,
         traceparent: wire.traceparent,
     };
     check(&envelope, Utc::now())?;
-    if envelope.traceparent.as_deref().is_some_and(|value| !is_traceparent(value)) {
+    if envelope
+        .traceparent
+        .as_deref()
+        .is_some_and(|value| !is_traceparent(value))
+    {
         envelope.traceparent = None;
     }
     Ok(envelope)
@@ -157,7 +167,7 @@ pub(crate) fn parse<A: DeserializeOwned>(
 fn explain<A: DeserializeOwned>(text: &[u8], error: &serde_json::Error) -> ContractError {
     if error.is_data() {
         let mut parser = serde_json::Deserializer::from_slice(text);
-        if let Err(located) = serde_path_to_error::deserialize::<_, Wire<A>>(&mut parser) {
+        if let Err(located) = serde_path_to_error::deserialize::<_, Object<Wire<A>>>(&mut parser) {
             let field = located.path().to_string();
             return ContractError::field(field, scrub(&located.into_inner().to_string()));
         }
@@ -193,7 +203,9 @@ fn scrub(problem: &str) -> String {
 
 fn check(envelope: &Envelope, now: DateTime<Utc>) -> Result<(), ContractError> {
     if let Some(id) = &envelope.id
-        && (id.is_empty() || id.len() > MAX_ID_CHARS || !id.bytes().all(|byte| byte.is_ascii_graphic()))
+        && (id.is_empty()
+            || id.len() > MAX_ID_CHARS
+            || !id.bytes().all(|byte| byte.is_ascii_graphic()))
     {
         return Err(ContractError::field(
             "id",
@@ -202,14 +214,18 @@ fn check(envelope: &Envelope, now: DateTime<Utc>) -> Result<(), ContractError> {
     }
     if let Some(unique) = &envelope.unique {
         let length = unique.chars().count();
-        if length == 0 || length > MAX_UNIQUE_CHARS || unique.chars().any(|c| c.is_ascii_control()) {
+        if length == 0 || length > MAX_UNIQUE_CHARS || unique.chars().any(|c| c.is_ascii_control())
+        {
             return Err(ContractError::field(
                 "unique",
                 format!("must be 1 to {MAX_UNIQUE_CHARS} characters without control characters"),
             ));
         }
     }
-    if envelope.max_attempts.is_some_and(|n| n == 0 || n > MAX_ATTEMPTS) {
+    if envelope
+        .max_attempts
+        .is_some_and(|n| n == 0 || n > MAX_ATTEMPTS)
+    {
         return Err(ContractError::field(
             "max_attempts",
             format!("must be 1 to {MAX_ATTEMPTS}"),
@@ -241,7 +257,10 @@ fn check(envelope: &Envelope, now: DateTime<Utc>) -> Result<(), ContractError> {
 fn is_traceparent(value: &str) -> bool {
     let parts: Vec<&str> = value.split('-').collect();
     let hex = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        part.len() == length
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     };
     match parts.as_slice() {
         [version, trace, span, flags] => {
@@ -280,9 +299,15 @@ mod tests {
 
     #[test]
     fn a_trace_context_is_taken_only_when_it_is_one() {
-        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-        assert!(!is_traceparent("00-00000000000000000000000000000000-00f067aa0ba902b7-01"));
-        assert!(!is_traceparent("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+        assert!(is_traceparent(
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        ));
+        assert!(!is_traceparent(
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01"
+        ));
+        assert!(!is_traceparent(
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        ));
         assert!(!is_traceparent("4bf92f35"));
     }
 }

@@ -14,6 +14,7 @@ mod error;
 mod ids;
 mod kind;
 mod limits;
+mod object;
 
 pub use broadcast_send::BroadcastSend;
 pub use envelope::Envelope;

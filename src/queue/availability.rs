@@ -29,7 +29,9 @@ impl Availability {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match (&*state, result) {
             (State::Up { .. }, Err(error)) => {
-                *state = State::Down { since: Instant::now() };
+                *state = State::Down {
+                    since: Instant::now(),
+                };
                 tracing::warn!(
                     error = describe(error),
                     "Redis does not answer; work goes on when it does"
@@ -37,7 +39,9 @@ impl Availability {
             }
             (State::Down { since }, Ok(_)) => {
                 let away_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-                *state = State::Up { since: Some(Instant::now()) };
+                *state = State::Up {
+                    since: Some(Instant::now()),
+                };
                 tracing::info!(away_ms, "Redis answers again");
             }
             (State::Up { .. }, Ok(_)) | (State::Down { .. }, Err(_)) => {}

@@ -13,7 +13,9 @@ use super::{Queue, QueueError};
 pub(crate) use super::dead_record::Record;
 
 /// Why a job is dead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type, serde::Serialize, serde::Deserialize,
+)]
 #[sqlx(type_name = "dead_reason", rename_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum DeadReason {
@@ -29,7 +31,12 @@ pub enum DeadReason {
 
 impl DeadReason {
     /// Every reason.
-    pub const ALL: &'static [Self] = &[Self::Malformed, Self::Exhausted, Self::Poison, Self::Rejected];
+    pub const ALL: &'static [Self] = &[
+        Self::Malformed,
+        Self::Exhausted,
+        Self::Poison,
+        Self::Rejected,
+    ];
 
     /// Its name: `malformed`, `exhausted`, `poison`, `rejected`.
     #[must_use]
@@ -146,7 +153,11 @@ pub async fn list(
     before: Option<i64>,
     limit: u32,
 ) -> Result<Vec<DeadJob>, QueueError> {
-    let query = sql(&[COLUMNS, MATCHES, " and ($7::bigint is null or id < $7) order by id desc limit $8"]);
+    let query = sql(&[
+        COLUMNS,
+        MATCHES,
+        " and ($7::bigint is null or id < $7) order by id desc limit $8",
+    ]);
     let rows = bind_filter!(sqlx::query(query), filter)
         .bind(before)
         .bind(i64::from(limit))
@@ -160,7 +171,10 @@ pub async fn list(
 /// # Errors
 /// [`QueueError::Database`].
 pub async fn get(pool: &PgPool, id: i64) -> Result<Option<DeadJob>, QueueError> {
-    let row = sqlx::query(sql(&[COLUMNS, "id = $1"])).bind(id).fetch_optional(pool).await?;
+    let row = sqlx::query(sql(&[COLUMNS, "id = $1"]))
+        .bind(id)
+        .fetch_optional(pool)
+        .await?;
     Ok(row.as_ref().map(read).transpose()?)
 }
 
@@ -170,7 +184,9 @@ pub async fn get(pool: &PgPool, id: i64) -> Result<Option<DeadJob>, QueueError> 
 /// [`QueueError::Database`].
 pub async fn count(pool: &PgPool, filter: &DeadFilter) -> Result<u64, QueueError> {
     let query = sql(&["select count(*) from dead_job where ", MATCHES]);
-    let count: i64 = bind_filter!(sqlx::query_scalar(query), filter).fetch_one(pool).await?;
+    let count: i64 = bind_filter!(sqlx::query_scalar(query), filter)
+        .fetch_one(pool)
+        .await?;
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
@@ -181,21 +197,31 @@ pub async fn count(pool: &PgPool, filter: &DeadFilter) -> Result<u64, QueueError
 ///
 /// # Errors
 /// [`QueueError::Database`] or [`QueueError::Redis`]; what was pushed before it stays pushed and is marked.
-pub async fn replay(pool: &PgPool, queue: &Queue, filter: &DeadFilter) -> Result<Replayed, QueueError> {
+pub async fn replay(
+    pool: &PgPool,
+    queue: &Queue,
+    filter: &DeadFilter,
+) -> Result<Replayed, QueueError> {
     let mut total = Replayed::default();
     let mut after = 0_i64;
     loop {
         let mut tx = pool.begin().await?;
         // Locked, so that a second replay waits and then finds them replayed; skipped rather than waited for, so that
         // two replays of different ends cannot deadlock.
-        let query = sql(&[COLUMNS, MATCHES, " and id > $7 order by id limit $8 for update skip locked"]);
+        let query = sql(&[
+            COLUMNS,
+            MATCHES,
+            " and id > $7 order by id limit $8 for update skip locked",
+        ]);
         let rows = bind_filter!(sqlx::query(query), filter)
             .bind(after)
             .bind(REPLAY_STEP)
             .fetch_all(&mut *tx)
             .await?;
         let jobs = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        let Some(last) = jobs.last() else { return Ok(total) };
+        let Some(last) = jobs.last() else {
+            return Ok(total);
+        };
         after = last.id;
         let step = replay_step(&mut tx, queue, &jobs).await?;
         tx.commit().await?;
@@ -230,7 +256,10 @@ async fn replay_step(
 /// [`QueueError::Database`].
 pub async fn delete(pool: &PgPool, filter: &DeadFilter) -> Result<u64, QueueError> {
     let query = sql(&["delete from dead_job where ", MATCHES]);
-    Ok(bind_filter!(sqlx::query(query), filter).execute(pool).await?.rows_affected())
+    Ok(bind_filter!(sqlx::query(query), filter)
+        .execute(pool)
+        .await?
+        .rows_affected())
 }
 
 fn read(row: &PgRow) -> Result<DeadJob, sqlx::Error> {

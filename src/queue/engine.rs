@@ -56,10 +56,15 @@ impl Engine {
             .map(|(kind, policy)| StoredKind {
                 name: kind.name().to_owned(),
                 keys: KindKeys::new(&config.key_prefix, kind.name()),
-                lease_ms: config.lease_ms.unwrap_or(u64::from(policy.lease_secs) * 1_000),
+                lease_ms: config
+                    .lease_ms
+                    .unwrap_or(u64::from(policy.lease_secs) * 1_000),
             })
             .collect();
-        let wanted: Vec<u32> = policies.iter().map(|policy| policy.reserved_slots).collect();
+        let wanted: Vec<u32> = policies
+            .iter()
+            .map(|policy| policy.reserved_slots)
+            .collect();
         let (settlements, receiver) = mpsc::unbounded_channel();
         let engine = Self {
             store: Store::new(redis, &config.key_prefix, worker_id, stored),
@@ -89,7 +94,13 @@ impl Engine {
     }
 
     pub(crate) fn shortest_lease(&self) -> Duration {
-        let ms = self.store.kinds.iter().map(|kind| kind.lease_ms).min().unwrap_or(15_000);
+        let ms = self
+            .store
+            .kinds
+            .iter()
+            .map(|kind| kind.lease_ms)
+            .min()
+            .unwrap_or(15_000);
         Duration::from_millis(ms)
     }
 }

@@ -131,13 +131,17 @@ impl Held {
 
     pub(crate) fn insert(&self, kind: usize, leases: impl Iterator<Item = (u64, Lease)>) {
         if let Some(map) = self.kinds.get(kind) {
-            map.lock().unwrap_or_else(PoisonError::into_inner).extend(leases);
+            map.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(leases);
         }
     }
 
     pub(crate) fn remove(&self, kind: usize, number: u64) {
         if let Some(map) = self.kinds.get(kind) {
-            map.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+            map.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&number);
         }
     }
 
@@ -185,11 +189,14 @@ mod tests {
 
     #[test]
     fn a_lease_is_lost_by_deadline_or_by_word() {
-        let lease = Lease::new(Instant::now() + Duration::from_secs(60), Duration::from_secs(60));
+        let lease = Lease::new(
+            Instant::now() + Duration::from_mins(1),
+            Duration::from_mins(1),
+        );
         assert!(!lease.is_lost());
         lease.extend(Instant::now());
         assert!(lease.is_lost(), "the deadline alone is enough");
-        lease.extend(Instant::now() + Duration::from_secs(60));
+        lease.extend(Instant::now() + Duration::from_mins(1));
         lease.lost().cancel();
         assert!(lease.is_lost());
     }
@@ -197,7 +204,7 @@ mod tests {
     #[test]
     fn an_overdue_lease_is_cancelled() {
         let held = Held::new(1);
-        let lease = Lease::new(Instant::now(), Duration::from_secs(60));
+        let lease = Lease::new(Instant::now(), Duration::from_mins(1));
         held.insert(0, std::iter::once((7, lease.clone())));
         held.supervise();
         assert!(lease.lost().is_cancelled());

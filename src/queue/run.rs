@@ -8,7 +8,8 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use apalis::{
     layers::{
-        WorkerBuilderExt as _, catch_panic::CatchPanicLayer,
+        WorkerBuilderExt as _,
+        catch_panic::CatchPanicLayer,
         tracing::{OnFailure, OnRequest, OnResponse, TraceLayer},
     },
     prelude::Monitor,
@@ -59,7 +60,11 @@ pub async fn run<H, F>(
     );
     let finish = CancellationToken::new();
     let (send_work, receive_work) = mpsc::unbounded_channel();
-    let settling = tokio::spawn(settler::run(Arc::clone(&engine), settlements, finish.clone()));
+    let settling = tokio::spawn(settler::run(
+        Arc::clone(&engine),
+        settlements,
+        finish.clone(),
+    ));
     let side_loops = [
         tokio::spawn(renewer::run(Arc::clone(&engine), finish.clone())),
         tokio::spawn(wake::run(Arc::clone(&engine), finish.clone())),
@@ -79,11 +84,15 @@ pub async fn run<H, F>(
     drain(&engine, claiming).await;
     stop_worker.cancel();
     if timeout(ABORT_GRACE, worker).await.is_err() {
-        tracing::warn!("a handler cannot be stopped; its job will be recovered when its lease runs out");
+        tracing::warn!(
+            "a handler cannot be stopped; its job will be recovered when its lease runs out"
+        );
     }
     finish.cancel();
     if timeout(FLUSH_GRACE, settling).await.is_err() {
-        tracing::warn!("Redis did not take the last settlements; their jobs will be recovered when their leases run out");
+        tracing::warn!(
+            "Redis did not take the last settlements; their jobs will be recovered when their leases run out"
+        );
     }
     for side_loop in side_loops {
         side_loop.abort();

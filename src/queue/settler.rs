@@ -27,7 +27,10 @@ pub(crate) async fn run(
             return;
         }
         settle(&engine, &batch).await;
-        if batch.iter().any(|settlement| matches!(settlement.verb, Verb::Dead { .. })) {
+        if batch
+            .iter()
+            .any(|settlement| matches!(settlement.verb, Verb::Dead { .. }))
+        {
             engine.died.notify_one();
         }
         batch.clear();
@@ -41,7 +44,10 @@ async fn settle(engine: &Engine, batch: &[Settlement]) {
         match result {
             Ok(0) => return,
             Ok(stale) => {
-                tracing::debug!(stale, "settlements of jobs that others had taken over were ignored");
+                tracing::debug!(
+                    stale,
+                    "settlements of jobs that others had taken over were ignored"
+                );
                 return;
             }
             // A batch that had been applied before its answer was lost finds its tags gone and changes nothing.

@@ -97,16 +97,40 @@ mod tests {
     #[test]
     fn a_flood_of_one_kind_leaves_the_others_their_own() {
         let slots = Slots::new(10, &[2, 1]);
-        assert_eq!(slots.free(), Free { own: vec![2, 1], shared: 7 });
+        assert_eq!(
+            slots.free(),
+            Free {
+                own: vec![2, 1],
+                shared: 7
+            }
+        );
         slots.take(0, 9);
-        assert_eq!(slots.free(), Free { own: vec![0, 1], shared: 0 });
+        assert_eq!(
+            slots.free(),
+            Free {
+                own: vec![0, 1],
+                shared: 0
+            }
+        );
         slots.give(0);
-        assert_eq!(slots.free(), Free { own: vec![0, 1], shared: 1 });
+        assert_eq!(
+            slots.free(),
+            Free {
+                own: vec![0, 1],
+                shared: 1
+            }
+        );
     }
 
     #[test]
     fn one_slot_is_shared_and_not_reserved() {
-        assert_eq!(Slots::new(1, &[4, 4]).free(), Free { own: vec![0, 0], shared: 1 });
+        assert_eq!(
+            Slots::new(1, &[4, 4]).free(),
+            Free {
+                own: vec![0, 0],
+                shared: 1
+            }
+        );
     }
 
     proptest! {

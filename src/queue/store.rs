@@ -86,11 +86,21 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    pub(crate) fn new(redis: RedisConn, prefix: &str, worker_id: &str, kinds: Vec<StoredKind>) -> Self {
+    pub(crate) fn new(
+        redis: RedisConn,
+        prefix: &str,
+        worker_id: &str,
+        kinds: Vec<StoredKind>,
+    ) -> Self {
         let mut settle_keys: Vec<String> = kinds
             .iter()
             .flat_map(|kind| {
-                let KindKeys { ready, due, lease, run } = kind.keys.clone();
+                let KindKeys {
+                    ready,
+                    due,
+                    lease,
+                    run,
+                } = kind.keys.clone();
                 [ready, due, lease, run]
             })
             .collect();
@@ -116,7 +126,12 @@ impl Store {
     }
 
     /// Claims at most as many jobs as are free, under the tags `first_number`, `first_number` + 1, …
-    pub(crate) async fn claim(&self, first_number: u64, free: &Free, sweep: Sweep) -> Result<Claimed, RedisError> {
+    pub(crate) async fn claim(
+        &self,
+        first_number: u64,
+        free: &Free,
+        sweep: Sweep,
+    ) -> Result<Claimed, RedisError> {
         let mut call = self.claim.call(&self.claim_keys);
         call.arg(&self.tag_prefix)
             .arg(first_number)
@@ -132,8 +147,14 @@ impl Store {
     }
 
     /// Renews leases of one kind. Returns the numbers whose jobs are no longer this worker's.
-    pub(crate) async fn renew(&self, kind: &StoredKind, numbers: &[u64]) -> Result<Vec<u64>, RedisError> {
-        let mut call = self.renew.call(&[kind.keys.lease.as_str(), kind.keys.run.as_str()]);
+    pub(crate) async fn renew(
+        &self,
+        kind: &StoredKind,
+        numbers: &[u64],
+    ) -> Result<Vec<u64>, RedisError> {
+        let mut call = self
+            .renew
+            .call(&[kind.keys.lease.as_str(), kind.keys.run.as_str()]);
         call.arg(kind.lease_ms);
         for number in numbers {
             call.arg(self.tag(*number));
@@ -182,8 +203,12 @@ impl Store {
             Verb::Done => {}
             Verb::Head { header } => add("H", b"", header.as_deref().unwrap_or("-").as_bytes()),
             Verb::Tail { header } => add("T", b"", header.as_bytes()),
-            Verb::After { delay_ms, header } => add("R", delay_ms.to_string().as_bytes(), header.as_bytes()),
-            Verb::At { due_ms, header } => add("L", due_ms.to_string().as_bytes(), header.as_bytes()),
+            Verb::After { delay_ms, header } => {
+                add("R", delay_ms.to_string().as_bytes(), header.as_bytes());
+            }
+            Verb::At { due_ms, header } => {
+                add("L", due_ms.to_string().as_bytes(), header.as_bytes());
+            }
             Verb::Dead { reference, record } => add("D", reference.as_bytes(), record),
         }
     }
@@ -200,17 +225,23 @@ impl Store {
 }
 
 fn parse_claim(reply: Value) -> Option<Claimed> {
-    let Value::Array(parts) = reply else { return None };
+    let Value::Array(parts) = reply else {
+        return None;
+    };
     let mut parts = parts.into_iter();
     let (Value::Int(now_ms), Value::Int(more)) = (parts.next()?, parts.next()?) else {
         return None;
     };
     let mut entries = Vec::with_capacity(parts.len());
     for part in parts {
-        let Value::Array(values) = part else { return None };
+        let Value::Array(values) = part else {
+            return None;
+        };
         let mut texts = Vec::with_capacity(values.len());
         for value in values {
-            let Value::BulkString(bytes) = value else { return None };
+            let Value::BulkString(bytes) = value else {
+                return None;
+            };
             texts.push(bytes);
         }
         entries.push(texts);
@@ -223,5 +254,9 @@ fn parse_claim(reply: Value) -> Option<Claimed> {
 }
 
 fn unexpected() -> RedisError {
-    (redis::ErrorKind::UnexpectedReturnType, "a queue script answered in an unknown form").into()
+    (
+        redis::ErrorKind::UnexpectedReturnType,
+        "a queue script answered in an unknown form",
+    )
+        .into()
 }
