@@ -14,7 +14,11 @@
     missing_docs
 )]
 
+mod bed;
+mod broadcast;
+mod floor;
 mod queue;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -27,10 +31,11 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = arguments.collect();
     match subject.as_deref() {
         Some("queue") => queue::run(&arguments),
+        Some("broadcast") => return broadcast::run(&arguments),
         // `cargo test --all-targets` runs this binary without arguments.
         None => return ExitCode::SUCCESS,
         Some(other) => {
-            eprintln!("there is no benchmark `{other}`; there is: queue");
+            eprintln!("there is no benchmark `{other}`; there are: queue, broadcast");
             return ExitCode::from(2);
         }
     }
