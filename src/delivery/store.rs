@@ -64,6 +64,13 @@ pub struct ClaimedSlice {
     pub last_names: Vec<String>,
 }
 
+impl ClaimedSlice {
+    /// Where a customer stands in the parallel lists.
+    pub(super) fn place(&self, customer: i64) -> Option<usize> {
+        self.customers.binary_search(&customer).ok()
+    }
+}
+
 /// What a settle says about going on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
@@ -132,10 +139,12 @@ pub async fn renew_lane(db: &PgPool, lane: &TakenLane, lease: Duration) -> sqlx:
 
 /// Whether the broadcast still sends.
 pub async fn is_sending(db: &PgPool, broadcast: BroadcastId) -> sqlx::Result<bool> {
-    sqlx::query_scalar("select exists (select from broadcast where id = $1 and state = 'sending' and deadline_at > now())")
-        .bind(broadcast.0)
-        .fetch_one(db)
-        .await
+    sqlx::query_scalar(
+        "select exists (select from broadcast where id = $1 and state = 'sending' and deadline_at > now())",
+    )
+    .bind(broadcast.0)
+    .fetch_one(db)
+    .await
 }
 
 /// Gives the lane back, due again after `wait` or when its first slice can be claimed, whichever is later. Returns

@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader},
-    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -15,9 +14,7 @@ use carillon::{
     config::{Config, Sources},
 };
 use carillon_jobs::BroadcastId;
-use carillon_sandbox::{
-    FCM_DEMO_KEY_JSON, LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, SMTP_PASSWORD, SMTP_USER,
-};
+use carillon_sandbox::{FCM_DEMO_KEY_JSON, LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, SMTP_PASSWORD, SMTP_USER};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use uuid::Uuid;
@@ -51,15 +48,17 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
+    /// This very program once more, in its other role (see `serve`): one build, and a process of its own.
     fn start() -> Self {
-        let binary = Path::new(env!("CARGO_BIN_EXE_carillon")).with_file_name("carillon-sandbox");
-        let mut child = Command::new(&binary)
-            .args(["--http-port", "0", "--smtp-port", "0"])
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .arg("sandbox")
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}; bin/bench builds it", binary.display()));
+            .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         let ready: Value = serde_json::from_str(&line).expect("the sandbox says where it listens");
         Self {
             process: Process(child),
@@ -86,8 +85,30 @@ impl Sandbox {
             other => other.as_str(),
         };
         let count = |field: &str| summary[name][field].as_u64().expect("the sandbox counts");
-        (count("messages"), count("distinct_recipients"), count("max_to_one_recipient"))
+        (
+            count("messages"),
+            count("distinct_recipients"),
+            count("max_to_one_recipient"),
+        )
     }
+}
+
+/// The sandbox's process: one thread, as `carillon-sandbox` has by default.
+pub fn serve() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let config = carillon_sandbox::SandboxConfig {
+            keep_bodies: false,
+            ..Default::default()
+        };
+        let running = carillon_sandbox::Sandbox::start(config).await.unwrap();
+        let (http, smtp) = (running.http_addr.to_string(), running.smtp_addr.to_string());
+        println!("{}", json!({ "http": http, "smtp": smtp }));
+        std::future::pending::<()>().await;
+    });
 }
 
 /// The whole bed.
@@ -105,19 +126,27 @@ impl Bed {
     /// Everything but customers, and with no process of ours running yet.
     pub async fn new() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; bin/bench does it"));
+        let variable =
+            |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; bin/bench does it"));
         let admin = variable("CARILLON_TEST_DATABASE_URL");
         let database = format!("carillon_bench_{}", Uuid::new_v4().simple());
         admin_run(&admin, &format!("create database {database}")).await;
         let mut url: url::Url = admin.parse().expect("CARILLON_TEST_DATABASE_URL is an address");
         url.set_path(&database);
-        let pool = PgPoolOptions::new().max_connections(8).connect(url.as_str()).await.unwrap();
+        let pool = PgPoolOptions::new()
+            .max_connections(8)
+            .connect(url.as_str())
+            .await
+            .unwrap();
         carillon::db::MIGRATOR.run(&pool).await.unwrap();
         let sandbox = Sandbox::start();
         let env = [
             ("DATABASE_URL", url.to_string()),
             ("REDIS_URL", variable("CARILLON_TEST_REDIS_URL")),
-            ("CARILLON__REDIS__KEY_PREFIX", format!("bench{}", Uuid::new_v4().simple())),
+            (
+                "CARILLON__REDIS__KEY_PREFIX",
+                format!("bench{}", Uuid::new_v4().simple()),
+            ),
             ("CARILLON__SECRET__KEYS", KEY.to_owned()),
             ("CARILLON__LOG__FILTER", "warn".to_owned()),
             ("CARILLON__CHANNEL__LINE__BASE_URL", sandbox.http.clone()),
@@ -129,7 +158,14 @@ impl Bed {
         // What the caller wants to try: CARILLON__DELIVERY__PARALLEL_SLICES=3 bin/bench broadcast
         .chain(std::env::vars().filter(|(name, _)| name.starts_with("CARILLON__")))
         .collect();
-        let bed = Self { pool, sandbox, shop: Uuid::now_v7(), env, admin, database };
+        let bed = Self {
+            pool,
+            sandbox,
+            shop: Uuid::now_v7(),
+            env,
+            admin,
+            database,
+        };
         bed.open_shop().await;
         bed
     }
@@ -137,7 +173,11 @@ impl Bed {
     /// A real process of the product.
     pub fn process(&self, kind: &str) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
-        command.arg(kind).envs(&self.env).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+            .arg(kind)
+            .envs(&self.env)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         Process(command.spawn().unwrap())
     }
 
@@ -155,7 +195,7 @@ impl Bed {
     pub fn credentials(&self, channel: Channel) -> String {
         let (host, port) = self.sandbox.smtp.split_once(':').unwrap();
         match channel {
-            Channel::App => FCM_DEMO_KEY_JSON.to_owned(),
+            Channel::App => FCM_DEMO_KEY_JSON.replace("http://127.0.0.1:9900", &self.sandbox.http),
             Channel::Email => json!({"host": host, "port": port.parse::<u16>().unwrap(), "tls": "none", "username": SMTP_USER,
                 "password": SMTP_PASSWORD, "from": "news@shop.example", "from_name": "好日子選物"})
             .to_string(),
@@ -188,7 +228,8 @@ impl Bed {
             .await
             .unwrap();
         }
-        self.run(&format!("select ledger_top_up('{}', 1000000000, 'bench')", self.shop)).await;
+        self.run(&format!("select ledger_top_up('{}', 1000000000, 'bench')", self.shop))
+            .await;
     }
 
     /// Adds `n` customers, each with an address on each of these channels.
@@ -248,14 +289,20 @@ impl Bed {
     }
 
     pub async fn run(&self, sql: &str) {
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&self.pool).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+            .execute(&self.pool)
+            .await
+            .unwrap();
     }
 
     pub async fn one<T>(&self, sql: &str) -> T
     where
         T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
     {
-        sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&self.pool).await.unwrap()
+        sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
     }
 
     /// Waits until a question is answered with true, looking often enough to time what is measured in seconds.

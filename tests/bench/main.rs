@@ -11,7 +11,8 @@
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::cast_precision_loss,
-    missing_docs
+    missing_docs,
+    unreachable_pub
 )]
 
 mod bed;
@@ -24,14 +25,14 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // `cargo bench` adds `--bench`; the rest is ours.
-    let mut arguments = std::env::args()
-        .skip(1)
-        .filter(|argument| argument != "--bench");
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let subject = arguments.next();
     let arguments: Vec<String> = arguments.collect();
     match subject.as_deref() {
         Some("queue") => queue::run(&arguments),
         Some("broadcast") => return broadcast::run(&arguments),
+        // Only for `broadcast`, which starts it.
+        Some("sandbox") => bed::serve(),
         // `cargo test --all-targets` runs this binary without arguments.
         None => return ExitCode::SUCCESS,
         Some(other) => {
