@@ -4,10 +4,7 @@
 //! worker can stop quickly. Everything that must survive is in the lane's and slices' rows; the job itself is a bell.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -43,8 +40,8 @@ pub(super) enum TurnEnd {
 }
 
 /// What the tasks of one turn share.
-pub(super) struct LaneJob {
-    pub(super) delivery: Delivery,
+pub(super) struct LaneJob<'a> {
+    pub(super) delivery: &'a Delivery,
     pub(super) lane: TakenLane,
     pub(super) briefing: Briefing,
     /// Probing a failing sender: windows of one message.
@@ -101,8 +98,8 @@ impl Delivery {
             Err(other) => return Err(other),
         };
         let probing = lane.strikes > 0;
-        let job = Arc::new(LaneJob {
-            delivery: self.clone(),
+        let job = LaneJob {
+            delivery: self,
             lane: lane.clone(),
             briefing,
             probing,
@@ -112,7 +109,7 @@ impl Delivery {
             budget_until: taken_at + self.config.lane_budget(),
             proved: AtomicBool::new(false),
             limited_ms: AtomicU64::new(0),
-        });
+        };
         let tasks = if probing { 1 } else { self.config.parallel_slices };
         let work = async {
             let ends = join_all((0..tasks).map(|_| slice::work(&job))).await;
@@ -164,7 +161,7 @@ impl Delivery {
     }
 }
 
-impl LaneJob {
+impl LaneJob<'_> {
     /// Renews the leases and watches for pause, cancel and deadline while the tasks work; ends with them.
     async fn watch(&self) {
         let mut ticks = tokio::time::interval(self.delivery.config.watch_every());

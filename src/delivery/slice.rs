@@ -4,10 +4,7 @@
 //! then the socket is written, then the outcome and the next intent are committed together. Killed anywhere, the next
 //! worker knows from the slice's row what may have been sent.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use crate::{
     channel::ErrorClass,
@@ -21,7 +18,7 @@ use crate::{
 };
 
 /// Works slices one after another. Several of these run side by side on one lane.
-pub(super) async fn work(job: &Arc<LaneJob>) -> Result<TurnEnd, DeliveryError> {
+pub(super) async fn work(job: &LaneJob<'_>) -> Result<TurnEnd, DeliveryError> {
     loop {
         if job.turn_is_over() {
             return Ok(TurnEnd::Budget);
@@ -44,11 +41,11 @@ pub(super) async fn work(job: &Arc<LaneJob>) -> Result<TurnEnd, DeliveryError> {
         let Some(slice) = slice else {
             return Ok(TurnEnd::NothingToClaim);
         };
+        let repeat = slice.repeats > 0;
         let turn = SliceTurn {
             job,
-            repeat: slice.repeats > 0,
-            intent_no: slice.intent_no,
-            slice: Arc::new(slice),
+            slice,
+            repeat,
             lease_until: claimed_at + settings.lease(),
             permits,
         };
@@ -60,10 +57,8 @@ pub(super) async fn work(job: &Arc<LaneJob>) -> Result<TurnEnd, DeliveryError> {
 
 /// One claimed slice.
 struct SliceTurn<'a> {
-    job: &'a Arc<LaneJob>,
-    slice: Arc<ClaimedSlice>,
-    /// Number of the intent in hand.
-    intent_no: i32,
+    job: &'a LaneJob<'a>,
+    slice: ClaimedSlice,
     /// The window in hand was begun before, by us or by a worker that died.
     repeat: bool,
     /// Our side of the lease: taken before the claim was sent, so it ends before Postgres' does.
@@ -75,7 +70,7 @@ struct SliceTurn<'a> {
 impl SliceTurn<'_> {
     /// Sends window after window. `None`: on to the next slice.
     async fn run(mut self) -> Result<Option<TurnEnd>, DeliveryError> {
-        let mut window = self.slice.in_flight.clone();
+        let mut window = std::mem::take(&mut self.slice.in_flight);
         let mut rest: Vec<i64> = self
             .slice
             .customers
@@ -85,7 +80,7 @@ impl SliceTurn<'_> {
             .collect();
         loop {
             let sent = if self.top_up_permits(window.len()).await {
-                window::send(self.job, &self.slice, self.intent_no, &window, self.held_until()).await
+                window::send(self.job, &self.slice, &window, self.held_until()).await
             } else {
                 window
                     .iter()
@@ -139,9 +134,9 @@ impl SliceTurn<'_> {
         let n = rest.len().min(permits as usize);
         *window = rest.drain(..n).collect();
         window.sort_unstable();
-        self.intent_no += 1;
+        self.slice.intent_no += 1;
         self.permits = permits;
-        self.settle(ended, Next::Send(window, self.intent_no)).await
+        self.settle(ended, Next::Send(window, self.slice.intent_no)).await
     }
 
     /// Ends the claim: writes what ended, leaves uncertain members in flight for a repeat, gives the rest back.
@@ -168,7 +163,7 @@ impl SliceTurn<'_> {
 
     /// Judges a window, and tells the limiter, the address book and the operator what they must know.
     async fn judge(&self, sent: Vec<(i64, super::verdict::Sent)>) -> Verdict {
-        let delivery = &self.job.delivery;
+        let delivery = self.job.delivery;
         let verdict = judge(self.job.briefing.keyed(), self.repeat, sent);
         if verdict.accepted > 0 {
             self.job.proved();
@@ -210,7 +205,7 @@ impl SliceTurn<'_> {
     /// Writes, and tries again through a short absence of Postgres while the lease lasts: what a provider accepted
     /// must not become unknown because a connection broke.
     async fn settle(&mut self, ended: &[Ended], next: Next<'_>) -> Result<Settled, DeliveryError> {
-        let delivery = &self.job.delivery;
+        let delivery = self.job.delivery;
         let lease = delivery.config.lease();
         loop {
             let asked_at = Instant::now();

@@ -4,45 +4,29 @@
 //! `verdict` judges what comes back. A member is begun only while the slice's lease lasts and nobody said stop.
 
 use std::{
-    panic::resume_unwind,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::Instant,
 };
 
 use carillon_jobs::{AddressId, CustomerId};
-use tokio::task::JoinSet;
+use futures::future::join_all;
 
 use crate::{
     channel::{ErrorClass, Refusal, SendOutcome, delivery_key, slice_key},
     delivery::{lane::LaneJob, store::ClaimedSlice, verdict::Sent},
 };
 
-/// Sends to `members` of a slice, its intent `intent_no`. `until`: nothing is begun after this moment, because the lease may end.
-pub(super) async fn send(
-    job: &Arc<LaneJob>,
-    slice: &Arc<ClaimedSlice>,
-    intent_no: i32,
-    members: &[i64],
-    until: Instant,
-) -> Vec<(i64, Sent)> {
+/// Sends to `members` of a slice. `until`: nothing is begun after this moment, because the lease may end.
+pub(super) async fn send(job: &LaneJob<'_>, slice: &ClaimedSlice, members: &[i64], until: Instant) -> Vec<(i64, Sent)> {
     if job.briefing.multicast() {
-        multicast(job, slice, intent_no, members, until).await
+        multicast(job, slice, members, until).await
     } else {
         singly(job, slice, members, until).await
     }
 }
 
 /// One request for all: nothing in the message depends on the recipient.
-async fn multicast(
-    job: &Arc<LaneJob>,
-    slice: &Arc<ClaimedSlice>,
-    intent_no: i32,
-    members: &[i64],
-    until: Instant,
-) -> Vec<(i64, Sent)> {
+async fn multicast(job: &LaneJob<'_>, slice: &ClaimedSlice, members: &[i64], until: Instant) -> Vec<(i64, Sent)> {
     if job.told_to_stop(until) {
         return members.iter().map(|customer| (*customer, Sent::NotBegun)).collect();
     }
@@ -50,7 +34,7 @@ async fn multicast(
         .iter()
         .filter_map(|customer| slice.addresses.get(slice.place(*customer)?).map(String::as_str))
         .collect();
-    let key = slice_key(job.lane.broadcast, job.lane.channel, slice.slice_no, intent_no);
+    let key = slice_key(job.lane.broadcast, job.lane.channel, slice.slice_no, slice.intent_no);
     let outcome = match job.briefing.render("", "", None) {
         Ok(message) => {
             job.delivery
@@ -76,8 +60,8 @@ async fn multicast(
 
 /// The permit of the multicast covers one request: the single ones take theirs as they go.
 async fn singly_within_limit(
-    job: &Arc<LaneJob>,
-    slice: &Arc<ClaimedSlice>,
+    job: &LaneJob<'_>,
+    slice: &ClaimedSlice,
     members: &[i64],
     until: Instant,
 ) -> Vec<(i64, Sent)> {
@@ -101,48 +85,35 @@ async fn singly_within_limit(
 
 /// A request each, as many at once as the channel's configuration allows.
 ///
-/// Senders are few and take member after member, each a task of its own: a future a message, all polled by one task, cost
-/// a tenth of the processor. They end with the future that waits here, finished or dropped.
-async fn singly(job: &Arc<LaneJob>, slice: &Arc<ClaimedSlice>, members: &[i64], until: Instant) -> Vec<(i64, Sent)> {
-    let line = Arc::new(Line { members: members.to_vec(), next: AtomicUsize::new(0) });
-    let mut senders = JoinSet::new();
-    for _ in 0..members.len().min(job.briefing.in_flight()) {
-        senders.spawn(member_after_member(Arc::clone(job), Arc::clone(slice), Arc::clone(&line), until));
-    }
-    let mut sent = Vec::with_capacity(members.len());
-    while let Some(done) = senders.join_next().await {
-        match done {
-            Ok(outcomes) => sent.extend(outcomes),
-            // What its members came to is not known: the claim must die with it and be recovered as after a crash, or
-            // they would go back to the slice as if they had never been begun.
-            Err(error) => resume_unwind(error.try_into_panic().unwrap_or_else(|error| Box::new(error))),
-        }
-    }
-    sent
-}
-
-/// The members of a window, and who is next.
-struct Line {
-    members: Vec<i64>,
-    next: AtomicUsize,
+/// Senders are few and take member after member: a future of its own for each message would be allocated, moved and
+/// freed thousands of times a second, and those futures are large.
+async fn singly(job: &LaneJob<'_>, slice: &ClaimedSlice, members: &[i64], until: Instant) -> Vec<(i64, Sent)> {
+    let next = AtomicUsize::new(0);
+    let senders = members.len().min(job.briefing.in_flight());
+    // Collected first: an iterator of closures over borrows cannot be proved Send.
+    let senders: Vec<_> = (0..senders)
+        .map(|_| member_after_member(job, slice, members, &next, until))
+        .collect();
+    join_all(senders).await.into_iter().flatten().collect()
 }
 
 /// Sends to the members nobody has taken yet, one at a time.
 async fn member_after_member(
-    job: Arc<LaneJob>,
-    slice: Arc<ClaimedSlice>,
-    line: Arc<Line>,
+    job: &LaneJob<'_>,
+    slice: &ClaimedSlice,
+    members: &[i64],
+    next: &AtomicUsize,
     until: Instant,
 ) -> Vec<(i64, Sent)> {
     let mut sent = Vec::new();
-    while let Some(customer) = line.members.get(line.next.fetch_add(1, Ordering::Relaxed)) {
-        sent.push(begin(&job, &slice, *customer, until).await);
+    while let Some(customer) = members.get(next.fetch_add(1, Ordering::Relaxed)) {
+        sent.push(begin(job, slice, *customer, until).await);
     }
     sent
 }
 
 /// One member, unless told to stop.
-async fn begin(job: &LaneJob, slice: &ClaimedSlice, customer: i64, until: Instant) -> (i64, Sent) {
+async fn begin(job: &LaneJob<'_>, slice: &ClaimedSlice, customer: i64, until: Instant) -> (i64, Sent) {
     if job.told_to_stop(until) {
         return (customer, Sent::NotBegun);
     }
@@ -173,7 +144,7 @@ impl<'a> Member<'a> {
     }
 }
 
-async fn one(job: &LaneJob, customer: i64, member: &Member<'_>) -> SendOutcome {
+async fn one(job: &LaneJob<'_>, customer: i64, member: &Member<'_>) -> SendOutcome {
     let key = delivery_key(job.lane.broadcast, job.lane.channel, CustomerId(customer));
     match job
         .briefing
