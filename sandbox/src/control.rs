@@ -152,7 +152,9 @@ fn issue_reply_token(state: &State, request: &Request<'_>) -> Outcome {
     if !is_user_id(&issue.user_id) {
         return Err("`user_id` must be U and 32 lowercase hexadecimal digits".to_owned());
     }
-    let token = state.line.issue_reply_token(&issue.user_id, state.clock.elapsed());
+    let token = state
+        .line
+        .issue_reply_token(&issue.user_id, state.clock.elapsed());
     Ok(serde_json::json!({"reply_token": token}))
 }
 
