@@ -44,9 +44,18 @@ create table customer (
     opted_out   boolean not null default false,
     -- A tester receives test sends and is in no audience.
     is_tester   boolean not null default false,
+    -- When the names last changed. A send that was interrupted before then cannot be repeated: its body would differ.
+    renamed_at  timestamptz,
     created_at  timestamptz not null default now(),
     unique (shop_id, external_id)
 );
+create function customer_renamed() returns trigger language plpgsql as $$
+begin
+    new.renamed_at := clock_timestamp();
+    return new;
+end $$;
+create trigger customer_renamed before update of first_name, last_name on customer for each row
+    when ((old.first_name, old.last_name) is distinct from (new.first_name, new.last_name)) execute function customer_renamed();
 create index customer_of_shop on customer (shop_id, id);
 
 create table address (

@@ -15,7 +15,7 @@ create table token_account (
 ) with (fillfactor = 50);
 
 create table ledger_entry (
-    id                   bigint generated always as identity primary key,
+    id                   bigint generated always as identity,
     shop_id              uuid not null references token_account,
     at                   timestamptz not null default now(),
     kind                 text not null check (kind in
@@ -32,6 +32,8 @@ create table ledger_entry (
     extra_after          bigint not null,
     held_allowance_after bigint not null,
     held_extra_after     bigint not null,
+    -- In this order for pages of a shop's entries and for audit, which reads each shop's chain.
+    primary key (shop_id, id),
     unique (shop_id, operation),
     constraint kind_moves_its_own_way check (case kind
         when 'grant'   then allowance >= 0 and extra = 0 and held_allowance = 0 and held_extra = 0
@@ -125,6 +127,11 @@ create function ledger_settle(p_broadcast uuid, p_channel channel, p_captured bi
 returns void language plpgsql as $$
 declare h token_hold; v_period text; v_ca bigint; v_ce bigint; v_ra bigint; v_re bigint;
 begin
+    -- A negative number would move the hold and post nothing.
+    if p_captured < 0 or p_released < 0 then
+        raise exception 'captured and released are numbers of tokens, not % and %', p_captured, p_released
+            using errcode = 'invalid_parameter_value';
+    end if;
     if p_captured + p_released = 0 then
         return;
     end if;
@@ -157,7 +164,8 @@ returns void language plpgsql as $$
 declare h token_hold; v_period text; v_extra bigint; v_allowance bigint;
 begin
     if p_tokens <= 0 then
-        raise exception 'a refund is a positive number of tokens, not %', p_tokens;
+        raise exception 'a refund is a positive number of tokens, not %', p_tokens
+            using errcode = 'invalid_parameter_value';
     end if;
     select * into strict h from token_hold where broadcast_id = p_broadcast for update;
     v_extra := least(p_tokens, h.captured_extra - h.refunded_extra);

@@ -59,6 +59,8 @@ create table slice (
     -- Raised by every claim: a settle under an older epoch writes nothing.
     epoch            int not null default 0,
     lease_until      timestamptz,
+    -- The turn on the lane that claimed it; that turn renews its lease.
+    lane_epoch       int not null default 0,
     due_at           timestamptz not null default now(),
     -- Members whose sending was begun and whose outcome is not written: the intent, committed before the socket write.
     in_flight        bigint[],
@@ -68,15 +70,13 @@ create table slice (
     -- Repeats of the intent in flight; sets the back-off.
     repeats          int not null default 0,
     settles          int not null default 0,
-    -- Where a repeat must have the same body: the names as they were at the first attempt, in the members' order.
-    frozen_customers bigint[],
-    frozen_first     text[],
-    frozen_last      text[],
     primary key (broadcast_id, channel, slice_no),
     constraint sending_is_leased check ((state = 'sending') = (lease_until is not null)),
     constraint settled_is_empty check ((state = 'settled') = (remaining = 0)),
     constraint intent_has_a_time check (in_flight is null or first_attempt_at is not null)
 ) partition by range (broadcast_id);
+-- Short-lived and read at once: not worth the time to compress.
+alter table slice alter column in_flight set storage external;
 create index slice_to_do on slice (broadcast_id, channel, slice_no) where state <> 'settled';
 
 -- How sending one delivery ended. Appended once; only receipts change it later.
@@ -161,6 +161,7 @@ begin
         execute format('create table if not exists %I partition of %I for values from (%L) to (%L)',
             v_table || v_suffix, v_table, broadcast_id_floor(v_from), broadcast_id_floor(v_to));
     end loop;
+    execute format('alter table %I alter column in_flight set storage external', 'slice' || v_suffix);
     -- Slices are updated in place several times: room for that on the same page.
     execute format('alter table %I set (fillfactor = 50)', 'slice' || v_suffix);
 end $$;

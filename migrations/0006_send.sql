@@ -1,6 +1,7 @@
 -- why: the moves of the delivery pipeline, each one call and one transaction: open, take a lane, claim a slice, settle,
 -- drain, finish. Locks are taken in one order everywhere: slice, lane, broadcast, tally, hold, account.
--- Sequential scans are switched off inside: a fresh partition without statistics must never be read whole.
+-- Sequential and parallel scans are switched off inside: a fresh partition without statistics must never be read whole,
+-- and a slice is too small to start a process for.
 
 -- Ends a broadcast none of whose lanes has work left. The caller holds the lock on the broadcast row: of two lanes
 -- that empty at once the second waits there and then sees the first.
@@ -24,7 +25,7 @@ end $$;
 -- follows from it: counters, capture and release, the end of lane and broadcast. Returns how many were new.
 create function record_results(p_broadcast uuid, p_channel channel, p_slice_no int, p_customers bigint[],
         p_states delivery_state[], p_reasons text[], p_codes text[], p_provider_ids text[])
-returns int language plpgsql set enable_seqscan = off as $$
+returns int language plpgsql set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $$
 declare v_tokens int; v_new int; v_accepted int; v_settles int; v_lane_left bigint;
         v_states delivery_state[]; v_reasons text[]; v_counts bigint[];
 begin
@@ -49,10 +50,7 @@ begin
        set remaining = remaining - v_new, settles = settles + 1,
            state = case when remaining = v_new then 'settled' else state end,
            lease_until = case when remaining = v_new then null else lease_until end,
-           in_flight = case when remaining = v_new then null else in_flight end,
-           frozen_customers = case when remaining = v_new then null else frozen_customers end,
-           frozen_first = case when remaining = v_new then null else frozen_first end,
-           frozen_last = case when remaining = v_new then null else frozen_last end
+           in_flight = case when remaining = v_new then null else in_flight end
      where broadcast_id = p_broadcast and channel = p_channel and slice_no = p_slice_no
     returning settles into v_settles;
     update lane set remaining = remaining - v_new where broadcast_id = p_broadcast and channel = p_channel
@@ -125,11 +123,17 @@ returns table (broadcast_id uuid, sender_id uuid) language sql as $$
         select o.broadcast_id, o.sender_id,
                row_number() over (partition by shop_id order by served_at nulls first, o.broadcast_id, o.sender_id) as place,
                (select count(*) from open b where b.shop_id = o.shop_id and coalesce(b.busy, false)) as busy
-          from open o where o.due and not coalesce(o.busy, false))
+          from open o where o.due and not coalesce(o.busy, false)),
+    -- A locked lane is being worked on or rung for by somebody else; waiting for it, two ringers could wait for each other.
+    free as (
+        select l.broadcast_id, l.sender_id
+          from lane l join turn t on l.broadcast_id = t.broadcast_id and l.sender_id = t.sender_id
+         where t.place <= p_per_shop - t.busy and (l.lease_until is null or l.lease_until <= now())
+           and (l.rung_at is null or l.rung_at <= now() - p_stale_secs * interval '1 second')
+           for update of l skip locked)
     update lane l set rung_at = now()
-      from turn t
-     where t.place <= p_per_shop - t.busy and l.broadcast_id = t.broadcast_id and l.sender_id = t.sender_id
-       and (l.lease_until is null or l.lease_until <= now())
+      from free f
+     where l.broadcast_id = f.broadcast_id and l.sender_id = f.sender_id
     returning l.broadcast_id, l.sender_id
 $$;
 
@@ -148,10 +152,17 @@ returns table (sender_id uuid, channel channel, epoch int, mode text, strikes in
         case when b.state = 'cancelled' then 'cancelled' when b.deadline_at <= now() then 'expired' else 'send' end, l.strikes
 $$;
 
--- Extends a lane's lease while its worker is at it; false when it is no longer the worker's.
+-- Extends a turn's lease on its lane and on the slices it has claimed, while its worker is at it. A slice whose lease
+-- ran out is not taken back: somebody may be about to claim it. False when the lane is no longer the worker's.
 create function renew_lane(p_broadcast uuid, p_sender uuid, p_epoch int, p_lease_secs double precision)
-returns boolean language plpgsql as $$
+returns boolean language plpgsql set enable_seqscan = off as $$
+declare v_channel channel;
 begin
+    -- Slices before the lane, as everywhere.
+    select l.channel into v_channel from lane l where broadcast_id = p_broadcast and sender_id = p_sender and epoch = p_epoch;
+    update slice set lease_until = now() + p_lease_secs * interval '1 second'
+     where broadcast_id = p_broadcast and channel = v_channel and state = 'sending' and lane_epoch = p_epoch
+       and lease_until > now();
     update lane set lease_until = now() + p_lease_secs * interval '1 second'
      where broadcast_id = p_broadcast and sender_id = p_sender and epoch = p_epoch and lease_until is not null;
     return found;
@@ -169,24 +180,30 @@ returns timestamptz language sql as $$
     returning l.due_at
 $$;
 
--- Claims the next slice of a lane and commits the intent to send its first p_window members.
+-- Claims the next slice of a lane, for the turn p_lane_epoch on it, and commits the intent to send its first p_window members.
 --   p_key_secs  how long the provider remembers our keys; 0: it has none
---   p_freeze    keep the names of the first attempt, so that a repeat has the same body
+--   p_same_body the key stands for a body with the customer's name: who was renamed since cannot be repeated
 -- An interrupted intent is repeated with its key while the provider remembers it, else its members become `unknown`;
 -- members who may no longer be sent to are `skipped`, but only before their first attempt.
 -- No row: no slice can be claimed now.
-create function claim_slice(p_broadcast uuid, p_channel channel, p_window int, p_lease_secs double precision,
-        p_key_secs double precision, p_freeze boolean)
+create function claim_slice(p_broadcast uuid, p_channel channel, p_lane_epoch int, p_window int, p_lease_secs double precision,
+        p_key_secs double precision, p_same_body boolean)
 returns table (slice_no int, epoch int, intent_no int, repeats int, in_flight bigint[], customers bigint[],
                address_ids bigint[], addresses text[], first_names text[], last_names text[])
-language plpgsql set enable_seqscan = off as $$
-declare s slice; v_repeat boolean; v_stopped text; v_gone bigint[]; v_gone_reasons text[];
-        v_gone_states delivery_state[]; v_n int;
+language plpgsql set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $$
+declare s slice; v_repeat boolean; v_stopped text; v_gone bigint[]; v_gone_states delivery_state[]; v_gone_reasons text[];
+        v_none text[]; v_lost text := case when p_key_secs > 0 then 'key_expired' else 'interrupted' end;
 begin
+    -- The worker took the lane a moment ago; since then somebody may have paused, cancelled or run into a wall.
     select case when sh.state <> 'active' then 'shop_suspended' when se.state = 'disconnected' then 'sender_disconnected' end
       into v_stopped
       from lane l join shop sh on sh.id = l.shop_id join sender se on se.id = l.sender_id
-     where l.broadcast_id = p_broadcast and l.channel = p_channel;
+      join broadcast b on b.id = l.broadcast_id
+     where l.broadcast_id = p_broadcast and l.channel = p_channel and l.epoch = p_lane_epoch
+       and b.state = 'sending' and b.deadline_at > now() and se.state <> 'paused';
+    if not found then
+        return;
+    end if;
     loop
         -- Skip what another worker is claiming this very moment rather than wait for it.
         select * into s from slice t
@@ -197,38 +214,22 @@ begin
             return;
         end if;
         v_repeat := s.in_flight is not null and s.first_attempt_at > now() - p_key_secs * interval '1 second';
-        if s.in_flight is not null and not v_repeat then
-            select array_agg(c) into v_gone from unnest(s.in_flight) as c
-             where not exists (select from delivery_result r where r.broadcast_id = p_broadcast
-                                  and r.channel = p_channel and r.customer_id = c);
-            v_n := record_results(p_broadcast, p_channel, s.slice_no, v_gone,
-                array_fill('unknown'::delivery_state, array[cardinality(v_gone)]),
-                array_fill(case when p_key_secs > 0 then 'key_expired' else 'interrupted' end, array[cardinality(v_gone)]),
-                array_fill(null::text, array[cardinality(v_gone)]), array_fill(null::text, array[cardinality(v_gone)]));
-            s.remaining := s.remaining - v_n;
-            s.settles := s.settles + 1;
-            s.in_flight := null;
-            if s.remaining = 0 then
-                continue;
-            end if;
-        end if;
+        -- Only who was in flight escapes the question whether he may still be sent to: his message may be out already.
         select array_agg(m.customer_id) filter (where m.gone is null), array_agg(m.address_id) filter (where m.gone is null),
                array_agg(m.address) filter (where m.gone is null), array_agg(m.first_name) filter (where m.gone is null),
                array_agg(m.last_name) filter (where m.gone is null),
                array_agg(m.customer_id) filter (where m.gone is not null), array_agg(m.gone) filter (where m.gone is not null),
-               array_agg((case when m.flying then 'unknown' else 'skipped' end)::delivery_state) filter (where m.gone is not null)
+               array_agg(case when m.flying then 'unknown' else 'skipped' end::delivery_state) filter (where m.gone is not null)
           into customers, address_ids, addresses, first_names, last_names, v_gone, v_gone_reasons, v_gone_states
-          from (select d.customer_id, d.address_id, a.address,
-                       case when s.frozen_customers is null then c.first_name
-                            else s.frozen_first[array_position(s.frozen_customers, d.customer_id)] end as first_name,
-                       case when s.frozen_customers is null then c.last_name
-                            else s.frozen_last[array_position(s.frozen_customers, d.customer_id)] end as last_name,
-                       case when a.id is null or c.id is null then 'erased'
-                            when v_repeat and d.customer_id = any (s.in_flight) then null
+          from (select d.customer_id, d.address_id, a.address, coalesce(d.customer_id = any (s.in_flight), false) as flying,
+                       c.first_name, c.last_name,
+                       case when d.customer_id = any (s.in_flight) and not v_repeat then v_lost
+                            when a.id is null or c.id is null then 'erased'
+                            when d.customer_id = any (s.in_flight) and p_same_body and c.renamed_at >= s.first_attempt_at then 'renamed'
+                            when d.customer_id = any (s.in_flight) then null
                             when v_stopped is not null then v_stopped
                             when c.opted_out or a.state = 'opted_out' then 'opted_out'
-                            when a.state = 'suppressed' then 'suppressed' end as gone,
-                       v_repeat and d.customer_id = any (s.in_flight) as flying
+                            when a.state = 'suppressed' then 'suppressed' end as gone
                   from delivery d
                   left join address a on a.id = d.address_id
                   left join customer c on c.id = d.customer_id and c.id between s.first_customer and s.last_customer
@@ -238,24 +239,28 @@ begin
                                                         and r.channel = p_channel and r.customer_id = d.customer_id))
                  order by d.customer_id) m;
         if v_gone is not null then
-            v_n := record_results(p_broadcast, p_channel, s.slice_no, v_gone, v_gone_states, v_gone_reasons,
-                array_fill(null::text, array[cardinality(v_gone)]), array_fill(null::text, array[cardinality(v_gone)]));
-            if s.remaining = v_n then
+            -- This transaction may come here again for the next slice, then holding tokens: it takes lane and broadcast
+            -- before them now, or another lane that ends meanwhile would wait for us and we for it.
+            perform from lane l where l.broadcast_id = p_broadcast and l.channel = p_channel for update;
+            perform from broadcast where id = p_broadcast for update;
+            v_none := array_fill(null::text, array[cardinality(v_gone)]);
+            if record_results(p_broadcast, p_channel, s.slice_no, v_gone, v_gone_states, v_gone_reasons, v_none, v_none)
+               = s.remaining then
                 continue;
             end if;
         end if;
+        -- Somebody erased while in flight leaves the intent; the others keep its key, or they would get it twice.
+        select array_agg(c order by c) into in_flight from unnest(s.in_flight) as c where c = any (customers);
+        v_repeat := v_repeat and in_flight is not null;
         slice_no := s.slice_no;
         epoch := s.epoch + 1;
         intent_no := s.intent_no + case when v_repeat then 0 else 1 end;
         repeats := case when v_repeat then s.repeats + 1 else 0 end;
-        in_flight := case when v_repeat then s.in_flight else customers[1:p_window] end;
+        in_flight := case when v_repeat then in_flight else customers[1:p_window] end;
         update slice u
            set state = 'sending', epoch = claim_slice.epoch, lease_until = now() + p_lease_secs * interval '1 second',
-               intent_no = claim_slice.intent_no, repeats = claim_slice.repeats, in_flight = claim_slice.in_flight,
-               first_attempt_at = case when v_repeat then u.first_attempt_at else now() end,
-               frozen_customers = case when p_freeze then coalesce(u.frozen_customers, customers) end,
-               frozen_first = case when p_freeze then coalesce(u.frozen_first, first_names) end,
-               frozen_last = case when p_freeze then coalesce(u.frozen_last, last_names) end
+               lane_epoch = p_lane_epoch, intent_no = claim_slice.intent_no, repeats = claim_slice.repeats, in_flight = claim_slice.in_flight,
+               first_attempt_at = case when v_repeat then u.first_attempt_at else now() end
          where u.broadcast_id = p_broadcast and u.channel = p_channel and u.slice_no = s.slice_no;
         return next;
         return;
@@ -264,12 +269,13 @@ end $$;
 
 -- Writes the outcome of a window and, in the same transaction, the intent of the next one (p_next) or the end of the
 -- claim (p_next null: what is left goes back, due in p_wait_secs; p_uncertain are members whose intent stays in flight).
--- An empty p_next keeps the claim without an intent, while its worker waits for permits.
+-- An empty p_next keeps the claim without an intent, while its worker waits for permits. Called again with the same
+-- arguments after a lost answer it changes nothing more: the results are there, and p_intent_no is said, not counted.
 -- Returns `stale` (nothing was written: the slice belongs to somebody else), or the state of the broadcast afterwards,
 -- `expired` standing for one past its deadline.
 create function settle_slice(p_broadcast uuid, p_channel channel, p_slice_no int, p_epoch int, p_customers bigint[],
         p_states delivery_state[], p_reasons text[], p_codes text[], p_provider_ids text[],
-        p_next bigint[], p_uncertain bigint[], p_wait_secs double precision, p_lease_secs double precision)
+        p_next bigint[], p_intent_no int, p_uncertain bigint[], p_wait_secs double precision, p_lease_secs double precision)
 returns text language plpgsql as $$
 declare s slice; v_state text;
 begin
@@ -289,7 +295,7 @@ begin
            lease_until = case when p_next is null then null else now() + p_lease_secs * interval '1 second' end,
            due_at = case when p_next is null then now() + p_wait_secs * interval '1 second' else due_at end,
            in_flight = nullif(coalesce(p_next, p_uncertain), '{}'),
-           intent_no = t.intent_no + case when cardinality(p_next) > 0 then 1 else 0 end,
+           intent_no = case when cardinality(p_next) > 0 then p_intent_no else t.intent_no end,
            first_attempt_at = case when cardinality(p_next) > 0 then now() else t.first_attempt_at end,
            repeats = case when p_next is null then t.repeats else 0 end
      where t.broadcast_id = p_broadcast and t.channel = p_channel and t.slice_no = p_slice_no;
@@ -304,7 +310,7 @@ end $$;
 -- Ends one slice of a cancelled or expired broadcast without sending: what was in flight is `unknown`, the rest gets
 -- p_outcome. Slices under a live lease are left to their worker. Returns false when there is none to end now.
 create function drain_slice(p_broadcast uuid, p_channel channel, p_outcome delivery_state) returns boolean
-language plpgsql set enable_seqscan = off as $$
+language plpgsql set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $$
 declare s slice; v_customers bigint[]; v_states delivery_state[]; v_reasons text[]; v_none text[];
 begin
     select * into s from slice t

@@ -80,7 +80,9 @@ impl CliError {
 impl From<AppError> for CliError {
     fn from(error: AppError) -> Self {
         match error {
-            AppError::RedisUrl(_) | AppError::Secret(_) | AppError::RedisEvicts(_) => Self::Wrong(error.to_string()),
+            AppError::RedisUrl(_) | AppError::Channels(_) | AppError::Secret(_) | AppError::RedisEvicts(_) => {
+                Self::Wrong(error.to_string())
+            }
             AppError::Db(_) | AppError::Schema(_) | AppError::System { .. } => Self::Failed(error.to_string()),
         }
     }
@@ -91,6 +93,8 @@ impl From<io::Error> for CliError {
         Self::Failed(error.to_string())
     }
 }
+
+pub mod audit;
 
 /// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {

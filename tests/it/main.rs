@@ -1,5 +1,20 @@
-//! Integration tests: one binary, one module per subject, on a real PostgreSQL and Redis (`bin/test`, or
-//! `bin/services run -- cargo nextest run`).
+//! The integration tests: one binary, a module per subject, on a real Redis and a real PostgreSQL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod audit;
+mod channel_app;
+mod channel_email;
+mod channel_line;
+mod channel_scene;
+mod delivery;
+mod fixture_db;
+mod kill;
+mod ledger;
+mod ledger_model;
+mod ledger_property;
+mod limit;
+mod limit_scripts;
+mod redis_server;
+mod scene;
 mod web;
+mod world;
