@@ -146,10 +146,17 @@ returns table (sender_id uuid, channel channel, epoch int, mode text, strikes in
         case when b.state = 'cancelled' then 'cancelled' when b.deadline_at <= now() then 'expired' else 'send' end, l.strikes
 $$;
 
--- Extends a lane's lease while its worker is at it; false when it is no longer the worker's.
+-- Extends a turn's lease on its lane and on the slices it has claimed, while its worker is at it. A slice whose lease
+-- ran out is not taken back: somebody may be about to claim it. False when the lane is no longer the worker's.
 create function renew_lane(p_broadcast uuid, p_sender uuid, p_epoch int, p_lease_secs double precision)
-returns boolean language plpgsql as $$
+returns boolean language plpgsql set enable_seqscan = off as $$
+declare v_channel channel;
 begin
+    -- Slices before the lane, as everywhere.
+    select l.channel into v_channel from lane l where broadcast_id = p_broadcast and sender_id = p_sender and epoch = p_epoch;
+    update slice set lease_until = now() + p_lease_secs * interval '1 second'
+     where broadcast_id = p_broadcast and channel = v_channel and state = 'sending' and lane_epoch = p_epoch
+       and lease_until > now();
     update lane set lease_until = now() + p_lease_secs * interval '1 second'
      where broadcast_id = p_broadcast and sender_id = p_sender and epoch = p_epoch and lease_until is not null;
     return found;
@@ -167,13 +174,13 @@ returns timestamptz language sql as $$
     returning l.due_at
 $$;
 
--- Claims the next slice of a lane and commits the intent to send its first p_window members.
+-- Claims the next slice of a lane, for the turn p_lane_epoch on it, and commits the intent to send its first p_window members.
 --   p_key_secs  how long the provider remembers our keys; 0: it has none
 --   p_same_body the key stands for a body with the customer's name: who was renamed since cannot be repeated
 -- An interrupted intent is repeated with its key while the provider remembers it, else its members become `unknown`;
 -- members who may no longer be sent to are `skipped`, but only before their first attempt.
 -- No row: no slice can be claimed now.
-create function claim_slice(p_broadcast uuid, p_channel channel, p_window int, p_lease_secs double precision,
+create function claim_slice(p_broadcast uuid, p_channel channel, p_lane_epoch int, p_window int, p_lease_secs double precision,
         p_key_secs double precision, p_same_body boolean)
 returns table (slice_no int, epoch int, intent_no int, repeats int, in_flight bigint[], customers bigint[],
                address_ids bigint[], addresses text[], first_names text[], last_names text[])
@@ -186,7 +193,7 @@ begin
       into v_stopped
       from lane l join shop sh on sh.id = l.shop_id join sender se on se.id = l.sender_id
       join broadcast b on b.id = l.broadcast_id
-     where l.broadcast_id = p_broadcast and l.channel = p_channel
+     where l.broadcast_id = p_broadcast and l.channel = p_channel and l.epoch = p_lane_epoch
        and b.state = 'sending' and b.deadline_at > now() and se.state <> 'paused';
     if not found then
         return;
@@ -245,7 +252,7 @@ begin
         in_flight := case when v_repeat then in_flight else customers[1:p_window] end;
         update slice u
            set state = 'sending', epoch = claim_slice.epoch, lease_until = now() + p_lease_secs * interval '1 second',
-               intent_no = claim_slice.intent_no, repeats = claim_slice.repeats, in_flight = claim_slice.in_flight,
+               lane_epoch = p_lane_epoch, intent_no = claim_slice.intent_no, repeats = claim_slice.repeats, in_flight = claim_slice.in_flight,
                first_attempt_at = case when v_repeat then u.first_attempt_at else now() end
          where u.broadcast_id = p_broadcast and u.channel = p_channel and u.slice_no = s.slice_no;
         return next;

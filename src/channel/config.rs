@@ -7,8 +7,6 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::Url;
 
-use super::Channel;
-
 /// `[channel]`: everything below.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -151,18 +149,6 @@ impl ChannelConfig {
         problems
     }
 
-    /// How many messages of a lane may be on their way at once.
-    #[must_use]
-    pub const fn in_flight(&self, channel: Channel) -> usize {
-        match channel {
-            Channel::Line => self.line.in_flight,
-            Channel::App => self.app.in_flight,
-            Channel::Email => self.email.in_flight,
-            // Not connected yet.
-            Channel::Messenger | Channel::Whatsapp | Channel::Sms => 1,
-        }
-    }
-
     pub(super) fn check(&self) -> Result<(), ChannelsError> {
         let problems = self.problems();
         if problems.is_empty() {
@@ -179,34 +165,12 @@ impl crate::config::Section for ChannelConfig {
     }
 }
 
-impl LineConfig {
-    /// The longest one send may take.
-    #[must_use]
-    pub const fn answer_within(&self) -> Duration {
-        secs(self.timeout_secs)
-    }
-}
-
-impl AppConfig {
-    /// The longest one send may take, a fresh token included.
-    #[must_use]
-    pub const fn answer_within(&self) -> Duration {
-        secs(2 * self.timeout_secs)
-    }
-}
-
 impl EmailConfig {
     /// How long a message may take until its body is written, waiting for a connection included: enough to connect
     /// and for two slow answers.
     #[must_use]
     pub(super) const fn prepare_within(&self) -> Duration {
         secs(self.connect_timeout_secs + 2 * self.command_timeout_secs)
-    }
-
-    /// The longest one send may take.
-    #[must_use]
-    pub const fn answer_within(&self) -> Duration {
-        secs(self.connect_timeout_secs + 2 * self.command_timeout_secs + self.body_timeout_secs)
     }
 
     /// The relay override as host and port.

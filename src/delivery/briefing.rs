@@ -38,7 +38,6 @@ pub(super) struct Briefing {
     in_flight: usize,
     slice_size: u32,
     key_life: Duration,
-    answer_within: Duration,
     unsubscribe: Option<Unsubscribe>,
 }
 
@@ -89,10 +88,10 @@ impl Briefing {
             rate: delivery.default_rate(lane.channel, call, rate),
         };
         let channels = &delivery.channel_config;
-        let (in_flight, answer_within) = match lane.channel {
-            Channel::Line => (channels.line.in_flight, channels.line.answer_within()),
-            Channel::App => (channels.app.in_flight, channels.app.answer_within()),
-            Channel::Email => (channels.email.in_flight, channels.email.answer_within()),
+        let in_flight = match lane.channel {
+            Channel::Line => channels.line.in_flight,
+            Channel::App => channels.app.in_flight,
+            Channel::Email => channels.email.in_flight,
             Channel::Messenger | Channel::Whatsapp | Channel::Sms => {
                 return Err(DeliveryError::Sender(format!("{} is not connected", lane.channel)));
             }
@@ -115,7 +114,6 @@ impl Briefing {
             } else {
                 Duration::ZERO
             },
-            answer_within,
             unsubscribe: (lane.channel == Channel::Email).then(|| Unsubscribe {
                 base: format!("{}/u/", delivery.public_url.trim_end_matches('/')),
                 secrets: delivery.secrets.clone(),
@@ -158,11 +156,6 @@ impl Briefing {
     /// Requests at once within a window.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
-    }
-
-    /// The longest a send may take, so that nothing is begun that the lease would not outlast.
-    pub(super) fn answer_within(&self) -> Duration {
-        self.answer_within
     }
 
     /// The message for one member. `to`: the address and the delivery's key; none for the message to all.

@@ -18,10 +18,8 @@ pub struct DeliveryConfig {
     pub lanes_per_shop: u32,
     /// Slices of one lane worked on side by side.
     pub parallel_slices: usize,
-    /// Seconds until a lane whose worker died is taken over.
-    pub lane_lease_secs: u64,
-    /// Seconds until a slice whose worker died is taken over.
-    pub slice_lease_secs: u64,
+    /// Seconds until a lane and its slices whose worker died are taken over.
+    pub lease_secs: u64,
     /// Milliseconds between looks at whether a broadcast in hand was paused or cancelled.
     pub watch_ms: u64,
     /// Milliseconds a worker waits for permits itself; a longer wait is the lane's.
@@ -39,16 +37,10 @@ impl DeliveryConfig {
         Duration::from_millis(self.turn_ms)
     }
 
-    /// The lease of a lane.
+    /// The lease of a turn: on its lane and on the slices it claims.
     #[must_use]
-    pub const fn lane_lease(&self) -> Duration {
-        Duration::from_secs(self.lane_lease_secs)
-    }
-
-    /// The lease of a slice.
-    #[must_use]
-    pub const fn slice_lease(&self) -> Duration {
-        Duration::from_secs(self.slice_lease_secs)
+    pub const fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_secs)
     }
 
     /// Between two looks at the broadcast in hand.
@@ -81,8 +73,7 @@ impl Section for DeliveryConfig {
         report.range("turn_ms", self.turn_ms, 50..=60_000);
         report.range("lanes_per_shop", self.lanes_per_shop, 1..=1_000);
         report.range("parallel_slices", self.parallel_slices, 1..=64);
-        report.range("lane_lease_secs", self.lane_lease_secs, 1..=600);
-        report.range("slice_lease_secs", self.slice_lease_secs, 2..=600);
+        report.range("lease_secs", self.lease_secs, 1..=600);
         report.range("watch_ms", self.watch_ms, 50..=900);
         report.range("permit_patience_ms", self.permit_patience_ms, 0..=10_000);
         report.range("key_life_secs", self.key_life_secs, 1..=23 * 3600);

@@ -47,6 +47,9 @@ pub(super) struct LaneJob<'a> {
     /// Probing a failing sender: windows of one message.
     pub(super) probing: bool,
     halt: CancellationToken,
+    started_at: Instant,
+    /// Milliseconds after `started_at` at which the leases of this turn end.
+    held_ms: AtomicU64,
     budget_until: Instant,
     /// The provider accepted something in this turn.
     proved: AtomicBool,
@@ -63,13 +66,14 @@ impl Delivery {
         sender: SenderId,
         halt: &CancellationToken,
     ) -> Result<(), DeliveryError> {
-        let lease = self.config.lane_lease();
-        let Some(lane) = store::take_lane(&self.db, broadcast, sender, lease).await? else {
+        // Taken before the question is asked, so that our side of the lease ends before Postgres' does.
+        let taken_at = Instant::now();
+        let Some(lane) = store::take_lane(&self.db, broadcast, sender, self.config.lease()).await? else {
             return Ok(());
         };
         let strikes = lane.strikes;
         let (wait, strikes) = match lane.mode {
-            LaneMode::Send => self.send_turn(&lane, halt).await?,
+            LaneMode::Send => self.send_turn(&lane, taken_at, halt).await?,
             LaneMode::DrainCancelled => (self.drain(&lane, "cancelled", halt).await?, strikes),
             LaneMode::DrainExpired => (self.drain(&lane, "expired", halt).await?, strikes),
         };
@@ -78,7 +82,12 @@ impl Delivery {
     }
 
     /// Sends for one turn. Returns how long the lane should rest and its strikes.
-    async fn send_turn(&self, lane: &TakenLane, halt: &CancellationToken) -> Result<(Duration, u32), DeliveryError> {
+    async fn send_turn(
+        &self,
+        lane: &TakenLane,
+        taken_at: Instant,
+        halt: &CancellationToken,
+    ) -> Result<(Duration, u32), DeliveryError> {
         let briefing = match Briefing::load(self, lane).await {
             Ok(briefing) => briefing,
             Err(DeliveryError::Sender(reason)) => {
@@ -95,7 +104,9 @@ impl Delivery {
             briefing,
             probing,
             halt: halt.child_token(),
-            budget_until: Instant::now() + self.config.lane_budget(),
+            started_at: taken_at,
+            held_ms: AtomicU64::new(u64::try_from(self.config.lease().as_millis()).unwrap_or(0)),
+            budget_until: taken_at + self.config.lane_budget(),
             proved: AtomicBool::new(false),
             limited_ms: AtomicU64::new(0),
         };
@@ -151,28 +162,46 @@ impl Delivery {
 }
 
 impl LaneJob<'_> {
-    /// Renews the lease and watches for pause, cancel and deadline while the tasks work; ends with them.
+    /// Renews the leases and watches for pause, cancel and deadline while the tasks work; ends with them.
     async fn watch(&self) {
-        let lease = self.delivery.config.lane_lease();
         let mut ticks = tokio::time::interval(self.delivery.config.watch_every());
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut held_until = Instant::now() + lease;
         loop {
             tokio::select! {
                 () = self.halt.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let asked_at = Instant::now();
             tokio::select! {
                 () = self.halt.cancelled() => return,
-                answer = store::watch_lane(&self.delivery.db, &self.lane, lease) => match answer {
-                    Ok(true) => held_until = asked_at + lease,
-                    Ok(false) => return self.halt.cancel(),
-                    Err(_) if Instant::now() < held_until => {}
-                    Err(_) => return self.halt.cancel(),
-                },
+                goes_on = self.look() => if !goes_on { return self.halt.cancel() },
             }
         }
+    }
+
+    /// One look: false when this turn must stop. A database that does not answer is given the time of the lease.
+    async fn look(&self) -> bool {
+        let lease = self.delivery.config.lease();
+        let asked_at = Instant::now();
+        let held_until = self.held_until();
+        if held_until.saturating_duration_since(asked_at) < lease * 2 / 3 {
+            match store::renew_lane(&self.delivery.db, &self.lane, lease).await {
+                Ok(true) => self.hold_until(asked_at + lease),
+                Ok(false) => return false,
+                Err(_) if Instant::now() < held_until => {}
+                Err(_) => return false,
+            }
+        }
+        store::is_sending(&self.delivery.db, self.lane.broadcast).await.unwrap_or(true)
+    }
+
+    /// Until when the leases of this turn hold, by our clock.
+    pub(super) fn held_until(&self) -> Instant {
+        self.started_at + Duration::from_millis(self.held_ms.load(Ordering::Relaxed))
+    }
+
+    fn hold_until(&self, until: Instant) {
+        let ms = u64::try_from(until.saturating_duration_since(self.started_at).as_millis()).unwrap_or(0);
+        self.held_ms.fetch_max(ms, Ordering::Relaxed);
     }
 
     /// Whether to begin no more windows: time is up, or somebody said stop.

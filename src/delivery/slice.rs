@@ -33,7 +33,7 @@ pub(super) async fn work(job: &LaneJob<'_>) -> Result<TurnEnd, DeliveryError> {
             &job.delivery.db,
             &job.lane,
             permits,
-            settings.slice_lease(),
+            settings.lease(),
             job.briefing.key_life(),
             job.briefing.same_body(),
         )
@@ -46,7 +46,7 @@ pub(super) async fn work(job: &LaneJob<'_>) -> Result<TurnEnd, DeliveryError> {
             job,
             slice,
             repeat,
-            lease_until: claimed_at + settings.slice_lease(),
+            lease_until: claimed_at + settings.lease(),
             permits,
         };
         if let Some(end) = turn.run().await? {
@@ -80,7 +80,7 @@ impl SliceTurn<'_> {
             .collect();
         loop {
             let sent = if self.top_up_permits(window.len()).await {
-                window::send(self.job, &self.slice, &window, self.begin_until()).await
+                window::send(self.job, &self.slice, &window, self.held_until()).await
             } else {
                 window
                     .iter()
@@ -206,7 +206,7 @@ impl SliceTurn<'_> {
     /// must not become unknown because a connection broke.
     async fn settle(&mut self, ended: &[Ended], next: Next<'_>) -> Result<Settled, DeliveryError> {
         let delivery = self.job.delivery;
-        let lease = delivery.config.slice_lease();
+        let lease = delivery.config.lease();
         loop {
             let asked_at = Instant::now();
             match store::settle_slice(&delivery.db, &self.job.lane, &self.slice, ended, next, lease).await {
@@ -214,7 +214,7 @@ impl SliceTurn<'_> {
                     self.lease_until = asked_at + lease;
                     return Ok(settled);
                 }
-                Err(error) if crate::db::may_pass(&error) && Instant::now() + SETTLE_PAUSE < self.lease_until => {
+                Err(error) if crate::db::may_pass(&error) && Instant::now() + SETTLE_PAUSE < self.held_until() => {
                     tokio::time::sleep(SETTLE_PAUSE).await;
                 }
                 Err(error) => return Err(error.into()),
@@ -222,10 +222,9 @@ impl SliceTurn<'_> {
         }
     }
 
-    /// Nothing is begun this close to the end of the lease: the provider's answer must still find it held.
-    fn begin_until(&self) -> Instant {
-        let answer = self.job.briefing.answer_within();
-        self.lease_until.checked_sub(answer).unwrap_or(self.lease_until)
+    /// Until when this claim holds: its own lease, or what the turn has renewed it to.
+    fn held_until(&self) -> Instant {
+        self.lease_until.max(self.job.held_until())
     }
 
     /// A repeated intent may be larger than the permits asked for; false when the lease does not last until they come.
@@ -236,7 +235,7 @@ impl SliceTurn<'_> {
                 Ok(more) => self.permits += more,
                 Err(_) => return false,
             }
-            if Instant::now() >= self.begin_until() {
+            if Instant::now() >= self.held_until() {
                 return false;
             }
         }

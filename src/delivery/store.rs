@@ -119,18 +119,23 @@ pub async fn take_lane(
     }))
 }
 
-/// Extends the lane's lease; false when the lane is no longer ours or the broadcast no longer sends.
-pub async fn watch_lane(db: &PgPool, lane: &TakenLane, lease: Duration) -> sqlx::Result<bool> {
-    sqlx::query_scalar(
-        "select renew_lane($1, $2, $3, $4)
-            and exists (select from broadcast where id = $1 and state = 'sending' and deadline_at > now())",
-    )
-    .bind(lane.broadcast.0)
-    .bind(lane.sender.0)
-    .bind(lane.epoch)
-    .bind(lease.as_secs_f64())
-    .fetch_one(db)
-    .await
+/// Extends the leases of a turn: its lane's and its slices'. False when the lane is no longer ours.
+pub async fn renew_lane(db: &PgPool, lane: &TakenLane, lease: Duration) -> sqlx::Result<bool> {
+    sqlx::query_scalar("select renew_lane($1, $2, $3, $4)")
+        .bind(lane.broadcast.0)
+        .bind(lane.sender.0)
+        .bind(lane.epoch)
+        .bind(lease.as_secs_f64())
+        .fetch_one(db)
+        .await
+}
+
+/// Whether the broadcast still sends.
+pub async fn is_sending(db: &PgPool, broadcast: BroadcastId) -> sqlx::Result<bool> {
+    sqlx::query_scalar("select exists (select from broadcast where id = $1 and state = 'sending' and deadline_at > now())")
+        .bind(broadcast.0)
+        .fetch_one(db)
+        .await
 }
 
 /// Gives the lane back, due again after `wait` or when its first slice can be claimed, whichever is later. Returns
@@ -199,9 +204,10 @@ pub async fn claim_slice(
     key_life: Duration,
     same_body: bool,
 ) -> sqlx::Result<Option<ClaimedSlice>> {
-    let slice: Option<ClaimedSlice> = sqlx::query_as("select * from claim_slice($1, $2, $3, $4, $5, $6)")
+    let slice: Option<ClaimedSlice> = sqlx::query_as("select * from claim_slice($1, $2, $3, $4, $5, $6, $7)")
         .bind(lane.broadcast.0)
         .bind(lane.channel)
+        .bind(lane.epoch)
         .bind(i32::try_from(window).unwrap_or(i32::MAX))
         .bind(lease.as_secs_f64())
         .bind(key_life.as_secs_f64())
