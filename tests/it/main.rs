@@ -16,4 +16,5 @@ mod fixture;
 mod queue_dead;
 mod queue_faults;
 mod queue_jobs;
+mod queue_lease;
 mod queue_stop;
