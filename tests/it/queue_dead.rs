@@ -27,7 +27,7 @@ fn bad_texts() -> Vec<Vec<u8>> {
         br#"{"args":{"broadcast_id":"x"}}"#,
         b"\x00\x01\xff",
         b"\x011 2 3\n{}",
-        &[b'['; 100_000],
+        &b"[".repeat(100_000),
         long_but_legal.as_bytes(),
     ];
     texts.iter().map(|text| text.to_vec()).collect()
