@@ -34,6 +34,8 @@ mod service;
 mod settler;
 mod slots;
 mod store;
+#[cfg(test)]
+mod store_tests;
 mod ticket;
 mod wake;
 
