@@ -112,10 +112,16 @@ end $$;
 -- Ends a broadcast: what has not left yet never will, and its tokens go back. In `sending` the workers do the rest.
 create function cancel_broadcast(p_id uuid) returns boolean language plpgsql as $$
 begin
+    -- A lane that waits for its provider need not wait to give its tokens back. Lanes before the broadcast, as everywhere.
+    perform from lane where broadcast_id = p_id order by sender_id for update;
     update broadcast
        set state = 'cancelled', resume_state = null,
            purge = coalesce(resume_state, state) = 'planning',
            finished_at = case when coalesce(resume_state, state) = 'sending' then null else now() end
      where id = p_id and state in ('draft', 'scheduled', 'queued', 'compliance_review', 'planning', 'sending', 'paused');
-    return found;
+    if not found then
+        return false;
+    end if;
+    update lane set due_at = now() where broadcast_id = p_id and due_at > now();
+    return true;
 end $$;

@@ -59,6 +59,8 @@ create table slice (
     -- Raised by every claim: a settle under an older epoch writes nothing.
     epoch            int not null default 0,
     lease_until      timestamptz,
+    -- The turn on the lane that claimed it; that turn renews its lease.
+    lane_epoch       int not null default 0,
     due_at           timestamptz not null default now(),
     -- Members whose sending was begun and whose outcome is not written: the intent, committed before the socket write.
     in_flight        bigint[],

@@ -123,11 +123,17 @@ returns table (broadcast_id uuid, sender_id uuid) language sql as $$
         select o.broadcast_id, o.sender_id,
                row_number() over (partition by shop_id order by served_at nulls first, o.broadcast_id, o.sender_id) as place,
                (select count(*) from open b where b.shop_id = o.shop_id and coalesce(b.busy, false)) as busy
-          from open o where o.due and not coalesce(o.busy, false))
+          from open o where o.due and not coalesce(o.busy, false)),
+    -- A locked lane is being worked on or rung for by somebody else; waiting for it, two ringers could wait for each other.
+    free as (
+        select l.broadcast_id, l.sender_id
+          from lane l join turn t on l.broadcast_id = t.broadcast_id and l.sender_id = t.sender_id
+         where t.place <= p_per_shop - t.busy and (l.lease_until is null or l.lease_until <= now())
+           and (l.rung_at is null or l.rung_at <= now() - p_stale_secs * interval '1 second')
+           for update of l skip locked)
     update lane l set rung_at = now()
-      from turn t
-     where t.place <= p_per_shop - t.busy and l.broadcast_id = t.broadcast_id and l.sender_id = t.sender_id
-       and (l.lease_until is null or l.lease_until <= now())
+      from free f
+     where l.broadcast_id = f.broadcast_id and l.sender_id = f.sender_id
     returning l.broadcast_id, l.sender_id
 $$;
 
@@ -146,10 +152,17 @@ returns table (sender_id uuid, channel channel, epoch int, mode text, strikes in
         case when b.state = 'cancelled' then 'cancelled' when b.deadline_at <= now() then 'expired' else 'send' end, l.strikes
 $$;
 
--- Extends a lane's lease while its worker is at it; false when it is no longer the worker's.
+-- Extends a turn's lease on its lane and on the slices it has claimed, while its worker is at it. A slice whose lease
+-- ran out is not taken back: somebody may be about to claim it. False when the lane is no longer the worker's.
 create function renew_lane(p_broadcast uuid, p_sender uuid, p_epoch int, p_lease_secs double precision)
-returns boolean language plpgsql as $$
+returns boolean language plpgsql set enable_seqscan = off as $$
+declare v_channel channel;
 begin
+    -- Slices before the lane, as everywhere.
+    select l.channel into v_channel from lane l where broadcast_id = p_broadcast and sender_id = p_sender and epoch = p_epoch;
+    update slice set lease_until = now() + p_lease_secs * interval '1 second'
+     where broadcast_id = p_broadcast and channel = v_channel and state = 'sending' and lane_epoch = p_epoch
+       and lease_until > now();
     update lane set lease_until = now() + p_lease_secs * interval '1 second'
      where broadcast_id = p_broadcast and sender_id = p_sender and epoch = p_epoch and lease_until is not null;
     return found;
@@ -167,13 +180,13 @@ returns timestamptz language sql as $$
     returning l.due_at
 $$;
 
--- Claims the next slice of a lane and commits the intent to send its first p_window members.
+-- Claims the next slice of a lane, for the turn p_lane_epoch on it, and commits the intent to send its first p_window members.
 --   p_key_secs  how long the provider remembers our keys; 0: it has none
 --   p_same_body the key stands for a body with the customer's name: who was renamed since cannot be repeated
 -- An interrupted intent is repeated with its key while the provider remembers it, else its members become `unknown`;
 -- members who may no longer be sent to are `skipped`, but only before their first attempt.
 -- No row: no slice can be claimed now.
-create function claim_slice(p_broadcast uuid, p_channel channel, p_window int, p_lease_secs double precision,
+create function claim_slice(p_broadcast uuid, p_channel channel, p_lane_epoch int, p_window int, p_lease_secs double precision,
         p_key_secs double precision, p_same_body boolean)
 returns table (slice_no int, epoch int, intent_no int, repeats int, in_flight bigint[], customers bigint[],
                address_ids bigint[], addresses text[], first_names text[], last_names text[])
@@ -186,7 +199,7 @@ begin
       into v_stopped
       from lane l join shop sh on sh.id = l.shop_id join sender se on se.id = l.sender_id
       join broadcast b on b.id = l.broadcast_id
-     where l.broadcast_id = p_broadcast and l.channel = p_channel
+     where l.broadcast_id = p_broadcast and l.channel = p_channel and l.epoch = p_lane_epoch
        and b.state = 'sending' and b.deadline_at > now() and se.state <> 'paused';
     if not found then
         return;
@@ -201,7 +214,7 @@ begin
             return;
         end if;
         v_repeat := s.in_flight is not null and s.first_attempt_at > now() - p_key_secs * interval '1 second';
-        -- Only who was in flight escapes the question whether he may still be sent to: his message may be out already.
+        -- Only members in flight escape the question whether they may still be sent to: their message may be out already.
         select array_agg(m.customer_id) filter (where m.gone is null), array_agg(m.address_id) filter (where m.gone is null),
                array_agg(m.address) filter (where m.gone is null), array_agg(m.first_name) filter (where m.gone is null),
                array_agg(m.last_name) filter (where m.gone is null),
@@ -226,8 +239,9 @@ begin
                                                         and r.channel = p_channel and r.customer_id = d.customer_id))
                  order by d.customer_id) m;
         if v_gone is not null then
-            -- This transaction may come here again for the next slice, then holding tokens: it takes the broadcast
+            -- This transaction may come here again for the next slice, then holding tokens: it takes lane and broadcast
             -- before them now, or another lane that ends meanwhile would wait for us and we for it.
+            perform from lane l where l.broadcast_id = p_broadcast and l.channel = p_channel for update;
             perform from broadcast where id = p_broadcast for update;
             v_none := array_fill(null::text, array[cardinality(v_gone)]);
             if record_results(p_broadcast, p_channel, s.slice_no, v_gone, v_gone_states, v_gone_reasons, v_none, v_none)
@@ -245,7 +259,7 @@ begin
         in_flight := case when v_repeat then in_flight else customers[1:p_window] end;
         update slice u
            set state = 'sending', epoch = claim_slice.epoch, lease_until = now() + p_lease_secs * interval '1 second',
-               intent_no = claim_slice.intent_no, repeats = claim_slice.repeats, in_flight = claim_slice.in_flight,
+               lane_epoch = p_lane_epoch, intent_no = claim_slice.intent_no, repeats = claim_slice.repeats, in_flight = claim_slice.in_flight,
                first_attempt_at = case when v_repeat then u.first_attempt_at else now() end
          where u.broadcast_id = p_broadcast and u.channel = p_channel and u.slice_no = s.slice_no;
         return next;

@@ -10,9 +10,14 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    broadcast::{BroadcastWork, Planner},
+    channel::Channels,
     clock::Clock,
     config::{Config, RedisConfig},
     db::{self, DbError, SchemaState},
+    delivery::Delivery,
+    limit::Limits,
+    queue::{Queue, QueueConfig, RedisConn},
     secret::{SecretError, Secrets},
 };
 
@@ -65,6 +70,9 @@ pub enum AppError {
     /// The schema is not the one this program needs.
     #[error("{0}")]
     Schema(String),
+    /// Settings of the channels that cannot work together.
+    #[error("{0}")]
+    Channels(#[from] crate::channel::ChannelsError),
     /// Listening, signals and other things of the operating system.
     #[error("{what}: {source}")]
     System {
@@ -113,6 +121,50 @@ impl App {
             clock: Clock::system(),
             stop: CancellationToken::new(),
             config: Arc::new(config),
+        })
+    }
+
+    /// The job queue's settings, with what `[redis]` says about keys and patience.
+    #[must_use]
+    pub fn queue_config(&self) -> QueueConfig {
+        self.config.queue.clone().on(&self.config.redis)
+    }
+
+    /// The job queue's connection.
+    pub fn queue_conn(&self) -> Result<RedisConn, AppError> {
+        RedisConn::connect(self.config.redis.url.expose(), &self.queue_config())
+            .map_err(|error| AppError::RedisUrl(error.to_string()))
+    }
+
+    /// Rings for work.
+    pub fn queue(&self) -> Result<Queue, AppError> {
+        Ok(Queue::new(self.queue_conn()?, &self.queue_config()))
+    }
+
+    /// What sends.
+    pub fn delivery(&self) -> Result<Delivery, AppError> {
+        let config = &self.config;
+        let limits = Limits::new(self.redis.clone(), &config.redis.hash_tag(), config.limit.clone());
+        Ok(Delivery {
+            db: self.db.clone(),
+            channels: Arc::new(Channels::new(&config.channel)?),
+            channel_config: config.channel.clone(),
+            limits,
+            limit_config: config.limit.clone(),
+            secrets: self.secrets.clone(),
+            config: config.delivery.clone(),
+            slice_size: config.broadcast.slice_size,
+            public_url: config.web.public_url.clone(),
+        })
+    }
+
+    /// What works on `broadcast-send` jobs.
+    pub fn broadcast_work(&self) -> Result<BroadcastWork, AppError> {
+        Ok(BroadcastWork {
+            db: self.db.clone(),
+            queue: self.queue()?,
+            planner: Planner { db: self.db.clone(), config: self.config.broadcast.clone() },
+            delivery: self.delivery()?,
         })
     }
 
@@ -184,8 +236,8 @@ pub fn schema_advice(state: &SchemaState) -> String {
 pub fn redis_connection(config: &RedisConfig) -> Result<ConnectionManager, AppError> {
     let client = redis_client(config)?;
     let settings = ConnectionManagerConfig::new()
-        .set_connection_timeout(Some(Duration::from_secs(config.connect_timeout_secs)))
-        .set_response_timeout(Some(Duration::from_secs(config.response_timeout_secs)))
+        .set_connection_timeout(Some(Duration::from_millis(config.connect_timeout_ms)))
+        .set_response_timeout(Some(Duration::from_millis(config.response_timeout_ms)))
         // Callers have their own patience; the manager must not add its own on top of it.
         .set_number_of_retries(1)
         .set_min_delay(Duration::from_millis(50))

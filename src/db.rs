@@ -192,3 +192,28 @@ mod tests {
         assert_eq!(versions, embedded);
     }
 }
+
+/// Whether an error may be gone a moment later: the connection broke, the server restarts or is overloaded, or two
+/// transactions met in an unlucky order.
+#[must_use]
+pub fn may_pass(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) => true,
+        sqlx::Error::Database(database) => database.code().is_some_and(|code| {
+            // Connection, insufficient resources, operator intervention, system error, rolled back by the server.
+            ["08", "53", "57", "58", "40"].iter().any(|class| code.starts_with(class)) || code == "55P03"
+        }),
+        _ => false,
+    }
+}
+
+/// An error in words that hold no data of a row: the server's message without its detail.
+#[must_use]
+pub fn describe(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(database) => {
+            format!("PostgreSQL: {} ({})", database.message(), database.code().unwrap_or_default())
+        }
+        other => format!("PostgreSQL: {other}"),
+    }
+}

@@ -12,6 +12,7 @@
 //! - `stored`: a broadcast's row, read and checked
 //! - `estimate`: what it would do, without doing it
 //! - `create`: drafts, tests, resends; `control`: send, pause, resume, cancel; `schedule`: its time (pure)
+//! - `job`: the `broadcast-send` job, one turn of planning or sending
 //! - `plan`: from `queued` to `sending`, resumable; `chunk`: one transaction of it; `purge`: what is left of a dead plan
 //! - `report`: what became of it, from counters
 //! - `config`: its settings
@@ -25,6 +26,7 @@ mod config;
 mod control;
 mod create;
 mod estimate;
+mod job;
 pub mod plan;
 mod prices;
 mod problem;
@@ -41,6 +43,7 @@ pub use control::{ControlError, cancel, pause, resume, send};
 pub use create::{CreateError, NewBroadcast, create, estimate_new, estimate_stored, resend, test_send};
 pub use estimate::{ChannelEstimate, Estimate};
 pub use plan::{Advance, PlanError, Planner};
+pub use job::BroadcastWork;
 pub use prices::{TokenCosts, TokenCostsError};
 pub use problem::{Problem, Problems};
 pub use routing::{Candidate, Mode, Place, Reach, Routed, SkipReason, route, window_hours};

@@ -2,10 +2,12 @@
 //!
 //! Defaults and explanations stand in `config/default.toml` and only there.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use serde::Deserialize;
 use url::Url;
+
+use super::Channel;
 
 /// `[channel]`: everything below.
 #[derive(Debug, Clone, Deserialize)]
@@ -106,9 +108,7 @@ impl ChannelConfig {
             ("app.token_url", &app.token_url, true),
         ] {
             if !(optional && url.is_empty()) && base_url(url).is_none() {
-                problems.push(format!(
-                    "channel.{key} is not an http(s) URL: write https://host"
-                ));
+                problems.push(format!("channel.{key} is not an http(s) URL: write https://host"));
             }
         }
         let days = 86_400;
@@ -119,16 +119,8 @@ impl ChannelConfig {
             ("line.in_flight", line.in_flight as u64, 10_000),
             ("app.timeout_secs", app.timeout_secs, days),
             ("app.in_flight", app.in_flight as u64, 10_000),
-            (
-                "email.connect_timeout_secs",
-                email.connect_timeout_secs,
-                days,
-            ),
-            (
-                "email.command_timeout_secs",
-                email.command_timeout_secs,
-                days,
-            ),
+            ("email.connect_timeout_secs", email.connect_timeout_secs, days),
+            ("email.command_timeout_secs", email.command_timeout_secs, days),
             ("email.body_timeout_secs", email.body_timeout_secs, days),
             ("email.idle_secs", email.idle_secs, days),
             ("email.max_connections", email.max_connections as u64, 1_000),
@@ -150,10 +142,25 @@ impl ChannelConfig {
                 "channel.http.connect_timeout_secs must be below line.timeout_secs and app.timeout_secs ({shortest})"
             ));
         }
+        if email.hello_name.contains(|c: char| !c.is_ascii_graphic()) {
+            problems.push("channel.email.hello_name is not a host name".into());
+        }
         if !email.relay.is_empty() && email.relay_address().is_none() {
             problems.push("channel.email.relay is not host:port".into());
         }
         problems
+    }
+
+    /// How many messages of a lane may be on their way at once.
+    #[must_use]
+    pub const fn in_flight(&self, channel: Channel) -> usize {
+        match channel {
+            Channel::Line => self.line.in_flight,
+            Channel::App => self.app.in_flight,
+            Channel::Email => self.email.in_flight,
+            // Not connected yet.
+            Channel::Messenger | Channel::Whatsapp | Channel::Sms => 1,
+        }
     }
 
     pub(super) fn check(&self) -> Result<(), ChannelsError> {
@@ -166,7 +173,20 @@ impl ChannelConfig {
     }
 }
 
+impl crate::config::Section for ChannelConfig {
+    fn check(&self, report: &mut crate::config::Report<'_>) {
+        report.sentences(self.problems());
+    }
+}
+
 impl EmailConfig {
+    /// How long a message may take until its body is written, waiting for a connection included: enough to connect
+    /// and for two slow answers.
+    #[must_use]
+    pub(super) const fn prepare_within(&self) -> Duration {
+        secs(self.connect_timeout_secs + 2 * self.command_timeout_secs)
+    }
+
     /// The relay override as host and port.
     pub(super) fn relay_address(&self) -> Option<(&str, u16)> {
         let (host, port) = self.relay.rsplit_once(':')?;
@@ -186,14 +206,39 @@ pub(super) const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-/// Shown in the boot report.
-impl fmt::Display for ChannelConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (line, app, email) = (&self.line, &self.app, &self.email);
-        write!(
-            f,
-            "line {} ({} in flight), app {} ({} in flight), email {} connections per sender",
-            line.base_url, line.in_flight, app.base_url, app.in_flight, email.max_connections
-        )
+#[cfg(test)]
+mod tests {
+    use crate::channel::fixture;
+
+    #[test]
+    fn the_settings_as_shipped_have_no_problem() {
+        assert_eq!(fixture::config().problems(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_setting_that_cannot_work_is_named_by_its_key() {
+        let mut config = fixture::config();
+        config.line.base_url = "api.line.me".into();
+        config.app.base_url = "ftp://fcm.example".into();
+        config.app.token_url = "x".into();
+        config.email.max_connections = 0;
+        config.email.relay = "localhost".into();
+        config.email.hello_name = "a b".into();
+        config.http.connect_timeout_secs = config.line.timeout_secs;
+        let problems = config.problems();
+        for key in [
+            "channel.line.base_url",
+            "channel.app.base_url",
+            "channel.app.token_url",
+            "channel.email.max_connections",
+            "channel.email.relay",
+            "channel.email.hello_name",
+            "channel.http.connect_timeout_secs",
+        ] {
+            let named = problems.iter().filter(|problem| problem.starts_with(key)).count();
+            assert_eq!(named, 1, "{key}: {problems:?}");
+        }
+        assert_eq!(problems.len(), 7, "{problems:?}");
+        assert!(crate::channel::Channels::new(&config).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! Senders, a message and settings for the tests of this folder, and a scripted HTTP server.
 
-#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::sync::{
     Arc,
@@ -32,14 +32,8 @@ pub(super) fn line_sender() -> Sender {
 }
 
 pub(super) fn app_sender(token_uri: &str) -> Sender {
-    let json = json!({
-        "type": "service_account",
-        "project_id": "demo-project",
-        "private_key_id": "k1",
-        "private_key": include_str!("fixture_key.pem"),
-        "client_email": "push@demo-project.iam.gserviceaccount.com",
-        "token_uri": token_uri,
-    });
+    let mut json: serde_json::Value = serde_json::from_str(carillon_sandbox::FCM_DEMO_KEY_JSON).unwrap();
+    json["token_uri"] = token_uri.into();
     Sender::parse(SenderId::new(), Channel::App, &json.to_string()).unwrap()
 }
 
@@ -65,9 +59,7 @@ pub(super) enum Reply {
 impl Reply {
     pub(super) fn json(status: &str, headers: &str, body: &str) -> Self {
         let length = body.len();
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n"
-        );
+        let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n");
         Self::Raw(format!("{head}{headers}Connection: close\r\n\r\n{body}").into_bytes())
     }
 }
@@ -80,9 +72,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) async fn start(
-        script: impl Fn(usize, &str) -> Reply + Send + Sync + 'static,
-    ) -> Self {
+    pub(super) async fn start(script: impl Fn(usize, &str) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(std::sync::Mutex::new(Vec::new()));

@@ -74,11 +74,7 @@ impl Answer {
             return Some(Duration::from_secs(seconds));
         }
         let at = chrono::DateTime::parse_from_rfc2822(text).ok()?;
-        Some(
-            (at.to_utc() - chrono::Utc::now())
-                .to_std()
-                .unwrap_or_default(),
-        )
+        Some((at.to_utc() - chrono::Utc::now()).to_std().unwrap_or_default())
     }
 }
 
@@ -87,10 +83,7 @@ impl Answer {
 /// # Errors
 /// No answer: `unreachable` when no connection was made, so that nothing can have been sent; else `uncertain`.
 pub(super) async fn exchange(client: &Client, request: Request) -> Result<Answer, Refusal> {
-    let mut response = client
-        .execute(request)
-        .await
-        .map_err(|error| no_answer(&error))?;
+    let mut response = client.execute(request).await.map_err(|error| no_answer(&error))?;
     let status = response.status().as_u16();
     let headers = std::mem::take(response.headers_mut());
     let mut body = Vec::new();
@@ -98,16 +91,12 @@ pub(super) async fn exchange(client: &Client, request: Request) -> Result<Answer
         match response.chunk().await {
             Ok(None) => break Some(body),
             Ok(Some(chunk)) if body.len() + chunk.len() <= BODY_LIMIT => {
-                body.extend_from_slice(&chunk)
+                body.extend_from_slice(&chunk);
             }
             Ok(Some(_)) | Err(_) => break None,
         }
     };
-    Ok(Answer {
-        status,
-        headers,
-        body,
-    })
+    Ok(Answer { status, headers, body })
 }
 
 fn no_answer(error: &reqwest::Error) -> Refusal {
@@ -118,5 +107,31 @@ fn no_answer(error: &reqwest::Error) -> Refusal {
         (false, true) => Refusal::new(ErrorClass::Content, "request_not_built"),
         (false, false) if timeout => Refusal::new(ErrorClass::Uncertain, "timeout"),
         (false, false) => Refusal::new(ErrorClass::Uncertain, "connection_lost"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_as_seconds_and_as_a_date() {
+        let wait = |text: &str| {
+            let value = header::HeaderValue::from_str(text).ok()?;
+            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, value)]);
+            let answer = Answer {
+                status: 429,
+                headers,
+                body: None,
+            };
+            answer.retry_after()
+        };
+        assert_eq!(wait("120"), Some(Duration::from_mins(2)));
+        assert_eq!(wait("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        let later = chrono::Utc::now() + chrono::TimeDelta::seconds(90);
+        let later = wait(&later.to_rfc2822()).unwrap_or_default();
+        assert!((80..=90).contains(&later.as_secs()), "{later:?}");
+        assert_eq!(wait("soon"), None);
+        assert_eq!(wait("-1"), None);
     }
 }

@@ -19,10 +19,16 @@ pub fn delivery_key(broadcast: BroadcastId, channel: Channel, customer: Customer
     derive(b'd', broadcast, channel, customer.0)
 }
 
-/// The key of one multicast: slice `slice_no` of a broadcast on one channel.
+/// The key of one multicast: intent `intent_no` of slice `slice_no` of a broadcast on one channel. Another membership
+/// is another intent, so one key never stands for two bodies.
 #[must_use]
-pub fn slice_key(broadcast: BroadcastId, channel: Channel, slice_no: i64) -> Uuid {
-    derive(b's', broadcast, channel, slice_no)
+pub fn slice_key(broadcast: BroadcastId, channel: Channel, slice_no: i32, intent_no: i32) -> Uuid {
+    derive(
+        b's',
+        broadcast,
+        channel,
+        (i64::from(slice_no) << 32) | i64::from(intent_no),
+    )
 }
 
 /// The leading letter keeps customer 7 and slice 7 apart.
@@ -44,7 +50,7 @@ mod tests {
         let broadcast = BroadcastId(Uuid::from_u128(1));
         let key = delivery_key(broadcast, Channel::Line, CustomerId(7));
         assert_eq!(key.to_string(), "16a9d997-ed2b-5911-8c31-ff406c975d41");
-        let key = slice_key(broadcast, Channel::Line, 7);
+        let key = slice_key(broadcast, Channel::Line, 0, 7);
         assert_eq!(key.to_string(), "22280bd3-3205-56b3-b4ca-c529038c829a");
     }
 
@@ -57,7 +63,7 @@ mod tests {
             delivery_key(two, Channel::Line, CustomerId(7)),
             delivery_key(one, Channel::App, CustomerId(7)),
             delivery_key(one, Channel::Line, CustomerId(8)),
-            slice_key(one, Channel::Line, 7),
+            slice_key(one, Channel::Line, 0, 7),
         ]);
         assert_eq!(keys.len(), 5);
     }

@@ -48,9 +48,8 @@ impl Line {
     pub(super) fn new(client: Client, config: &LineConfig) -> Result<Self, ChannelsError> {
         let endpoint = |call: &str| {
             let base = config.base_url.trim_end_matches('/');
-            base_url(&format!("{base}/v2/bot/message/{call}")).ok_or_else(|| {
-                ChannelsError::Settings(vec!["channel.line.base_url is not a URL".into()])
-            })
+            base_url(&format!("{base}/v2/bot/message/{call}"))
+                .ok_or_else(|| ChannelsError::Settings(vec!["channel.line.base_url is not a URL".into()]))
         };
         Ok(Self {
             client,
@@ -60,34 +59,22 @@ impl Line {
         })
     }
 
-    /// Sends `messages` (JSON text of an array) to one user.
-    pub(super) async fn push(
-        &self,
-        account: &LineAccount,
-        to: &str,
-        messages: &[u8],
-        key: Uuid,
-    ) -> SendOutcome {
+    /// Sends one user the message; `parts` are the members of the request after `to`.
+    pub(super) async fn push(&self, account: &LineAccount, to: &str, parts: &[u8], key: Uuid) -> SendOutcome {
         if !is_user_id(to) {
             return Refusal::new(ErrorClass::Recipient, "malformed_address").into();
         }
-        let mut body = Vec::with_capacity(messages.len() + 64);
+        let mut body = Vec::with_capacity(parts.len() + 64);
         body.extend_from_slice(br#"{"to":""#);
         body.extend_from_slice(to.as_bytes());
-        body.extend_from_slice(br#"","messages":"#);
-        body.extend_from_slice(messages);
+        body.extend_from_slice(br#"","#);
+        body.extend_from_slice(parts);
         body.push(b'}');
         self.call(Call::Push, account, body, key).await
     }
 
-    /// Sends `messages` to up to 500 users: to all of them or to none.
-    pub(super) async fn multicast(
-        &self,
-        account: &LineAccount,
-        to: &[&str],
-        messages: &[u8],
-        key: Uuid,
-    ) -> SendOutcome {
+    /// Sends the message to up to 500 users: to all of them or to none.
+    pub(super) async fn multicast(&self, account: &LineAccount, to: &[&str], parts: &[u8], key: Uuid) -> SendOutcome {
         if to.is_empty() || to.len() > MULTICAST_LIMIT {
             return Refusal::new(ErrorClass::Content, "multicast_size").into();
         }
@@ -96,26 +83,20 @@ impl Line {
         if !to.iter().all(|to| is_user_id(to)) {
             return Refusal::new(ErrorClass::Recipient, "malformed_address").into();
         }
-        let mut body = Vec::with_capacity(messages.len() + to.len() * 36 + 64);
+        let mut body = Vec::with_capacity(parts.len() + to.len() * 36 + 64);
         body.extend_from_slice(br#"{"to":["#);
         for (index, to) in to.iter().enumerate() {
             body.extend_from_slice(if index == 0 { b"\"" } else { b",\"" });
             body.extend_from_slice(to.as_bytes());
             body.push(b'"');
         }
-        body.extend_from_slice(br#"],"messages":"#);
-        body.extend_from_slice(messages);
+        body.extend_from_slice(b"],");
+        body.extend_from_slice(parts);
         body.push(b'}');
         self.call(Call::Multicast, account, body, key).await
     }
 
-    async fn call(
-        &self,
-        call: Call,
-        account: &LineAccount,
-        body: Vec<u8>,
-        key: Uuid,
-    ) -> SendOutcome {
+    async fn call(&self, call: Call, account: &LineAccount, body: Vec<u8>, key: Uuid) -> SendOutcome {
         let url = match call {
             Call::Push => &self.push,
             Call::Multicast => &self.multicast,
@@ -141,9 +122,8 @@ impl Line {
 
 /// `U` and 32 lower-case hexadecimal digits; safe to write into JSON as it is.
 fn is_user_id(to: &str) -> bool {
-    to.strip_prefix('U').is_some_and(|id| {
-        id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    })
+    to.strip_prefix('U')
+        .is_some_and(|id| id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 #[derive(Deserialize)]
@@ -213,9 +193,7 @@ fn accepted(call: Call, answer: &Answer) -> SendOutcome {
 fn already_accepted(answer: &Answer, request: &str) -> SendOutcome {
     let sent = answer.json::<Sent>();
     let message = sent.and_then(|sent| sent.sent_messages.into_iter().next());
-    SendOutcome::accepted(Some(
-        message.as_ref().map_or(request, |message| &message.id),
-    ))
+    SendOutcome::accepted(Some(message.as_ref().map_or(request, |message| &message.id)))
 }
 
 fn bad_request(answer: &Answer) -> SendOutcome {
@@ -223,17 +201,10 @@ fn bad_request(answer: &Answer) -> SendOutcome {
         // Not LINE's words: something in between answered.
         return Refusal::new(ErrorClass::Uncertain, "400_not_as_promised").into();
     };
-    let property = failure
-        .details
-        .iter()
-        .find_map(|detail| detail.property.as_deref());
+    let property = failure.details.iter().find_map(|detail| detail.property.as_deref());
     let about_to = |property: &str| property == "to" || property.starts_with("to[");
-    let quoted_to =
-        failure.message.contains("property, to[") || failure.message.contains("property, 'to");
-    let class = if failure.message == "Failed to send messages"
-        || quoted_to
-        || property.is_some_and(about_to)
-    {
+    let quoted_to = failure.message.contains("property, to[") || failure.message.contains("property, 'to");
+    let class = if failure.message == "Failed to send messages" || quoted_to || property.is_some_and(about_to) {
         ErrorClass::Recipient
     } else {
         ErrorClass::Content
@@ -257,13 +228,8 @@ fn too_many(answer: &Answer) -> SendOutcome {
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers
-        .get(name)?
-        .to_str()
-        .ok()
-        .filter(|text| !text.is_empty())
+    headers.get(name)?.to_str().ok().filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
-#[path = "line_test.rs"]
 mod tests;

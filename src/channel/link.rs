@@ -19,15 +19,12 @@ pub(super) fn check(link: &str) -> Result<(), String> {
     }
     if let Some(c) = link.chars().find(|c| !allowed(*c)) {
         let name = c.escape_default();
-        return Err(format!(
-            "holds the character `{name}`, which must be percent-encoded"
-        ));
+        return Err(format!("holds the character `{name}`, which must be percent-encoded"));
     }
     if !percent_encoded(link) {
         return Err("holds a `%` that two hexadecimal digits do not follow: write %25".into());
     }
-    let url = Url::parse(link)
-        .map_err(|error| format!("is not a link ({error}): write https://host/path"))?;
+    let url = Url::parse(link).map_err(|error| format!("is not a link ({error}): write https://host/path"))?;
     if url.scheme() != "https" || !link.starts_with("https://") {
         return Err("must start with https://".into());
     }
@@ -37,9 +34,7 @@ pub(super) fn check(link: &str) -> Result<(), String> {
     match url.host() {
         Some(Host::Domain(domain)) if domain.trim_end_matches('.').contains('.') => Ok(()),
         Some(Host::Ipv4(_) | Host::Ipv6(_)) => Ok(()),
-        Some(Host::Domain(_)) | None => {
-            Err("needs a public host name, such as https://shop.example/sale".into())
-        }
+        Some(Host::Domain(_)) | None => Err("needs a public host name, such as https://shop.example/sale".into()),
     }
 }
 

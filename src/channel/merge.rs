@@ -163,11 +163,7 @@ impl Pattern {
                 Segment::Field(field) => segments.push(Segment::Field(*field)),
                 Segment::Literal(text) => {
                     let started = !segments.is_empty();
-                    let text = if started {
-                        text.as_str()
-                    } else {
-                        text.trim_start()
-                    };
+                    let text = if started { text.as_str() } else { text.trim_start() };
                     let line = text.split('\n').next().unwrap_or_default();
                     if !line.is_empty() {
                         segments.push(Segment::Literal(line.to_owned()));
@@ -204,9 +200,7 @@ fn parse_field(text: &str) -> Result<(Field, &str), String> {
     let field = Field::ALL.into_iter().find(|field| field.name() == name);
     field.map(|field| (field, after)).ok_or_else(|| {
         let name: String = name.graphemes(true).take(40).collect();
-        format!(
-            "uses the unknown merge field `{{{name}}}`: known are {known}; write {{{{ for a brace"
-        )
+        format!("uses the unknown merge field `{{{name}}}`: known are {known}; write {{{{ for a brace")
     })
 }
 
@@ -229,8 +223,7 @@ fn fit_to_print(value: &str) -> bool {
 
 /// Characters that change how the text around them is read: controls and direction overrides.
 fn disturbs(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A digit's worth in ASCII, full width included.
@@ -267,14 +260,11 @@ fn holds_link(value: &str) -> bool {
         || folded.contains("www.")
         || folded.contains("http:")
         || folded.contains("https:")
-        || folded
-            .split('.')
-            .zip(folded.split('.').skip(1))
-            .any(|(host, top)| {
-                let named = host.chars().next_back().is_some_and(char::is_alphanumeric);
-                let letters = top.chars().take_while(char::is_ascii_alphabetic).count();
-                named && letters >= 2
-            })
+        || folded.split('.').zip(folded.split('.').skip(1)).any(|(host, top)| {
+            let named = host.chars().next_back().is_some_and(char::is_alphanumeric);
+            let letters = top.chars().take_while(char::is_ascii_alphabetic).count();
+            named && letters >= 2
+        })
 }
 
 #[cfg(test)]
@@ -295,10 +285,7 @@ mod tests {
             last_name: None,
             shop_url: Some("https://s.tw".into()),
         };
-        assert_eq!(
-            pattern.with_fallbacks(&fallbacks),
-            "Hi you, {50%} https://s.tw"
-        );
+        assert_eq!(pattern.with_fallbacks(&fallbacks), "Hi you, {50%} https://s.tw");
     }
 
     #[test]
@@ -329,15 +316,7 @@ mod tests {
 
     #[test]
     fn a_name_is_printed_and_anything_else_is_replaced() {
-        for name in [
-            "小美",
-            "Anne-Marie",
-            "O'Neil",
-            "陳",
-            "李 2",
-            "J.R.",
-            "👩‍👩‍👧 媽",
-        ] {
+        for name in ["小美", "Anne-Marie", "O'Neil", "陳", "李 2", "J.R.", "👩‍👩‍👧 媽"] {
             assert_eq!(customer_value(Some(name), "you"), name, "{name}");
         }
         for value in [

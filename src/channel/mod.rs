@@ -48,9 +48,7 @@ pub use render::{Letterhead, Recipient, Rendered, Template};
 pub use sender::{AppProject, Credentials, EmailAccount, LineAccount, Sender, SenderError};
 
 /// How a message travels. Stored in Postgres as the enum `channel`.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "channel", rename_all = "snake_case")]
 pub enum Channel {
@@ -156,26 +154,12 @@ impl Channels {
     ///
     /// `key` is the delivery's own key ([`delivery_key`]): LINE's retry key, and the mark by which the provider's
     /// echo is recognised elsewhere. A repeat must carry the same key, address and message.
-    pub async fn send(
-        &self,
-        sender: &Sender,
-        to: &str,
-        message: &Rendered,
-        key: Uuid,
-    ) -> SendOutcome {
+    pub async fn send(&self, sender: &Sender, to: &str, message: &Rendered, key: Uuid) -> SendOutcome {
         match (sender.credentials(), message) {
-            (Credentials::Line(account), Rendered::Line(messages)) => {
-                self.line.push(account, to, messages, key).await
-            }
-            (Credentials::App(project), Rendered::App(parts)) => {
-                self.fcm.send(sender.id, project, to, parts).await
-            }
-            (Credentials::Email(account), Rendered::Email(mail)) => {
-                self.email.send(sender.id, account, to, mail).await
-            }
-            (Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_), _) => {
-                wrong_channel()
-            }
+            (Credentials::Line(account), Rendered::Line(parts)) => self.line.push(account, to, parts, key).await,
+            (Credentials::App(project), Rendered::App(parts)) => self.fcm.send(sender.id, project, to, parts).await,
+            (Credentials::Email(account), Rendered::Email(mail)) => self.email.send(sender.id, account, to, mail).await,
+            (Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_), _) => wrong_channel(),
         }
     }
 
@@ -183,20 +167,10 @@ impl Channels {
     ///
     /// `key` is the slice's key ([`slice_key`]). A refusal of class `recipient` says that nobody got it because one
     /// of the addresses is refused; send the members one by one then. Other channels refuse.
-    pub async fn multicast(
-        &self,
-        sender: &Sender,
-        to: &[&str],
-        message: &Rendered,
-        key: Uuid,
-    ) -> SendOutcome {
+    pub async fn multicast(&self, sender: &Sender, to: &[&str], message: &Rendered, key: Uuid) -> SendOutcome {
         match (sender.credentials(), message) {
-            (Credentials::Line(account), Rendered::Line(messages)) => {
-                self.line.multicast(account, to, messages, key).await
-            }
-            (Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_), _) => {
-                wrong_channel()
-            }
+            (Credentials::Line(account), Rendered::Line(parts)) => self.line.multicast(account, to, parts, key).await,
+            (Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_), _) => wrong_channel(),
         }
     }
 }
@@ -209,6 +183,16 @@ fn wrong_channel() -> SendOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_send_can_run_in_any_task() {
+        fn any_task<T: Send>(_: &T) {}
+        fn check(channels: &Channels, sender: &Sender, message: &Rendered) {
+            any_task(&channels.send(sender, "", message, Uuid::nil()));
+            any_task(&channels.multicast(sender, &[], message, Uuid::nil()));
+        }
+        let _ = check;
+    }
 
     #[test]
     fn a_channel_reads_back_what_it_prints() {

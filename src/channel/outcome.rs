@@ -99,9 +99,7 @@ pub enum SendOutcome {
 impl SendOutcome {
     /// Accepted, with the provider's id cut to what a row holds.
     pub(super) fn accepted(provider_id: Option<&str>) -> Self {
-        let provider_id = provider_id
-            .map(|id| printable(id, 200))
-            .filter(|id| !id.is_empty());
+        let provider_id = provider_id.map(|id| printable(id, 200)).filter(|id| !id.is_empty());
         Self::Accepted { provider_id }
     }
 }

@@ -150,10 +150,8 @@ impl LineAccount {
             }
         }
         Ok(Self {
-            authorization: bearer(stored.access_token.trim()).ok_or(field(
-                "access_token",
-                "holds characters no token has: copy it again",
-            ))?,
+            authorization: bearer(stored.access_token.trim())
+                .ok_or(field("access_token", "holds characters no token has: copy it again"))?,
             channel_id: stored.channel_id,
             channel_secret: stored.channel_secret,
         })
@@ -234,10 +232,7 @@ fn rsa_key(pem: &str) -> Option<RsaKeyPair> {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let inside = pem.split_once("-----BEGIN PRIVATE KEY-----")?.1;
     let inside = inside.split_once("-----END PRIVATE KEY-----")?.0;
-    let text: String = inside
-        .chars()
-        .filter(|c| !c.is_ascii_whitespace())
-        .collect();
+    let text: String = inside.chars().filter(|c| !c.is_ascii_whitespace()).collect();
     let der = STANDARD.decode(text).ok()?;
     RsaKeyPair::from_pkcs8(&der).ok()
 }
@@ -293,8 +288,10 @@ impl EmailAccount {
             return Err(field("port", "is 0: use 465 or 587"));
         }
         let login = match (stored.username, stored.password) {
-            (Some(username), Some(password)) if !username.is_empty() => Some((username, password)),
-            (None | Some(_), None) | (None, Some(_)) | (Some(_), Some(_)) => None,
+            (None, None) => None,
+            (Some(username), Some(password)) => Some((username, password)),
+            (Some(_), None) => return Err(field("password", "is missing beside `username`")),
+            (None, Some(_)) => return Err(field("username", "is missing beside `password`")),
         };
         if login.is_some() && stored.tls == MailTls::None && !loopback_host(&host) {
             return Err(field(
@@ -303,8 +300,7 @@ impl EmailAccount {
             ));
         }
         let from = mailbox("from", &stored.from)?;
-        let optional =
-            |name, text: Option<String>| text.map(|text| mailbox(name, &text)).transpose();
+        let optional = |name, text: Option<String>| text.map(|text| mailbox(name, &text)).transpose();
         Ok(Self {
             host,
             port: stored.port,
@@ -312,8 +308,7 @@ impl EmailAccount {
             login,
             from_name: stored.from_name.filter(|name| !name.trim().is_empty()),
             reply_to: optional("reply_to", stored.reply_to)?,
-            return_path: optional("return_path", stored.return_path)?
-                .unwrap_or_else(|| from.clone()),
+            return_path: optional("return_path", stored.return_path)?.unwrap_or_else(|| from.clone()),
             unsubscribe_mailbox: optional("unsubscribe_mailbox", stored.unsubscribe_mailbox)?
                 .unwrap_or_else(|| from.clone()),
             from,
@@ -327,17 +322,13 @@ fn loopback_host(host: &str) -> bool {
 
 fn mailbox(name: &'static str, text: &str) -> Result<Address, SenderError> {
     let address = mail_address(text).filter(|address| AsRef::<str>::as_ref(address).is_ascii());
-    address.ok_or(field(
-        name,
-        "is not a mail address such as news@shop.example",
-    ))
+    address.ok_or(field(name, "is not a mail address such as news@shop.example"))
 }
 
 /// A mail address that can stand in a header and a command: no spaces, no controls, its domain in ASCII.
 pub(super) fn mail_address(text: &str) -> Option<Address> {
     let (user, domain) = text.rsplit_once('@')?;
-    let unfit =
-        |c: char| c.is_control() || c.is_whitespace() || matches!(c, '<' | '>' | ',' | ';' | '"');
+    let unfit = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '<' | '>' | ',' | ';' | '"');
     if user.contains(unfit) || text.len() > 254 {
         return None;
     }
@@ -348,5 +339,4 @@ pub(super) fn mail_address(text: &str) -> Option<Address> {
 }
 
 #[cfg(test)]
-#[path = "sender_test.rs"]
 mod tests;

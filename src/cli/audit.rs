@@ -49,7 +49,11 @@ pub async fn run(pool: &PgPool, args: Args) -> Result<ExitCode, Error> {
         table(&mut out, &report)?;
     }
     out.flush()?;
-    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(if report.is_clean() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
 }
 
 /// The report as one JSON object on one line, with `clean` first.
@@ -60,39 +64,84 @@ pub fn json(out: &mut impl Write, report: &Report) -> Result<(), Error> {
         #[serde(flatten)]
         report: &'a Report,
     }
-    serde_json::to_writer(&mut *out, &Whole { clean: report.is_clean(), report })?;
+    serde_json::to_writer(
+        &mut *out,
+        &Whole {
+            clean: report.is_clean(),
+            report,
+        },
+    )?;
     Ok(writeln!(out)?)
 }
 
 /// The report as a table, the first broken rows under their check.
 pub fn table(out: &mut impl Write, report: &Report) -> io::Result<()> {
-    let scope = report.shop.map_or_else(|| "the whole database".to_owned(), |shop| format!("shop {shop}"));
-    writeln!(out, "Audit of {scope} as of {}\n", report.taken_at.format("%Y-%m-%d %H:%M:%S UTC"))?;
+    let scope = report.shop.map_or_else(
+        || "the whole database".to_owned(),
+        |shop| format!("shop {shop}"),
+    );
+    writeln!(
+        out,
+        "Audit of {scope} as of {}\n",
+        report.taken_at.format("%Y-%m-%d %H:%M:%S UTC")
+    )?;
     let width = |text: fn(&CheckReport) -> usize| report.checks.iter().map(text).max().unwrap_or(0);
     let name_width = width(|check| check.name.len());
     let count_width = width(|check| grouped(check.examined).len()).max("compared".len());
-    writeln!(out, "    {:<name_width$}  {:>count_width$}  proves", "check", "compared")?;
+    writeln!(
+        out,
+        "    {:<name_width$}  {:>count_width$}  proves",
+        "check", "compared"
+    )?;
     for check in &report.checks {
         let mark = if check.broken == 0 { "ok" } else { "!!" };
         let examined = grouped(check.examined);
-        writeln!(out, " {mark} {:<name_width$}  {examined:>count_width$}  {}", check.name, check.proves)?;
+        writeln!(
+            out,
+            " {mark} {:<name_width$}  {examined:>count_width$}  {}",
+            check.name, check.proves
+        )?;
         if check.broken > 0 {
             broken(out, check)?;
         }
     }
-    let failed = report.checks.iter().filter(|check| check.broken > 0).count();
+    let failed = report
+        .checks
+        .iter()
+        .filter(|check| check.broken > 0)
+        .count();
     if failed == 0 {
         let compared = grouped(report.checks.iter().map(|check| check.examined).sum());
-        writeln!(out, "\nEverything agrees: {} checks, {compared} comparisons.", report.checks.len())
+        writeln!(
+            out,
+            "\nEverything agrees: {} checks, {compared} comparisons.",
+            report.checks.len()
+        )
     } else {
-        writeln!(out, "\nDRIFT: {failed} of {} checks do not hold.", report.checks.len())
+        writeln!(
+            out,
+            "\nDRIFT: {failed} of {} checks do not hold.",
+            report.checks.len()
+        )
     }
 }
 
 fn broken(out: &mut impl Write, check: &CheckReport) -> io::Result<()> {
-    writeln!(out, "      {} broken, off by {} in all:", grouped(check.broken), grouped(check.off))?;
+    writeln!(
+        out,
+        "      {} broken, off by {} in all:",
+        grouped(check.broken),
+        grouped(check.off)
+    )?;
     for drift in &check.first {
-        write!(out, "      · {}: is {}, must be {} (off by {})", drift.what, drift.actual, drift.expected, grouped(drift.off))?;
+        write!(
+            out,
+            "      · {}: is {}, must be {} (off by {})",
+            drift.what,
+            drift.actual,
+            drift.expected,
+            grouped(drift.off)
+        )?;
         if let Some(broadcast) = drift.broadcast_id {
             write!(out, "  broadcast {broadcast}")?;
         }
@@ -116,7 +165,7 @@ fn grouped(number: i64) -> String {
         text.push('-');
     }
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -130,7 +179,12 @@ mod tests {
 
     #[test]
     fn numbers_are_grouped_by_thousands() {
-        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (-1_234_567, "-1,234,567")] {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (-1_234_567, "-1,234,567"),
+        ] {
             assert_eq!(grouped(number), text);
         }
     }

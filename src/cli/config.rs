@@ -2,11 +2,8 @@
 
 use serde_json::json;
 
-use super::{CliError, say};
-use crate::{
-    config::{Config, Sources},
-    secret,
-};
+use super::{CliError, load_config, say};
+use crate::{config::Effective, secret};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Args {
@@ -43,9 +40,9 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
 }
 
 fn check(as_json: bool) -> Result<(), CliError> {
-    let loaded = Config::load(&Sources::of_process()).map_err(|errors| CliError::Wrong(errors.to_string()))?;
+    let loaded = load_config()?;
     if as_json {
-        let entry = |value: &crate::config::Effective| {
+        let entry = |value: &Effective| {
             (
                 value.key.clone(),
                 json!({"value": value.value, "origin": value.origin.to_string()}),

@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     app::{App, AppError, ProcessKind},
-    config::{Config, Sources},
+    config::{Config, Effective, Loaded, Origin, Sources},
     telemetry,
 };
 
@@ -80,7 +80,9 @@ impl CliError {
 impl From<AppError> for CliError {
     fn from(error: AppError) -> Self {
         match error {
-            AppError::RedisUrl(_) | AppError::Secret(_) | AppError::RedisEvicts(_) => Self::Wrong(error.to_string()),
+            AppError::RedisUrl(_) | AppError::Channels(_) | AppError::Secret(_) | AppError::RedisEvicts(_) => {
+                Self::Wrong(error.to_string())
+            }
             AppError::Db(_) | AppError::Schema(_) | AppError::System { .. } => Self::Failed(error.to_string()),
         }
     }
@@ -133,8 +135,9 @@ where
     F: FnOnce(App) -> R,
     R: Future<Output = Result<(), CliError>>,
 {
-    let mut config = load_config()?;
-    if process == ProcessKind::Command && config.log.filter == "info" {
+    let Loaded { mut config, values } = load_config()?;
+    let is_chosen = |value: &Effective| value.key == "log.filter" && value.origin != Origin::Default;
+    if process == ProcessKind::Command && !values.iter().any(is_chosen) {
         // A person at a terminal asked for a result, not for the story of it.
         "warn".clone_into(&mut config.log.filter);
     }
@@ -148,11 +151,9 @@ where
     result
 }
 
-fn load_config() -> Result<Config, CliError> {
-    match Config::load(&Sources::of_process()) {
-        Ok(loaded) => Ok(loaded.config),
-        Err(errors) => Err(CliError::Wrong(errors.to_string())),
-    }
+/// The configuration of this process, or everything that is wrong with it.
+pub(crate) fn load_config() -> Result<Loaded, CliError> {
+    Config::load(&Sources::of_process()).map_err(|errors| CliError::Wrong(errors.to_string()))
 }
 
 /// A line on standard output. A reader that went away (`| head`) is no error.

@@ -62,8 +62,16 @@ sections! {
     web: WebConfig,
     /// Keys that seal credentials and sign links.
     secret: SecretConfig,
-    /// How broadcasts are planned.
+    /// The job queue and the workers on it.
+    queue: crate::queue::QueueConfig,
+    /// Rates and how they give way.
+    limit: crate::limit::LimitConfig,
+    /// The providers.
+    channel: crate::channel::ChannelConfig,
+    /// Planning: who gets what on which channel.
     broadcast: crate::broadcast::BroadcastConfig,
+    /// Sending: how lanes and slices are worked through.
+    delivery: crate::delivery::DeliveryConfig,
     /// What is logged, and how.
     log: LogConfig,
 }

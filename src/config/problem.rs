@@ -70,6 +70,19 @@ impl Report<'_> {
         });
     }
 
+    /// Reports sentences that begin with the key, `section.key is 0: use 1 to 5`.
+    pub fn sentences(&mut self, problems: Vec<String>) {
+        for problem in problems {
+            let (key, what) = problem.split_once(' ').unwrap_or((&problem, "cannot work"));
+            let key = key
+                .strip_prefix(self.section)
+                .and_then(|key| key.strip_prefix('.'))
+                .unwrap_or(key);
+            let (what, fix) = what.split_once(": ").unwrap_or((what, "change it"));
+            self.wrong(key, what, fix);
+        }
+    }
+
     /// Reports a number outside of its range.
     pub fn range<T: PartialOrd + fmt::Display + Copy>(&mut self, key: &str, value: T, range: RangeInclusive<T>) {
         if !range.contains(&value) {

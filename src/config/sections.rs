@@ -81,10 +81,10 @@ pub struct RedisConfig {
     pub url: Hidden,
     /// What all keys begin with, in braces.
     pub key_prefix: String,
-    /// How long a connection attempt may take.
-    pub connect_timeout_secs: u64,
-    /// How long a command may take.
-    pub response_timeout_secs: u64,
+    /// How long a connection attempt may take, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// How long a command may take, in milliseconds.
+    pub response_timeout_ms: u64,
 }
 
 impl RedisConfig {
@@ -111,8 +111,8 @@ impl Section for RedisConfig {
                 "use 1 to 64 letters, digits, and _ - . only; no braces",
             );
         }
-        report.range("connect_timeout_secs", self.connect_timeout_secs, 1..=60);
-        report.range("response_timeout_secs", self.response_timeout_secs, 1..=60);
+        report.range("connect_timeout_ms", self.connect_timeout_ms, 10..=10_000);
+        report.range("response_timeout_ms", self.response_timeout_ms, 100..=10_000);
     }
 }
 

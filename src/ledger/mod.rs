@@ -76,8 +76,15 @@ pub async fn balance(db: impl PgExecutor<'_>, shop: ShopId) -> Result<Balance, L
     .fetch_optional(db)
     .await
     .map_err(LedgerError::Database)?;
-    let (allowance, extra, held_allowance, held_extra, period) = row.ok_or(LedgerError::NoAccount(shop))?;
-    Ok(Balance { allowance, extra, held_allowance, held_extra, period: period.parse().ok() })
+    let (allowance, extra, held_allowance, held_extra, period) =
+        row.ok_or(LedgerError::NoAccount(shop))?;
+    Ok(Balance {
+        allowance,
+        extra,
+        held_allowance,
+        held_extra,
+        period: period.parse().ok(),
+    })
 }
 
 /// Sets the allowance to `allowance` tokens for a period; what is neither spent nor held of the one before expires.
@@ -118,7 +125,10 @@ pub async fn top_up(
 
 /// What the database's refusal means, by the name of the rule that refused.
 fn refused(error: sqlx::Error, shop: ShopId) -> LedgerError {
-    match error.as_database_error().and_then(sqlx::error::DatabaseError::constraint) {
+    match error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::constraint)
+    {
         Some("allowance_not_overdrawn" | "extra_not_overdrawn") => LedgerError::Overdrawn(shop),
         Some("token_account_shop_id_fkey") => LedgerError::NoAccount(shop),
         _ => LedgerError::Database(error),

@@ -47,7 +47,10 @@ impl FromStr for Period {
         if year.len() != 4 || month.len() != 2 || !digits(year) || !digits(month) {
             return Err(InvalidPeriod);
         }
-        Self::new(year.parse().map_err(|_| InvalidPeriod)?, month.parse().map_err(|_| InvalidPeriod)?)
+        Self::new(
+            year.parse().map_err(|_| InvalidPeriod)?,
+            month.parse().map_err(|_| InvalidPeriod)?,
+        )
     }
 }
 
@@ -73,14 +76,27 @@ mod tests {
     #[test]
     fn a_period_reads_back_what_it_shows_and_nothing_else() {
         assert_eq!("2026-11".parse::<Period>().unwrap().to_string(), "2026-11");
-        for wrong in ["", "2026", "2026-1", "2026-13", "2026-00", "1999-12", "+026-11", "2026-+1", "2026-11-01"] {
+        for wrong in [
+            "",
+            "2026",
+            "2026-1",
+            "2026-13",
+            "2026-00",
+            "1999-12",
+            "+026-11",
+            "2026-+1",
+            "2026-11-01",
+        ] {
             assert_eq!(wrong.parse::<Period>(), Err(InvalidPeriod), "{wrong}");
         }
     }
 
     #[test]
     fn periods_and_their_texts_sort_alike() {
-        let (a, b) = (Period::new(2026, 9).unwrap(), Period::new(2026, 10).unwrap());
+        let (a, b) = (
+            Period::new(2026, 9).unwrap(),
+            Period::new(2026, 10).unwrap(),
+        );
         assert!(a < b && a.to_string() < b.to_string());
     }
 }

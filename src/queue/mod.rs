@@ -1,1 +1,47 @@
-//! queue
+//! The queue: the only home of apalis and of job queues in Redis.
+//!
+//! Redis holds pointers to work and may be lost at any moment; Postgres holds what is true. So nothing here may be the
+//! only place that knows something, with one exception that is carried over as soon as it can be: a job that has died.
+//!
+//! | file | duty |
+//! |---|---|
+//! | `producer` | ring: push jobs, count them, pause kinds |
+//! | `run` | a worker process from start to stop, built on apalis |
+//! | `backend`, `service`, `ticket` | a claimed job on its way through apalis to exactly one settlement |
+//! | `claimer`, `renewer`, `settler`, `wake`, `dead_writer` | the loops beside it |
+//! | `engine`, `slots`, `lease`, `availability` | what those loops share |
+//! | `store`, `entry`, `keys`, `connection`, `*.lua` | the queue in Redis |
+//! | `dead` | dead jobs in Postgres: list, show, replay, delete |
+
+mod availability;
+mod backend;
+mod claimer;
+mod config;
+mod connection;
+pub mod dead;
+mod dead_record;
+mod dead_writer;
+mod engine;
+mod entry;
+mod error;
+mod keys;
+mod lease;
+mod outcome;
+mod producer;
+mod renewer;
+mod run;
+mod service;
+mod settler;
+mod slots;
+mod store;
+mod ticket;
+mod wake;
+
+pub use config::QueueConfig;
+pub use connection::{RedisConn, ServerInfo, check_server};
+pub use dead::DeadReason;
+pub use error::QueueError;
+pub use lease::Lease;
+pub use outcome::{JobContext, JobError, Outcome};
+pub use producer::{Depth, Queue, Rung};
+pub use run::run;

@@ -35,7 +35,9 @@ pub fn router(app: App) -> Router {
         .layer(
             TraceLayer::new_for_http()
                 .make_span_with(span)
-                .on_response(log_response),
+                .on_response(log_response)
+                // The response itself is logged; a failing readiness asked every second is no error for a person.
+                .on_failure(()),
         )
         .with_state(app)
 }

@@ -22,23 +22,34 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 static TEMPLATE: OnceCell<String> = OnceCell::const_new();
 
 /// A migrated, empty database; dropped with this value.
-pub struct TestDb {
-    pub pool: PgPool,
+pub(crate) struct TestDb {
+    pub(crate) pool: PgPool,
     /// Its address, for processes the test starts.
-    pub url: String,
+    pub(crate) url: String,
     name: String,
 }
 
 /// A new database with every migration applied.
-pub async fn database() -> TestDb {
+pub(crate) async fn database() -> TestDb {
     let template = TEMPLATE.get_or_init(template).await;
     let name = format!("carillon_test_{}", Uuid::new_v4().simple());
     let mut admin = admin().await;
-    execute(&mut admin, format!("create database {name} template {template}")).await;
+    execute(
+        &mut admin,
+        format!("create database {name} template {template}"),
+    )
+    .await;
     admin.close().await.unwrap();
-    let options = admin_options().database(&name);
+    // Who would wait for a lock for ever fails instead.
+    let options = admin_options()
+        .database(&name)
+        .options([("lock_timeout", "20s")]);
     let url = sqlx::ConnectOptions::to_url_lossy(&options).to_string();
-    let pool = PgPoolOptions::new().max_connections(24).connect_with(options).await.unwrap();
+    let pool = PgPoolOptions::new()
+        .max_connections(24)
+        .connect_with(options)
+        .await
+        .unwrap();
     TestDb { pool, url, name }
 }
 
@@ -47,46 +58,72 @@ impl Drop for TestDb {
         // The test's runtime may be the one that is going down: dropping needs its own.
         let name = std::mem::take(&mut self.name);
         let dropped = std::thread::spawn(move || {
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-                let mut admin = admin().await;
-                execute(&mut admin, format!("drop database if exists {name} with (force)")).await;
-            });
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(async {
+                    let mut admin = admin().await;
+                    execute(
+                        &mut admin,
+                        format!("drop database if exists {name} with (force)"),
+                    )
+                    .await;
+                });
         });
-        if dropped.join().is_err() && !std::thread::panicking() {
-            panic!("the test's database could not be dropped");
-        }
+        assert!(
+            dropped.join().is_ok() || std::thread::panicking(),
+            "the test's database could not be dropped"
+        );
     }
 }
 
 async fn template() -> String {
     let mut hasher = DefaultHasher::new();
-    MIGRATIONS.iter().for_each(|migration| migration.checksum.hash(&mut hasher));
+    MIGRATIONS
+        .iter()
+        .for_each(|migration| migration.checksum.hash(&mut hasher));
     let name = format!("carillon_template_{:016x}", hasher.finish());
     let mut admin = admin().await;
     // Test binaries may start at once: one makes the template, the others find it.
     execute(&mut admin, "select pg_advisory_lock(4212)".to_owned()).await;
-    let exists: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
-        .bind(&name)
-        .fetch_one(&mut admin)
-        .await
-        .unwrap();
+    let exists: bool =
+        sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
+            .bind(&name)
+            .fetch_one(&mut admin)
+            .await
+            .unwrap();
     if !exists {
         // Made under another name, so that one whose migration failed is never taken for finished.
         let making = format!("{name}_making");
-        execute(&mut admin, format!("drop database if exists {making} with (force)")).await;
+        execute(
+            &mut admin,
+            format!("drop database if exists {making} with (force)"),
+        )
+        .await;
         execute(&mut admin, format!("create database {making}")).await;
-        let mut fresh = PgConnection::connect_with(&admin_options().database(&making)).await.unwrap();
-        MIGRATIONS.run(&mut fresh).await.expect("migrations apply to an empty database");
+        let mut fresh = PgConnection::connect_with(&admin_options().database(&making))
+            .await
+            .unwrap();
+        MIGRATIONS
+            .run(&mut fresh)
+            .await
+            .expect("migrations apply to an empty database");
         fresh.close().await.unwrap();
-        execute(&mut admin, format!("alter database {making} rename to {name}")).await;
+        execute(
+            &mut admin,
+            format!("alter database {making} rename to {name}"),
+        )
+        .await;
     }
     admin.close().await.unwrap();
     name
 }
 
 fn admin_options() -> PgConnectOptions {
-    let url = std::env::var("CARILLON_TEST_DATABASE_URL")
-        .expect("CARILLON_TEST_DATABASE_URL is the address of a Postgres for tests; bin/test sets it");
+    let url = std::env::var("CARILLON_TEST_DATABASE_URL").expect(
+        "CARILLON_TEST_DATABASE_URL is the address of a Postgres for tests; bin/test sets it",
+    );
     PgConnectOptions::from_str(&url).unwrap()
 }
 
@@ -95,5 +132,27 @@ async fn admin() -> PgConnection {
 }
 
 async fn execute(connection: &mut PgConnection, sql: String) {
-    sqlx::query(AssertSqlSafe(sql)).execute(connection).await.unwrap();
+    sqlx::query(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_tests_database_is_migrated_and_gone_when_the_test_ends() {
+    let db = database().await;
+    let mut other = PgConnection::connect(&db.url).await.unwrap();
+    let name: String = sqlx::query_scalar(
+        "select current_database() from token_account right join (select 1) one on true",
+    )
+    .fetch_one(&mut other)
+    .await
+    .unwrap();
+    drop(db);
+    let left: i64 = sqlx::query_scalar("select count(*) from pg_database where datname = $1")
+        .bind(&name)
+        .fetch_one(&mut admin().await)
+        .await
+        .unwrap();
+    assert_eq!((name.starts_with("carillon_test_"), left), (true, 0));
 }

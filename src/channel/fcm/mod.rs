@@ -13,6 +13,7 @@ use ::http::{HeaderValue, Method, header};
 use carillon_jobs::SenderId;
 use reqwest::{Body, Client, Request};
 use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
 
 use self::token::{Project, Tokens};
 use super::{
@@ -24,7 +25,7 @@ use super::{
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Google asks for at least a minute after QUOTA_EXCEEDED without `Retry-After`.
-const QUOTA_WAIT: Duration = Duration::from_secs(60);
+const QUOTA_WAIT: Duration = Duration::from_mins(1);
 /// And for ten seconds after UNAVAILABLE.
 const UNAVAILABLE_WAIT: Duration = Duration::from_secs(10);
 
@@ -42,9 +43,10 @@ impl Fcm {
         let timeout = secs(config.timeout_secs);
         let token_url = match config.token_url.as_str() {
             "" => None,
-            text => Some(base_url(text).ok_or_else(|| {
-                ChannelsError::Settings(vec!["channel.app.token_url is not a URL".into()])
-            })?),
+            text => Some(
+                base_url(text)
+                    .ok_or_else(|| ChannelsError::Settings(vec!["channel.app.token_url is not a URL".into()]))?,
+            ),
         };
         Ok(Self {
             tokens: Tokens::new(client.clone(), token_url, timeout),
@@ -55,13 +57,7 @@ impl Fcm {
     }
 
     /// Sends one push; `parts` are the members of `message` after `token`.
-    pub(super) async fn send(
-        &self,
-        sender: SenderId,
-        account: &AppProject,
-        to: &str,
-        parts: &[u8],
-    ) -> SendOutcome {
+    pub(super) async fn send(&self, sender: SenderId, account: &AppProject, to: &str, parts: &[u8]) -> SendOutcome {
         if !is_registration_token(to) {
             return Refusal::new(ErrorClass::Recipient, "malformed_address").into();
         }
@@ -77,6 +73,8 @@ impl Fcm {
     }
 
     /// Sends with the cached token, and once more with a new one if it is refused: a 401 was not sent.
+    ///
+    /// Whatever happens takes at most two time-outs: half for getting ready, half for the push itself.
     async fn authorised(
         &self,
         account: &AppProject,
@@ -84,25 +82,24 @@ impl Fcm {
         to: &str,
         parts: &[u8],
     ) -> Result<SendOutcome, Refusal> {
-        let token = self.tokens.get(account, project).await?;
+        let ready_until = Instant::now() + self.timeout;
+        let late = |_| Refusal::new(ErrorClass::Unreachable, "oauth_timeout");
+        let login = timeout_at(ready_until, self.tokens.get(account, project));
+        let token = login.await.map_err(late)??;
         let answer = self.post(project, token.clone(), to, parts).await?;
-        if answer.status != 401
-            || error_code(&answer).is_some_and(|code| code.contains("AUTH_ERROR"))
-        {
+        if answer.status != 401 || error_code(&answer).is_some_and(|code| code.contains("AUTH_ERROR")) {
             return Ok(judge(&answer));
         }
-        let token = self.tokens.instead_of(account, project, &token).await?;
+        let login = timeout_at(ready_until, self.tokens.instead_of(account, project, &token));
+        let token = login.await.map_err(late)??;
+        if Instant::now() >= ready_until {
+            return Err(Refusal::new(ErrorClass::Unreachable, "oauth_timeout"));
+        }
         let answer = self.post(project, token, to, parts).await?;
         Ok(judge(&answer))
     }
 
-    async fn post(
-        &self,
-        project: &Project,
-        token: HeaderValue,
-        to: &str,
-        parts: &[u8],
-    ) -> Result<Answer, Refusal> {
+    async fn post(&self, project: &Project, token: HeaderValue, to: &str, parts: &[u8]) -> Result<Answer, Refusal> {
         let mut body = Vec::with_capacity(parts.len() + to.len() + 32);
         body.extend_from_slice(br#"{"message":{"token":""#);
         body.extend_from_slice(to.as_bytes());
@@ -120,10 +117,7 @@ impl Fcm {
 
 /// Printable ASCII that can be written into JSON as it is.
 fn is_registration_token(to: &str) -> bool {
-    (1..=4_096).contains(&to.len())
-        && to
-            .bytes()
-            .all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
+    (1..=4_096).contains(&to.len()) && to.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
 }
 
 #[derive(Deserialize)]
@@ -157,33 +151,24 @@ struct Detail {
 impl FailureBody {
     /// FCM's own code where it gives one, else the general status.
     fn code(&self) -> &str {
-        let own = self
-            .details
-            .iter()
-            .find_map(|detail| detail.error_code.as_deref());
+        let own = self.details.iter().find_map(|detail| detail.error_code.as_deref());
         own.unwrap_or(&self.status)
     }
 
     fn violates_a_field(&self) -> bool {
-        self.details
-            .iter()
-            .any(|detail| detail.field_violations.is_some())
+        self.details.iter().any(|detail| detail.field_violations.is_some())
     }
 }
 
 fn error_code(answer: &Answer) -> Option<String> {
-    answer
-        .json::<Failure>()
-        .map(|failure| failure.error.code().to_owned())
+    answer.json::<Failure>().map(|failure| failure.error.code().to_owned())
 }
 
 /// What an answer means.
 fn judge(answer: &Answer) -> SendOutcome {
     if answer.status == 200 {
         return match answer.json::<Sent>() {
-            Some(sent) if sent.name.starts_with("projects/") => {
-                SendOutcome::accepted(Some(&sent.name))
-            }
+            Some(sent) if sent.name.starts_with("projects/") => SendOutcome::accepted(Some(&sent.name)),
             Some(_) | None => Refusal::new(ErrorClass::Uncertain, "200_not_as_promised").into(),
         };
     }
@@ -198,9 +183,7 @@ fn failed(answer: &Answer, error: &FailureBody) -> Refusal {
     let refused = |class| Refusal::new(class, format!("{} {code}", answer.status));
     let wait = |default| Some(answer.retry_after().unwrap_or(default));
     match (answer.status, code) {
-        (404, "UNREGISTERED" | "NOT_FOUND") | (403, "SENDER_ID_MISMATCH") => {
-            refused(ErrorClass::Recipient)
-        }
+        (404, "UNREGISTERED" | "NOT_FOUND") | (403, "SENDER_ID_MISMATCH") => refused(ErrorClass::Recipient),
         (400, _) if about_the_token(error) => refused(ErrorClass::Recipient),
         (429, _) => refused(ErrorClass::Throttled).after(wait(QUOTA_WAIT)),
         (503, "UNAVAILABLE") => refused(ErrorClass::Throttled).after(wait(UNAVAILABLE_WAIT)),

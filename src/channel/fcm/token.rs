@@ -29,7 +29,7 @@ use crate::channel::{
 
 const SCOPE: &str = "https://www.googleapis.com/auth/firebase.messaging";
 /// A token is replaced this long before it runs out.
-const EARLY: Duration = Duration::from_secs(5 * 60);
+const EARLY: Duration = Duration::from_mins(5);
 /// How long the signed request for a token is good for; Google's limit is an hour.
 const ASSERTION_SECS: i64 = 3_600;
 
@@ -105,11 +105,7 @@ impl Tokens {
     ///
     /// # Errors
     /// None could be had. The message was not sent, whatever the class.
-    pub(super) async fn get(
-        &self,
-        account: &AppProject,
-        project: &Project,
-    ) -> Result<HeaderValue, Refusal> {
+    pub(super) async fn get(&self, account: &AppProject, project: &Project) -> Result<HeaderValue, Refusal> {
         let asked = Instant::now();
         match project.current() {
             Some(token) if asked < token.refresh_at => Ok(token.authorization),
@@ -132,8 +128,7 @@ impl Tokens {
         project: &Project,
         refused: &HeaderValue,
     ) -> Result<HeaderValue, Refusal> {
-        self.replace(account, project, Some(refused), Instant::now())
-            .await
+        self.replace(account, project, Some(refused), Instant::now()).await
     }
 
     async fn replace(
@@ -167,10 +162,7 @@ impl Tokens {
         match self.fetch(account).await {
             Ok(token) => {
                 let authorization = token.authorization.clone();
-                *project
-                    .current
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner) = Some(token);
+                *project.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
                 *flight = None;
                 Ok(authorization)
             }
@@ -183,8 +175,8 @@ impl Tokens {
 
     async fn fetch(&self, account: &AppProject) -> Result<Token, Refusal> {
         let url = self.token_url.as_ref().unwrap_or(&account.token_uri);
-        let assertion = assertion(account)
-            .ok_or_else(|| Refusal::new(ErrorClass::Credentials, "oauth_key_cannot_sign"))?;
+        let assertion =
+            assertion(account).ok_or_else(|| Refusal::new(ErrorClass::Credentials, "oauth_key_cannot_sign"))?;
         let mut request = Request::new(Method::POST, url.clone());
         let form = HeaderValue::from_static("application/x-www-form-urlencoded");
         request.headers_mut().insert(header::CONTENT_TYPE, form);
@@ -193,19 +185,16 @@ impl Tokens {
         *request.body_mut() = Some(Body::from(body));
         *request.timeout_mut() = Some(self.timeout);
         // However this request fails, the message itself has not left.
-        let answer = exchange(&self.client, request).await.map_err(|refusal| {
-            Refusal::new(ErrorClass::Unreachable, format!("oauth_{}", refusal.code))
-        })?;
+        let answer = exchange(&self.client, request)
+            .await
+            .map_err(|refusal| Refusal::new(ErrorClass::Unreachable, format!("oauth_{}", refusal.code)))?;
         judge(&answer)
     }
 }
 
 impl Project {
     fn current(&self) -> Option<Token> {
-        self.current
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -234,23 +223,14 @@ fn judge(answer: &Answer) -> Result<Token, Refusal> {
             })
         }
         400 | 401 | 403 => match answer.json::<Denial>() {
-            Some(denial) => Err(Refusal::new(
-                ErrorClass::Credentials,
-                format!("oauth_{}", denial.error),
-            )),
-            None => Err(Refusal::new(
-                ErrorClass::Unreachable,
-                "oauth_not_as_promised",
-            )),
+            Some(denial) => Err(Refusal::new(ErrorClass::Credentials, format!("oauth_{}", denial.error))),
+            None => Err(Refusal::new(ErrorClass::Unreachable, "oauth_not_as_promised")),
         },
         429 => {
             let wait = answer.retry_after();
             Err(Refusal::new(ErrorClass::Throttled, "oauth_429").after(wait))
         }
-        status => Err(
-            Refusal::new(ErrorClass::Unreachable, format!("oauth_{status}"))
-                .after(answer.retry_after()),
-        ),
+        status => Err(Refusal::new(ErrorClass::Unreachable, format!("oauth_{status}")).after(answer.retry_after())),
     }
 }
 

@@ -22,33 +22,22 @@ pub(super) fn form(content: &Content, letterhead: &Letterhead<'_>, shop_url: &st
     let title = content.title.as_ref().unwrap_or(&shop_name);
 
     let mut form = Form::new(Escape::Json);
-    form.raw(r#""notification":{"title":""#)
-        .pattern(title, shop_url);
-    form.raw(r#"","body":""#)
-        .pattern(&content.text, shop_url)
-        .raw(r#"""#);
+    form.raw(r#""notification":{"title":""#).pattern(title, shop_url);
+    form.raw(r#"","body":""#).pattern(&content.text, shop_url).raw(r#"""#);
     member(&mut form, r#","image":""#, image, r#"""#);
     form.raw(r#"},"data":{"broadcast_id":""#)
         .text(&letterhead.broadcast.to_string());
     form.raw(r#"","delivery":""#).blank(Blank::Key).raw(r#"""#);
     member(&mut form, r#","url":""#, url, r#"""#);
-    form.raw(r#"},"android":{"priority":"HIGH","ttl":""#)
-        .raw(LIFETIME);
+    form.raw(r#"},"android":{"priority":"HIGH","ttl":""#).raw(LIFETIME);
     form.raw(r#"","collapse_key":""#).raw(&mark);
-    form.raw(r#"","notification":{"tag":""#)
-        .raw(&mark)
-        .raw(r#""}},"#);
+    form.raw(r#"","notification":{"tag":""#).raw(&mark).raw(r#""}},"#);
     form.raw(r#""apns":{"headers":{"apns-priority":"10","apns-collapse-id":""#)
         .raw(&mark);
     form.raw(r#""},"payload":{"aps":{"mutable-content":1}}"#);
     member(&mut form, r#","fcm_options":{"image":""#, image, r#""}"#);
     form.raw("}");
-    member(
-        &mut form,
-        r#","webpush":{"fcm_options":{"link":""#,
-        url,
-        r#""}}"#,
-    );
+    member(&mut form, r#","webpush":{"fcm_options":{"link":""#, url, r#""}}"#);
     form.raw(r#","fcm_options":{"analytics_label":""#)
         .raw(&mark)
         .raw(r#""}"#);

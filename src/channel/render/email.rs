@@ -27,12 +27,7 @@ pub(super) struct Mail {
 }
 
 impl Mail {
-    pub(super) fn new(
-        content: &Content,
-        letterhead: &Letterhead<'_>,
-        account: &EmailAccount,
-        shop_url: &str,
-    ) -> Self {
+    pub(super) fn new(content: &Content, letterhead: &Letterhead<'_>, account: &EmailAccount, shop_url: &str) -> Self {
         let first_line = content.text.first_line();
         let subject_pattern = content.subject.as_ref().unwrap_or(&first_line);
         let mut subject = Form::new(Escape::Plain);
@@ -56,8 +51,7 @@ impl Mail {
         } else {
             &subject
         };
-        let mut mail =
-            String::with_capacity(head.len() + (text.len() + html.len()) * 3 / 2 + 1_024);
+        let mut mail = String::with_capacity(head.len() + (text.len() + html.len()) * 3 / 2 + 1_024);
         mail.push_str(&head);
         mail.push_str("Subject: ");
         write_words(&mut mail, subject, "Subject: ".len());
@@ -65,13 +59,7 @@ impl Mail {
         mail.push_str(BOUNDARY);
         mail.push_str("\"\r\n\r\n");
         for (kind, body) in [("plain", &text), ("html", &html)] {
-            mail.extend([
-                "--",
-                BOUNDARY,
-                "\r\nContent-Type: text/",
-                kind,
-                "; charset=utf-8\r\n",
-            ]);
+            mail.extend(["--", BOUNDARY, "\r\nContent-Type: text/", kind, "; charset=utf-8\r\n"]);
             mail.push_str("Content-Transfer-Encoding: base64\r\n\r\n");
             write_base64_lines(&mut mail, body);
         }
@@ -95,11 +83,7 @@ fn head(letterhead: &Letterhead<'_>, account: &EmailAccount) -> Form {
     let mut name = String::new();
     let from_name = account.from_name.as_deref().unwrap_or(letterhead.shop_name);
     write_display_name(&mut name, from_name);
-    form.raw("From: ")
-        .raw(&name)
-        .raw(" <")
-        .text(from)
-        .raw(">\r\n");
+    form.raw("From: ").raw(&name).raw(" <").text(from).raw(">\r\n");
     if let Some(reply_to) = &account.reply_to {
         form.raw("Reply-To: <").text(reply_to.as_ref()).raw(">\r\n");
     }
@@ -112,15 +96,9 @@ fn head(letterhead: &Letterhead<'_>, account: &EmailAccount) -> Form {
         .blank(Blank::UnsubscribeUrl)
         .raw(">,\r\n <mailto:")
         .text(unsubscribe);
-    form.raw("?subject=unsubscribe-")
-        .blank(Blank::Key)
-        .raw(">\r\n");
+    form.raw("?subject=unsubscribe-").blank(Blank::Key).raw(">\r\n");
     form.raw("List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n");
-    form.raw("List-ID: <")
-        .text(&shop)
-        .raw(".")
-        .text(domain)
-        .raw(">\r\n");
+    form.raw("List-ID: <").text(&shop).raw(".").text(domain).raw(">\r\n");
     form.raw("Feedback-ID: ")
         .text(&broadcast)
         .raw(":")
@@ -134,11 +112,7 @@ fn text(content: &Content, letterhead: &Letterhead<'_>, shop_url: &str) -> Form 
     let mut form = Form::new(Escape::Plain);
     form.pattern(&content.text, shop_url).raw("\n");
     if let Some(button) = &content.button {
-        form.raw("\n")
-            .text(&button.label)
-            .raw(": ")
-            .text(&button.url)
-            .raw("\n");
+        form.raw("\n").text(&button.label).raw(": ").text(&button.url).raw("\n");
     }
     form.raw("\n-- \n")
         .text(letterhead.shop_name)
@@ -149,17 +123,14 @@ fn text(content: &Content, letterhead: &Letterhead<'_>, shop_url: &str) -> Form 
 
 /// Tables and inline styles: what mail programs of every age agree on.
 fn html(content: &Content, letterhead: &Letterhead<'_>, shop_url: &str, subject: &Pattern) -> Form {
-    const FONT: &str =
-        "font-family:'PingFang TC','Microsoft JhengHei','Noto Sans TC',Helvetica,Arial,sans-serif";
+    const FONT: &str = "font-family:'PingFang TC','Microsoft JhengHei','Noto Sans TC',Helvetica,Arial,sans-serif";
     let mut form = Form::new(Escape::Html);
     form.raw("<!DOCTYPE html>\n<html lang=\"zh-Hant-TW\">\n<head>\n<meta charset=\"utf-8\">\n");
     form.raw("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>");
     form.pattern(subject, shop_url).raw("</title>\n</head>\n");
     form.raw("<body style=\"margin:0;padding:0;background:#f4f4f5\">\n");
     form.raw("<table role=\"presentation\" width=\"100%\" cellpadding=\"0\" cellspacing=\"0\" border=\"0\"");
-    form.raw(
-        " style=\"background:#f4f4f5\"><tr><td align=\"center\" style=\"padding:24px 12px\">\n",
-    );
+    form.raw(" style=\"background:#f4f4f5\"><tr><td align=\"center\" style=\"padding:24px 12px\">\n");
     form.raw("<table role=\"presentation\" width=\"100%\" cellpadding=\"0\" cellspacing=\"0\" border=\"0\"");
     form.raw(" style=\"max-width:560px;background:#ffffff;border-radius:8px\">\n");
     if let Some(image) = &content.image_url {
@@ -168,9 +139,7 @@ fn html(content: &Content, letterhead: &Letterhead<'_>, shop_url: &str, subject:
             .raw("\" alt=\"\" width=\"560\"");
         form.raw(" style=\"display:block;width:100%;height:auto;border:0;border-radius:8px 8px 0 0\"></td></tr>\n");
     }
-    form.raw(
-        "<tr><td style=\"padding:28px 28px 12px;font-size:16px;line-height:1.7;color:#18181b;",
-    );
+    form.raw("<tr><td style=\"padding:28px 28px 12px;font-size:16px;line-height:1.7;color:#18181b;");
     form.raw(FONT)
         .raw("\">")
         .pattern(&content.text, shop_url)
@@ -178,9 +147,7 @@ fn html(content: &Content, letterhead: &Letterhead<'_>, shop_url: &str, subject:
     if let Some(button) = &content.button {
         form.raw("<tr><td style=\"padding:12px 28px 20px\"><a href=\"")
             .text(&button.url);
-        form.raw(
-            "\" style=\"display:inline-block;padding:12px 24px;background:#18181b;color:#ffffff;",
-        );
+        form.raw("\" style=\"display:inline-block;padding:12px 24px;background:#18181b;color:#ffffff;");
         form.raw("text-decoration:none;border-radius:6px;font-size:16px;")
             .raw(FONT)
             .raw("\">");

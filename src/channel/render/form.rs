@@ -27,10 +27,7 @@ impl Escape {
             Self::Json => write_json(out, text),
             Self::Html => write_html(out, text),
             Self::Header => {
-                out.extend(
-                    text.chars()
-                        .filter(|c| c.is_ascii_graphic() && !matches!(c, '<' | '>')),
-                );
+                out.extend(text.chars().filter(|c| c.is_ascii_graphic() && !matches!(c, '<' | '>')));
             }
         }
     }
@@ -48,11 +45,7 @@ fn write_json(out: &mut String, text: &str) {
             '\u{0}'..='\u{1f}' => {
                 let code = u32::from(c);
                 out.push_str("\\u00");
-                out.extend(
-                    [code >> 4, code & 15]
-                        .iter()
-                        .filter_map(|d| char::from_digit(*d, 16)),
-                );
+                out.extend([code >> 4, code & 15].iter().filter_map(|d| char::from_digit(*d, 16)));
             }
             _ => out.push(c),
         }

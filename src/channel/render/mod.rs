@@ -54,7 +54,7 @@ pub struct Recipient<'a> {
 /// A message for one customer, in the form its adapter sends. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Rendered {
-    /// The JSON text of `messages`, an array.
+    /// The members of a request after `to`, as JSON text without the braces.
     Line(Bytes),
     /// The members of FCM's `message` after `token`, as JSON text without the braces.
     App(Bytes),
@@ -84,12 +84,7 @@ impl Rendered {
 
 impl fmt::Debug for Rendered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Rendered({}, {} bytes)",
-            self.channel(),
-            self.body().len()
-        )
+        write!(f, "Rendered({}, {} bytes)", self.channel(), self.body().len())
     }
 }
 
@@ -118,14 +113,14 @@ impl Template {
         let shop_url = shop_url.unwrap_or_else(|| fallback(Field::ShopUrl));
         let shape = match letterhead.sender.credentials() {
             Credentials::Line(_) => {
-                let form = line::form(content, shop_url);
+                let form = line::form(content, letterhead.broadcast, shop_url);
                 let constant = form.is_constant().then(|| form.fill(&NOBODY).into());
                 Shape::Line { form, constant }
             }
             Credentials::App(_) => Shape::App(app::form(content, letterhead, shop_url)),
-            Credentials::Email(account) => Shape::Email(Box::new(email::Mail::new(
-                content, letterhead, account, shop_url,
-            ))),
+            Credentials::Email(account) => {
+                Shape::Email(Box::new(email::Mail::new(content, letterhead, account, shop_url)))
+            }
         };
         let first_name = fallback(Field::FirstName).to_owned();
         let last_name = fallback(Field::LastName).to_owned();
@@ -148,13 +143,9 @@ impl Template {
         };
         match &self.shape {
             Shape::Line {
-                constant: Some(body),
-                ..
+                constant: Some(body), ..
             } => Rendered::Line(body.clone()),
-            Shape::Line {
-                form,
-                constant: None,
-            } => Rendered::Line(form.fill(&values).into()),
+            Shape::Line { form, constant: None } => Rendered::Line(form.fill(&values).into()),
             Shape::App(form) => Rendered::App(form.fill(&values).into()),
             Shape::Email(mail) => Rendered::Email(mail.render(&values).into()),
         }

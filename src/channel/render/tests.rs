@@ -33,7 +33,10 @@ fn recipient(first_name: Option<&str>) -> Recipient<'_> {
 fn line_json(content: &Value, name: Option<&str>) -> Value {
     let sender = fixture::line_sender();
     let rendered = template(content, &sender, None).render(&recipient(name));
-    serde_json::from_slice(rendered.body()).unwrap()
+    let text = format!("{{{}}}", std::str::from_utf8(rendered.body()).unwrap());
+    let body: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(body["customAggregationUnits"], json!(["bc_b"]));
+    body["messages"].clone()
 }
 
 fn app_json(content: &Value, name: Option<&str>) -> Value {
@@ -64,19 +67,12 @@ fn mail_parts(mail: &str) -> (String, Vec<String>) {
 /// Undoes folding and encoded words.
 fn subject(head: &str) -> String {
     let line = head.replace("\r\n ", " ");
-    let line = line
-        .lines()
-        .find_map(|line| line.strip_prefix("Subject: "))
-        .unwrap();
+    let line = line.lines().find_map(|line| line.strip_prefix("Subject: ")).unwrap();
     if !line.contains("=?utf-8?B?") {
         return line.to_owned();
     }
     let words = line.split(' ').map(|word| {
-        let text = word
-            .strip_prefix("=?utf-8?B?")
-            .unwrap()
-            .strip_suffix("?=")
-            .unwrap();
+        let text = word.strip_prefix("=?utf-8?B?").unwrap().strip_suffix("?=").unwrap();
         assert!(word.len() <= 75, "{word}");
         String::from_utf8(STANDARD.decode(text).unwrap()).unwrap()
     });
@@ -85,10 +81,8 @@ fn subject(head: &str) -> String {
 
 #[test]
 fn a_text_alone_is_one_text_message() {
-    let content =
-        json!({"text": "Hi {first_name} \"a\\b\"\n{{x}}", "fallbacks": {"first_name": "you"}});
-    let expected =
-        |name: &str| json!([{"type": "text", "text": format!("Hi {name} \"a\\b\"\n{{x}}")}]);
+    let content = json!({"text": "Hi {first_name} \"a\\b\"\n{{x}}", "fallbacks": {"first_name": "you"}});
+    let expected = |name: &str| json!([{"type": "text", "text": format!("Hi {name} \"a\\b\"\n{{x}}")}]);
     assert_eq!(line_json(&content, Some("小\"美")), expected("小\"美"));
     assert_eq!(line_json(&content, None), expected("you"));
     assert_eq!(line_json(&content, Some("see evil.com")), expected("you"));
@@ -109,8 +103,7 @@ fn a_text_with_an_image_is_two_bubbles_in_one_request() {
 #[test]
 fn a_button_makes_a_flex_bubble() {
     let (image, url) = ("https://cdn.example/a.jpg", "https://shop.example/s");
-    let content =
-        json!({"text": "Hi", "image_url": image, "button": {"label": "逛\"逛", "url": url}});
+    let content = json!({"text": "Hi", "image_url": image, "button": {"label": "逛\"逛", "url": url}});
     let action = json!({"type": "uri", "label": "逛\"逛", "uri": url});
     let body = json!({"type": "box", "layout": "vertical", "contents": [{"type": "text", "text": "Hi", "wrap": true}]});
     let footer = json!({
@@ -216,11 +209,7 @@ fn a_mail_has_every_header_bulk_mail_needs_and_both_bodies() {
     }
     assert_eq!(subject(&head), "小美 您好");
     assert_eq!(parts.len(), 2);
-    assert!(
-        parts[0].starts_with("小美 您好\r\n<b>第二行</b>\r\n"),
-        "{}",
-        parts[0]
-    );
+    assert!(parts[0].starts_with("小美 您好\r\n<b>第二行</b>\r\n"), "{}", parts[0]);
     assert!(parts[0].contains("逛逛: https://shop.example/s?a=1&b=2"));
     assert!(parts[0].contains("https://u.example/u/TOKEN?a=1&b=2"));
     assert!(

@@ -36,24 +36,36 @@ select v.name, shop_id, broadcast_id, slice_no as place, format('%s slice %s', c
     ('in_flight_is_unfinished', 0, not_flying)) as v (name, expected, actual)",
 };
 
-/// Every result is of a delivery and charged its lane's price or nothing.
+/// Every result is of a delivery.
 pub(super) const RESULTS: Group = Group {
-    checks: &[
-        ("result_has_delivery", "each result belongs to a planned delivery"),
-        ("charged_is_price_or_nothing", "each delivery was charged its lane's price or nothing"),
-    ],
+    checks: &[(
+        "result_has_delivery",
+        "each result belongs to a planned delivery",
+    )],
     sql: "
-select v.name, l.shop_id, r.broadcast_id, r.customer_id as place, format('%s customer %s', r.channel, r.customer_id) as what,
-       v.expected, v.actual, v.off
+select 'result_has_delivery' as name, b.shop_id, r.broadcast_id, r.customer_id as place,
+       format('%s customer %s', r.channel, r.customer_id) as what, 'a delivery' as expected, 'none' as actual,
+       (d.broadcast_id is null)::int::bigint as off
   from delivery_result r
   left join delivery d using (broadcast_id, channel, customer_id)
-  left join lane l using (broadcast_id, channel)
- cross join lateral (values
-    ('result_has_delivery', 'a delivery', 'none', (d.broadcast_id is null)::int::bigint),
-    ('charged_is_price_or_nothing', '0 or ' || coalesce(l.tokens, 0), r.charged_tokens::text,
-     case when r.charged_tokens in (0, l.tokens) then 0
-          else least(abs(r.charged_tokens), abs(r.charged_tokens - coalesce(l.tokens, 0))) end::bigint)
-    ) as v (name, expected, actual, off)
+  left join broadcast b on b.id = r.broadcast_id
+ where $1::uuid is null or r.broadcast_id in (select id from broadcast where shop_id = $1)",
+};
+
+/// Every result was charged its lane's price or nothing.
+pub(super) const CHARGES: Group = Group {
+    checks: &[(
+        "charged_is_price_or_nothing",
+        "each delivery was charged its lane's price or nothing",
+    )],
+    // Apart from the check above: one comparison a row of the largest table costs half as much as two.
+    sql: "
+select 'charged_is_price_or_nothing' as name, l.shop_id, r.broadcast_id, r.customer_id as place,
+       format('%s customer %s', r.channel, r.customer_id) as what, '0 or ' || coalesce(l.tokens, 0) as expected,
+       r.charged_tokens::text as actual,
+       case when r.charged_tokens in (0, l.tokens) then 0
+            else least(abs(r.charged_tokens), abs(r.charged_tokens - coalesce(l.tokens, 0))) end::bigint as off
+  from delivery_result r left join lane l using (broadcast_id, channel)
  where $1::uuid is null or r.broadcast_id in (select id from broadcast where shop_id = $1)",
 };
 

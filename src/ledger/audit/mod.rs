@@ -96,7 +96,7 @@ struct Group {
 }
 
 /// The table of contents of what is proved.
-const GROUPS: [&Group; 9] = [
+const GROUPS: [&Group; 10] = [
     &tokens::ACCOUNTS,
     &tokens::ENTRIES,
     &tokens::HOLDS,
@@ -105,12 +105,15 @@ const GROUPS: [&Group; 9] = [
     &broadcast::SKIPPED,
     &delivery::SLICES,
     &delivery::RESULTS,
+    &delivery::CHARGES,
     &delivery::MAILBOXES,
 ];
 
 /// Runs every check over the database, or over one shop.
 pub async fn audit(pool: &PgPool, shop: Option<ShopId>) -> Result<Report, AuditError> {
-    let mut snapshot = pool.begin_with("begin isolation level repeatable read read only").await?;
+    let mut snapshot = pool
+        .begin_with("begin isolation level repeatable read read only")
+        .await?;
     for setting in [
         // An audit of years takes as long as it takes, whatever limit the pool sets on a request.
         "set local statement_timeout = 0",
@@ -124,7 +127,9 @@ pub async fn audit(pool: &PgPool, shop: Option<ShopId>) -> Result<Report, AuditE
     ] {
         sqlx::query(setting).execute(&mut *snapshot).await?;
     }
-    let taken_at = sqlx::query_scalar("select now()").fetch_one(&mut *snapshot).await?;
+    let taken_at = sqlx::query_scalar("select now()")
+        .fetch_one(&mut *snapshot)
+        .await?;
     if let Some(shop) = shop {
         let known: bool = sqlx::query_scalar("select exists (select from shop where id = $1)")
             .bind(shop.0)
@@ -139,7 +144,11 @@ pub async fn audit(pool: &PgPool, shop: Option<ShopId>) -> Result<Report, AuditE
         run(&mut snapshot, group, shop, &mut checks).await?;
     }
     snapshot.commit().await?;
-    Ok(Report { taken_at, shop, checks })
+    Ok(Report {
+        taken_at,
+        shop,
+        checks,
+    })
 }
 
 async fn run(
@@ -158,12 +167,25 @@ async fn run(
     .persistent(false)
     .fetch_all(&mut *snapshot)
     .await?;
-    let counts: HashMap<String, (i64, i64, i64)> =
-        counts.into_iter().map(|(name, examined, broken, off)| (name, (examined, broken, off))).collect();
+    let counts: HashMap<String, (i64, i64, i64)> = counts
+        .into_iter()
+        .map(|(name, examined, broken, off)| (name, (examined, broken, off)))
+        .collect();
     for &(name, proves) in group.checks {
         let (examined, broken, off) = counts.get(name).copied().unwrap_or_default();
-        let first = if broken > 0 { first_rows(snapshot, group, name, shop).await? } else { Vec::new() };
-        checks.push(CheckReport { name, proves, examined, broken, off, first });
+        let first = if broken > 0 {
+            first_rows(snapshot, group, name, shop).await?
+        } else {
+            Vec::new()
+        };
+        checks.push(CheckReport {
+            name,
+            proves,
+            examined,
+            broken,
+            off,
+            first,
+        });
     }
     Ok(())
 }

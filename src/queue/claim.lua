@@ -1,0 +1,111 @@
+-- Claims jobs for one worker: all its kinds, in order of priority, never more than it has free slots.
+--
+-- KEYS: ready, due, lease, run of each kind; then dead, paused.
+-- ARGV: 1 tag prefix, 2 first tag number, 3 shared slots, 4 sweep (0 nothing, 1 due jobs, 2 abandoned ones too), 5 step, 6 longest text,
+--       then name, own slots, lease in ms of each kind.
+-- Returns: now in ms, whether more is due, the claimed entries of each kind. Tags are counted up in that order.
+--
+-- Every step is bounded: at most `step` members are promoted per kind and at most as many entries are taken as there
+-- are slots, because a script stops everybody else's commands while it runs.
+local kinds = (#KEYS - 2) / 4
+local dead, paused = KEYS[#KEYS - 1], KEYS[#KEYS]
+local prefix, number, shared = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local sweep, step, longest = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local CHUNK, BYTES = 50, 2097152
+
+local time = redis.call('TIME')
+local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
+local asleep = {}
+for _, name in ipairs(redis.call('SMEMBERS', paused)) do asleep[name] = true end
+
+-- Too long for anybody to run: the text is parked beside the dead set and never travels through a claim.
+local oversized = 0
+local function park(name, text)
+  oversized = oversized + 1
+  local ref = prefix .. 'x' .. time[1] .. time[2] .. '.' .. oversized
+  redis.call('SET', dead .. ':' .. ref, text)
+  redis.call('HSET', dead, ref, 'P ' .. name .. ' ' .. now)
+end
+
+local more = 0
+local function promote(ready, due)
+  local left, bytes = step, 0
+  while left > 0 and bytes < BYTES do
+    local entries = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, math.min(left, CHUNK))
+    if #entries == 0 then return end
+    redis.call('RPUSH', ready, unpack(entries))
+    redis.call('ZREM', due, unpack(entries))
+    for _, entry in ipairs(entries) do bytes = bytes + #entry end
+    left = left - #entries
+  end
+  more = 1
+end
+
+-- An expired lease: its owner died or stalled. The new tag makes whatever that owner still says about the job void.
+local function take_over(lease, run, free, taken)
+  for _, tag in ipairs(redis.call('ZRANGEBYSCORE', lease, '-inf', now, 'LIMIT', 0, free)) do
+    local entry = redis.call('HGET', run, tag)
+    redis.call('ZREM', lease, tag)
+    if entry then
+      redis.call('HDEL', run, tag)
+      local a, c, s, first, ref, rest = string.match(entry, '^\1(%d+) (%d+) (%d+) (%d+) (%S+) %S+\n()')
+      if a then
+        entry = '\1' .. a .. ' ' .. (tonumber(c) + 1) .. ' ' .. s .. ' ' .. first .. ' ' .. ref .. ' ' .. tag .. '\n'
+          .. string.sub(entry, rest)
+      else
+        entry = '\0010 1 0 ' .. now .. ' ' .. tag .. ' ' .. tag .. '\n' .. entry
+      end
+      taken[#taken + 1] = entry
+    end
+  end
+end
+
+local budget = BYTES
+local function take_fresh(name, ready, free, taken)
+  while free > 0 and budget > 0 do
+    local entries = redis.call('LPOP', ready, math.min(free, CHUNK))
+    if not entries then return end
+    for _, entry in ipairs(entries) do
+      if #entry > longest then
+        park(name, entry)
+      else
+        taken[#taken + 1] = entry
+        free = free - 1
+      end
+      budget = budget - #entry
+    end
+  end
+end
+
+local reply = { tonumber(now), 0 }
+for k = 1, kinds do
+  local at = (k - 1) * 4
+  local ready, due, lease, run = KEYS[at + 1], KEYS[at + 2], KEYS[at + 3], KEYS[at + 4]
+  local name, own, lease_ms = ARGV[4 + k * 3], tonumber(ARGV[5 + k * 3]), tonumber(ARGV[6 + k * 3])
+  local taken = {}
+  if sweep >= 1 then promote(ready, due) end
+  local free = own + shared
+  if free > 0 and not asleep[name] then
+    if sweep >= 2 then take_over(lease, run, free, taken) end
+    take_fresh(name, ready, free - #taken, taken)
+    if #taken > 0 then
+      local lease_end = string.format('%.0f', tonumber(now) + lease_ms)
+      local fields, members = {}, {}
+      for i, entry in ipairs(taken) do
+        local tag = prefix .. string.format('%.0f', number)
+        number = number + 1
+        fields[#fields + 1], fields[#fields + 2] = tag, entry
+        members[#members + 1], members[#members + 2] = lease_end, tag
+        if #fields >= 1000 or i == #taken then
+          redis.call('HSET', run, unpack(fields))
+          redis.call('ZADD', lease, unpack(members))
+          fields, members = {}, {}
+        end
+      end
+      shared = shared - math.max(0, #taken - own)
+    end
+  end
+  reply[k + 2] = taken
+end
+reply[2] = more
+return reply

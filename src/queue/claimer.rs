@@ -1,0 +1,255 @@
+//! The claim loop: as many jobs as there are free slots, as soon as there is either.
+//!
+//! What it brings is parsed here and either handed to the worker or settled at once: malformed, poison, not yet due.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use carillon_jobs::Envelope;
+use redis::RedisError;
+use tokio::sync::mpsc;
+
+use super::{
+    JobContext, Lease,
+    backend::Work,
+    dead::DeadReason,
+    engine::Engine,
+    entry, keys,
+    slots::Free,
+    store::{Claimed, Sweep, Verb},
+    ticket::{Claim, Ticket, millis},
+};
+
+/// How long to wait after Redis failed to answer.
+const AWAY: Duration = Duration::from_millis(200);
+
+/// Runs until the process stops. Whatever a claim brings after that is given back at once.
+pub(crate) async fn run(engine: Arc<Engine>, work: mpsc::UnboundedSender<Work>) {
+    let mut claimer = Claimer {
+        engine,
+        work,
+        swept: None,
+        more_due: false,
+    };
+    while !claimer.engine.stop.is_cancelled() {
+        claimer.turn().await;
+    }
+}
+
+struct Claimer {
+    engine: Arc<Engine>,
+    work: mpsc::UnboundedSender<Work>,
+    swept: Option<Instant>,
+    more_due: bool,
+}
+
+impl Claimer {
+    async fn turn(&mut self) {
+        let engine = Arc::clone(&self.engine);
+        let free = engine.slots.free();
+        if free.total() == 0 {
+            tokio::select! {
+                () = engine.stop.cancelled() => {}
+                () = engine.slots.freed.notified() => {}
+            }
+            return;
+        }
+        let sweep = self.sweep();
+        let count = u64::from(free.total());
+        let first = engine.numbers(count);
+        let sent = Instant::now();
+        let result = engine.store.claim(first, &free, sweep).await;
+        engine.redis.note(&result);
+        match result {
+            Ok(claimed) => {
+                if sweep != Sweep::None {
+                    self.swept = Some(sent);
+                    self.more_due = claimed.more_due;
+                }
+                let idle = claimed.entries.iter().all(Vec::is_empty) && !self.more_due;
+                self.accept(claimed, first, sent).await;
+                // An empty claim without a sweep may have left due jobs behind; the next one sweeps.
+                if idle && sweep != Sweep::None {
+                    self.rest(Duration::from_millis(engine.config.poll_ms))
+                        .await;
+                } else if idle {
+                    self.swept = None;
+                }
+            }
+            Err(error) => {
+                self.disown(&error, first, &free);
+                self.rest(AWAY).await;
+            }
+        }
+    }
+
+    fn sweep(&self) -> Sweep {
+        let pause = Duration::from_millis(self.engine.config.sweep_ms);
+        let due = self.more_due || self.swept.is_none_or(|swept| swept.elapsed() >= pause);
+        if !due {
+            Sweep::None
+        } else if self.engine.redis.is_fresh(self.engine.shortest_lease() / 2) {
+            Sweep::Due
+        } else {
+            Sweep::DueAndAbandoned
+        }
+    }
+
+    async fn rest(&self, longest: Duration) {
+        tokio::select! {
+            () = self.engine.stop.cancelled() => {}
+            () = self.engine.wake.notified() => {}
+            () = tokio::time::sleep(longest) => {}
+        }
+    }
+
+    /// The claim may have happened and only its answer was lost. Whatever it took is given back, so that it is neither
+    /// late by a lease nor counted as a crash.
+    fn disown(&self, error: &RedisError, first: u64, free: &Free) {
+        if error.is_connection_refusal() {
+            return;
+        }
+        for kind in 0..self.engine.kinds.len() {
+            for number in first..first + u64::from(free.total()) {
+                self.engine
+                    .settle(kind, number, Verb::Head { header: None });
+            }
+        }
+    }
+
+    async fn accept(&mut self, claimed: Claimed, first: u64, sent: Instant) {
+        let engine = &self.engine;
+        let stopping = engine.stop.is_cancelled();
+        let mut number = first;
+        let mut held = Vec::new();
+        for (kind, entries) in claimed.entries.into_iter().enumerate() {
+            let mut ready = Vec::with_capacity(entries.len());
+            // Given back in reverse: each goes to the head, so the first must come last.
+            if stopping {
+                let numbers = number..number + entries.len() as u64;
+                for number in numbers.rev() {
+                    engine.settle(kind, number, Verb::Head { header: None });
+                }
+                number += entries.len() as u64;
+                continue;
+            }
+            for entry in entries {
+                let tag = engine.store.tag(number);
+                let (history, text) = entry::split(&entry, &tag, claimed.now_ms);
+                let start = entry.len() - text.len();
+                let mut text = entry;
+                text.drain(..start);
+                let claim = Claim {
+                    kind,
+                    number,
+                    history,
+                    text,
+                    job_id: None,
+                    now_ms: claimed.now_ms,
+                    claimed: sent,
+                };
+                number += 1;
+                if let Some(work) = self.examine(claim, &mut held) {
+                    ready.push(work);
+                }
+            }
+            let count = u32::try_from(ready.len()).unwrap_or(u32::MAX);
+            engine.slots.take(kind, count);
+            engine.held.insert(
+                kind,
+                ready
+                    .iter()
+                    .map(|work| (work.number, work.context.lease.clone())),
+            );
+            // Let go of before the handlers start: a bell that is kept out while the key is held speaks of something a
+            // handler that has not begun will see.
+            if !held.is_empty() {
+                let result = engine.store.release(&held).await;
+                engine.redis.note(&result);
+                held.clear();
+            }
+            for work in ready {
+                // The receiver lives as long as the worker; without it the ticket gives the job back.
+                let _ = self.work.send(work);
+            }
+        }
+    }
+
+    /// Parses a claimed job. `None` when it was settled at once.
+    fn examine(&self, mut claim: Claim, held: &mut Vec<(String, String)>) -> Option<Work> {
+        let engine = &self.engine;
+        let kind = *engine.kinds.get(claim.kind)?;
+        let stored = engine.store.kinds.get(claim.kind)?;
+        let envelope = match Envelope::parse(kind, &claim.text) {
+            Ok(envelope) => envelope,
+            Err(error) => {
+                self.bury(&claim, DeadReason::Malformed, &error.to_string());
+                return None;
+            }
+        };
+        claim.job_id.clone_from(&envelope.id);
+        if let Some(key) = &envelope.unique
+            && (claim.history.fresh || claim.history.crashes > 0)
+            && let Some(id) = &envelope.id
+        {
+            held.push((
+                keys::held(&engine.config.key_prefix, kind.name(), key),
+                id.clone(),
+            ));
+        }
+        if claim.history.crashes >= engine.config.max_crashes {
+            let last = claim.history.lost_tag.as_deref().unwrap_or("unknown");
+            let error = format!(
+                "{} workers in a row lost their lease while running it; the last claim was {last}",
+                claim.history.crashes
+            );
+            self.bury(&claim, DeadReason::Poison, &error);
+            return None;
+        }
+        if let Some(run_at) = envelope.run_at
+            && claim.history.fresh
+            && millis(run_at) > claim.now_ms
+        {
+            let verb = Verb::At {
+                due_ms: millis(run_at),
+                header: claim.history.header(),
+            };
+            engine.settle(claim.kind, claim.number, verb);
+            return None;
+        }
+        let policy = kind.policy();
+        let lease = Lease::new(
+            claim.claimed + Duration::from_millis(stored.lease_ms),
+            Duration::from_secs(u64::from(policy.timeout_secs)),
+        );
+        let context = JobContext {
+            id: envelope
+                .id
+                .unwrap_or_else(|| claim.history.reference.clone()),
+            attempt: claim.history.attempts.saturating_add(1),
+            lease: lease.clone(),
+            stop: engine.stop.clone(),
+            traceparent: envelope.traceparent,
+        };
+        let max_attempts = envelope.max_attempts.unwrap_or(policy.max_attempts);
+        Some(Work {
+            number: claim.number,
+            job: envelope.job,
+            context,
+            ticket: Some(Ticket::new(Arc::clone(engine), claim, max_attempts, lease)),
+        })
+    }
+
+    fn bury(&self, claim: &Claim, reason: DeadReason, error: &str) {
+        tracing::error!(
+            job.id = claim.job_id,
+            reason = reason.name(),
+            error,
+            "a job is dead; see `carillon jobs dead`"
+        );
+        let verb = claim.dead(&self.engine, reason, error);
+        self.engine.settle(claim.kind, claim.number, verb);
+    }
+}

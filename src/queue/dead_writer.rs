@@ -1,0 +1,173 @@
+//! The loop that carries dead jobs from Redis to Postgres.
+//!
+//! A job that dies goes into a hash in Redis first, in the same step that ends its claim, and leaves it only when its
+//! row is committed: with Postgres away nothing is lost, it only waits. Every worker runs this loop; the reference makes
+//! a row written twice one row.
+
+use std::{sync::Arc, time::Duration};
+
+use redis::{RedisError, Value};
+use ring::digest::{Context, SHA256};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use super::{DeadReason, QueueError, dead::Record, dead_record::KEPT_BYTES, engine::Engine};
+
+/// Records carried in one step; each is at most 64 KiB and a line.
+const STEP: u32 = 20;
+/// How much of an oversized text is read at once, in bytes.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// How often to look for what another worker left behind.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Runs until `finish` is cancelled.
+pub(crate) async fn run(engine: Arc<Engine>, pool: PgPool, finish: CancellationToken) {
+    let mut failing = false;
+    loop {
+        let carried = tokio::select! {
+            () = finish.cancelled() => return,
+            carried = carry(&engine, &pool) => carried,
+        };
+        match &carried {
+            Ok(_) if failing => {
+                failing = false;
+                tracing::info!("dead jobs are written to Postgres again");
+            }
+            Err(QueueError::Database(error)) if !failing => {
+                failing = true;
+                tracing::warn!(
+                    error = kind_of(error),
+                    "dead jobs cannot be written to Postgres; they wait in Redis"
+                );
+            }
+            // Redis being away is told by the other loops.
+            Ok(_) | Err(_) => {}
+        }
+        if matches!(carried, Ok(count) if count > 0) {
+            continue;
+        }
+        tokio::select! {
+            () = finish.cancelled() => return,
+            () = engine.died.notified(), if !failing => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+/// Without its detail, which may quote a value.
+fn kind_of(error: &sqlx::Error) -> &'static str {
+    match error {
+        sqlx::Error::PoolTimedOut => "no connection in time",
+        sqlx::Error::Io(_) => "connection lost",
+        sqlx::Error::Database(_) => "refused by the server",
+        _ => "not available",
+    }
+}
+
+/// Carries some, and says how many.
+async fn carry(engine: &Engine, pool: &PgPool) -> Result<u64, QueueError> {
+    let mut command = redis::cmd("HRANDFIELD");
+    command.arg(&engine.store.dead).arg(STEP).arg("WITHVALUES");
+    let reply = engine.store.redis.send(&command).await?;
+    let pending: Vec<(String, Vec<u8>)> =
+        redis::from_redis_value(reply).map_err(RedisError::from)?;
+    let mut carried = 0;
+    for (reference, bytes) in &pending {
+        let parked = format!("{}:{reference}", engine.store.dead);
+        let record = match read_parked(engine, &parked, bytes).await? {
+            Some(record) => Some(record),
+            None => Record::from_bytes(bytes),
+        };
+        // Bytes that are neither were put there by somebody else; without them the hash can be emptied.
+        if let Some(record) = record {
+            write(pool, reference, &record).await?;
+        } else {
+            tracing::error!(
+                "an unreadable record was found among the dead jobs in Redis and is dropped"
+            );
+        }
+        let mut pipeline = redis::pipe();
+        pipeline.hdel(&engine.store.dead, reference).unlink(&parked);
+        engine.store.redis.pipeline(&pipeline).await?;
+        carried += 1;
+    }
+    Ok(carried)
+}
+
+/// A text that was too long to claim lies in a key of its own; it is read in pieces and never held whole.
+async fn read_parked(
+    engine: &Engine,
+    parked: &str,
+    bytes: &[u8],
+) -> Result<Option<Record>, QueueError> {
+    let mark = std::str::from_utf8(bytes).unwrap_or_default();
+    let mut words = mark.split(' ');
+    let (Some("P"), Some(kind), Some(at)) = (words.next(), words.next(), words.next()) else {
+        return Ok(None);
+    };
+    let at_ms: u64 = at.parse().unwrap_or(0);
+    let (mut raw, mut length, mut hash) = (Vec::new(), 0_usize, Context::new(&SHA256));
+    loop {
+        let mut command = redis::cmd("GETRANGE");
+        command
+            .arg(parked)
+            .arg(length)
+            .arg(length + CHUNK_BYTES - 1);
+        let Value::BulkString(chunk) = engine.store.redis.send(&command).await? else {
+            break;
+        };
+        if chunk.is_empty() {
+            break;
+        }
+        hash.update(&chunk);
+        length += chunk.len();
+        let room = KEPT_BYTES.saturating_sub(raw.len());
+        raw.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+    }
+    let error = carillon_jobs::ContractError::TooLarge {
+        length,
+        limit: carillon_jobs::MAX_TEXT_BYTES,
+    };
+    Ok(Some(Record {
+        kind: kind.to_owned(),
+        job_id: None,
+        reason: DeadReason::Malformed,
+        error: error.to_string(),
+        attempts: 0,
+        crashes: 0,
+        snoozes: 0,
+        first_ms: at_ms,
+        died_ms: at_ms,
+        raw_length: length as u64,
+        raw_sha256: hash.finish().as_ref().to_vec(),
+        raw,
+    }))
+}
+
+async fn write(pool: &PgPool, reference: &str, record: &Record) -> Result<(), sqlx::Error> {
+    let count = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
+    let wide = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    sqlx::query(
+        "insert into dead_job (reference, kind, job_id, reason, error, attempts, crashes, snoozes, \
+             raw, raw_length, raw_sha256, first_at, died_at) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, \
+             to_timestamp($12::bigint / 1000.0), to_timestamp($13::bigint / 1000.0)) \
+         on conflict (reference) do nothing",
+    )
+    .bind(reference)
+    .bind(&record.kind)
+    .bind(&record.job_id)
+    .bind(record.reason)
+    .bind(&record.error)
+    .bind(count(record.attempts))
+    .bind(count(record.crashes))
+    .bind(count(record.snoozes))
+    .bind(&record.raw)
+    .bind(wide(record.raw_length))
+    .bind(&record.raw_sha256)
+    .bind(wide(record.first_ms))
+    .bind(wide(record.died_ms))
+    .execute(pool)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! The names of the queue's keys in Redis. This list is the whole of what the queue keeps there.
+
+/// The keys of one kind.
+#[derive(Debug, Clone)]
+pub(crate) struct KindKeys {
+    /// List of entries that may run now; producers push at its tail.
+    pub(crate) ready: String,
+    /// Sorted set of entries by the time they become ready, in milliseconds.
+    pub(crate) due: String,
+    /// Sorted set of the tags of running jobs by the end of their lease, in milliseconds.
+    pub(crate) lease: String,
+    /// Hash of running jobs: tag to entry.
+    pub(crate) run: String,
+}
+
+impl KindKeys {
+    pub(crate) fn new(prefix: &str, kind: &str) -> Self {
+        Self {
+            ready: format!("{prefix}:ready:{kind}"),
+            due: format!("{prefix}:due:{kind}"),
+            lease: format!("{prefix}:lease:{kind}"),
+            run: format!("{prefix}:run:{kind}"),
+        }
+    }
+}
+
+/// Hash of dead jobs that are not yet rows in Postgres: reference to record.
+pub(crate) fn dead(prefix: &str) -> String {
+    format!("{prefix}:dead")
+}
+
+/// Set of the kinds that nobody may claim.
+pub(crate) fn paused(prefix: &str) -> String {
+    format!("{prefix}:paused")
+}
+
+/// Channel on which a producer says that something is ready.
+pub(crate) fn wake(prefix: &str) -> String {
+    format!("{prefix}:wake")
+}
+
+/// String held while a job with this `unique` key waits; its value is that job's id.
+pub(crate) fn held(prefix: &str, kind: &str, unique: &str) -> String {
+    format!("{prefix}:unique:{kind}:{unique}")
+}

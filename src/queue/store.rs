@@ -1,0 +1,262 @@
+//! The queue in Redis as four operations: claim, renew, settle, release. Everything else is built from them.
+//!
+//! Each is one script, so each happens wholly or not at all, and each may be sent again when its answer was lost: a
+//! second claim uses new tags, and a second settlement finds its tag gone and is ignored.
+
+use redis::{Cmd, RedisError, Value};
+
+use super::{
+    connection::{RedisConn, Script},
+    keys::{self, KindKeys},
+    slots::Free,
+};
+
+/// The most members one script call touches per kind and step.
+pub(crate) const STEP: usize = 500;
+
+/// One kind as the store sees it: a name, its keys, its lease.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredKind {
+    pub(crate) name: String,
+    pub(crate) keys: KindKeys,
+    pub(crate) lease_ms: u64,
+}
+
+/// What a claim looks for beside fresh jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sweep {
+    /// Nothing.
+    None = 0,
+    /// Jobs that have become due.
+    Due = 1,
+    /// Those, and jobs whose lease has run out.
+    DueAndAbandoned = 2,
+}
+
+/// What a claim brought.
+#[derive(Debug, Default)]
+pub(crate) struct Claimed {
+    /// Redis' clock, in milliseconds.
+    pub(crate) now_ms: u64,
+    /// Whether due jobs are left to promote.
+    pub(crate) more_due: bool,
+    /// The entries of each kind, in the order of their tags.
+    pub(crate) entries: Vec<Vec<Vec<u8>>>,
+}
+
+/// What is to become of a claimed job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// Forget it.
+    Done,
+    /// Back to the head of the list, as if it had not been claimed.
+    Head { header: Option<String> },
+    /// To the tail: its next turn.
+    Tail { header: String },
+    /// Again in so many milliseconds.
+    After { delay_ms: u64, header: String },
+    /// Again at this time, in milliseconds since 1970.
+    At { due_ms: u64, header: String },
+    /// Into the dead set under this reference.
+    Dead { reference: String, record: Vec<u8> },
+}
+
+/// A settlement: a claim's kind and tag, and what is to become of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Settlement {
+    pub(crate) kind: usize,
+    pub(crate) number: u64,
+    pub(crate) verb: Verb,
+}
+
+/// The scripts and keys of one worker.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    pub(crate) redis: RedisConn,
+    pub(crate) kinds: Vec<StoredKind>,
+    pub(crate) dead: String,
+    claim_keys: Vec<String>,
+    settle_keys: Vec<String>,
+    /// What this process' tags begin with; new at every boot.
+    tag_prefix: String,
+    claim: Script,
+    renew: Script,
+    settle: Script,
+    release: Script,
+}
+
+impl Store {
+    pub(crate) fn new(
+        redis: RedisConn,
+        prefix: &str,
+        worker_id: &str,
+        kinds: Vec<StoredKind>,
+    ) -> Self {
+        let mut settle_keys: Vec<String> = kinds
+            .iter()
+            .flat_map(|kind| {
+                let KindKeys {
+                    ready,
+                    due,
+                    lease,
+                    run,
+                } = kind.keys.clone();
+                [ready, due, lease, run]
+            })
+            .collect();
+        settle_keys.push(keys::dead(prefix));
+        let mut claim_keys = settle_keys.clone();
+        claim_keys.push(keys::paused(prefix));
+        Self {
+            redis,
+            kinds,
+            dead: keys::dead(prefix),
+            claim_keys,
+            settle_keys,
+            tag_prefix: format!("{worker_id}:"),
+            claim: Script::new(include_str!("claim.lua")),
+            renew: Script::new(include_str!("renew.lua")),
+            settle: Script::new(include_str!("settle.lua")),
+            release: Script::new(include_str!("release.lua")),
+        }
+    }
+
+    pub(crate) fn tag(&self, number: u64) -> String {
+        format!("{}{number}", self.tag_prefix)
+    }
+
+    /// Claims at most as many jobs as are free, under the tags `first_number`, `first_number` + 1, …
+    pub(crate) async fn claim(
+        &self,
+        first_number: u64,
+        free: &Free,
+        sweep: Sweep,
+    ) -> Result<Claimed, RedisError> {
+        let mut call = self.claim.call(&self.claim_keys);
+        call.arg(&self.tag_prefix)
+            .arg(first_number)
+            .arg(free.shared)
+            .arg(sweep as u8)
+            .arg((STEP / self.kinds.len().max(1)).max(50))
+            .arg(carillon_jobs::MAX_TEXT_BYTES + super::entry::MAX_HEADER_BYTES);
+        for (kind, own) in self.kinds.iter().zip(&free.own) {
+            call.arg(&kind.name).arg(*own).arg(kind.lease_ms);
+        }
+        let reply = self.redis.script(&self.claim, &call).await?;
+        parse_claim(reply).ok_or_else(unexpected)
+    }
+
+    /// Renews leases of one kind. Returns the numbers whose jobs are no longer this worker's.
+    pub(crate) async fn renew(
+        &self,
+        kind: &StoredKind,
+        numbers: &[u64],
+    ) -> Result<Vec<u64>, RedisError> {
+        let mut call = self
+            .renew
+            .call(&[kind.keys.lease.as_str(), kind.keys.run.as_str()]);
+        call.arg(kind.lease_ms);
+        for number in numbers {
+            call.arg(self.tag(*number));
+        }
+        let reply = self.redis.script(&self.renew, &call).await?;
+        let positions: Vec<usize> = redis::from_redis_value(reply).map_err(RedisError::from)?;
+        Ok(positions
+            .into_iter()
+            .filter_map(|position| numbers.get(position).copied())
+            .collect())
+    }
+
+    /// Settles jobs, and says how many settlements came too late to count.
+    pub(crate) async fn settle(&self, batch: &[Settlement]) -> Result<u64, RedisError> {
+        let mut call = self.settle.call(&self.settle_keys);
+        let mut done: Vec<Vec<u64>> = vec![Vec::new(); self.kinds.len()];
+        for settlement in batch {
+            if settlement.verb == Verb::Done
+                && let Some(tags) = done.get_mut(settlement.kind)
+            {
+                tags.push(settlement.number);
+            }
+        }
+        for tags in &done {
+            call.arg(tags.len());
+            for number in tags {
+                call.arg(self.tag(*number));
+            }
+        }
+        for settlement in batch {
+            self.add_verb(&mut call, settlement);
+        }
+        let reply = self.redis.script(&self.settle, &call).await?;
+        redis::from_redis_value(reply).map_err(RedisError::from)
+    }
+
+    fn add_verb(&self, call: &mut Cmd, settlement: &Settlement) {
+        let mut add = |verb: &str, a: &[u8], header: &[u8]| {
+            call.arg(verb)
+                .arg(settlement.kind + 1)
+                .arg(self.tag(settlement.number))
+                .arg(a)
+                .arg(header);
+        };
+        match &settlement.verb {
+            Verb::Done => {}
+            Verb::Head { header } => add("H", b"", header.as_deref().unwrap_or("-").as_bytes()),
+            Verb::Tail { header } => add("T", b"", header.as_bytes()),
+            Verb::After { delay_ms, header } => {
+                add("R", delay_ms.to_string().as_bytes(), header.as_bytes());
+            }
+            Verb::At { due_ms, header } => {
+                add("L", due_ms.to_string().as_bytes(), header.as_bytes());
+            }
+            Verb::Dead { reference, record } => add("D", reference.as_bytes(), record),
+        }
+    }
+
+    /// Lets go of the `unique` keys of jobs that have been claimed: pairs of key and job id.
+    pub(crate) async fn release(&self, held: &[(String, String)]) -> Result<(), RedisError> {
+        let keys: Vec<&str> = held.iter().map(|(key, _)| key.as_str()).collect();
+        let mut call = self.release.call(&keys);
+        for (_, id) in held {
+            call.arg(id);
+        }
+        self.redis.script(&self.release, &call).await.map(|_| ())
+    }
+}
+
+fn parse_claim(reply: Value) -> Option<Claimed> {
+    let Value::Array(parts) = reply else {
+        return None;
+    };
+    let mut parts = parts.into_iter();
+    let (Value::Int(now_ms), Value::Int(more)) = (parts.next()?, parts.next()?) else {
+        return None;
+    };
+    let mut entries = Vec::with_capacity(parts.len());
+    for part in parts {
+        let Value::Array(values) = part else {
+            return None;
+        };
+        let mut texts = Vec::with_capacity(values.len());
+        for value in values {
+            let Value::BulkString(bytes) = value else {
+                return None;
+            };
+            texts.push(bytes);
+        }
+        entries.push(texts);
+    }
+    Some(Claimed {
+        now_ms: u64::try_from(now_ms).ok()?,
+        more_due: more != 0,
+        entries,
+    })
+}
+
+fn unexpected() -> RedisError {
+    (
+        redis::ErrorKind::UnexpectedReturnType,
+        "a queue script answered in an unknown form",
+    )
+        .into()
+}
