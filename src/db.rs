@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sqlx::{
-    Executor as _, PgPool,
+    Executor as _, PgPool, Postgres, Transaction,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -78,11 +78,22 @@ fn connect_options(config: &DatabaseConfig, process: ProcessKind) -> Result<PgCo
     ]))
 }
 
+/// Begins a transaction, safely for a caller whose future may be dropped.
+///
+/// `Pool::begin` of sqlx 0.9 is not: dropped between sending BEGIN and hearing the answer it gives the connection back
+/// with the transaction open, and what the next user writes there is never committed. Here BEGIN runs in a task of its
+/// own, which always hears the answer; a transaction that nobody waits for any more is rolled back.
+pub async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let pool = pool.clone();
+    let begun = tokio::spawn(async move { pool.begin().await }).await;
+    begun.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+}
+
 /// Applies what is missing and returns the versions applied. Two at once are fine: the second waits, then finds nothing to do.
 pub async fn migrate(pool: &PgPool) -> Result<Vec<i64>, DbError> {
     // A lock that belongs to a transaction holds through a pooler, where one that belongs to a session would be lost or stay
     // for ever. It is held on a connection of its own, because a migration may need to run outside a transaction.
-    let mut lock = pool.begin().await?;
+    let mut lock = begin(pool).await?;
     lock.execute("SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
         .await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)")

@@ -19,7 +19,7 @@ use super::{
     schedule::local_time,
     stored::{self, Chosen, Plannable, Stored},
 };
-use crate::channel::Channel;
+use crate::{channel::Channel, db};
 
 /// A broadcast somebody wants to make.
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ struct Checked {
 /// # Errors
 /// Everything wrong with it at once.
 pub async fn create(pool: &PgPool, config: &BroadcastConfig, new: &NewBroadcast) -> Result<BroadcastId, CreateError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = db::begin(pool).await?;
     let checked = check(&mut tx, config, new).await?;
     if !any_member(&mut tx, &checked.plannable).await? {
         return Err(Problem::new("empty_audience", "audience", "holds nobody: choose another one").into());
@@ -124,7 +124,7 @@ pub async fn resend(
     old: BroadcastId,
     outcomes: &[ResendOutcome],
 ) -> Result<BroadcastId, CreateError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = db::begin(pool).await?;
     let mut stored = stored::read(&mut tx, old).await?.ok_or_else(|| not_found(old))?;
     let mut outcomes = outcomes.to_vec();
     outcomes.sort_unstable();
@@ -166,7 +166,7 @@ pub async fn test_send(
     channel: Channel,
     address: &str,
 ) -> Result<BroadcastId, CreateError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = db::begin(pool).await?;
     let mut stored = stored::read(&mut tx, broadcast)
         .await?
         .ok_or_else(|| not_found(broadcast))?;

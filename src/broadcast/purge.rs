@@ -9,6 +9,7 @@ use carillon_jobs::BroadcastId;
 use sqlx::PgPool;
 
 use super::config::BroadcastConfig;
+use crate::db;
 
 /// Deletes up to `purge_rows` rows. Returns whether that was the end.
 pub(super) async fn purge_step(
@@ -16,7 +17,7 @@ pub(super) async fn purge_step(
     config: &BroadcastConfig,
     broadcast: BroadcastId,
 ) -> Result<bool, sqlx::Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = db::begin(pool).await?;
     // These states have no way out, so the check holds for as long as we like.
     let dead: bool = sqlx::query_scalar(
         "select exists (select from broadcast b where b.id = $1 and b.purge and b.state in ('cancelled', 'failed')
