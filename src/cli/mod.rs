@@ -5,9 +5,12 @@
 //!
 //! To add a command: a file with its `Args` and `run`, one line in `Command`, one in `dispatch`.
 
+mod broadcast;
 mod config;
 mod migrate;
 mod process;
+pub mod seed;
+mod table;
 
 use std::{
     io::{self, Write as _},
@@ -52,6 +55,11 @@ enum Command {
     Scheduler,
     /// Bring the database's schema up to this program's; run before the new processes start
     Migrate(migrate::Args),
+    /// Make, estimate, send, watch, pause and cancel broadcasts
+    #[command(subcommand)]
+    Broadcast(broadcast::Command),
+    /// Make a shop with customers to try things with
+    Seed(seed::Args),
     /// Look at the configuration, make keys
     #[command(subcommand)]
     Config(config::Args),
@@ -125,6 +133,8 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Worker => with_app(ProcessKind::Worker, process::run),
         Command::Scheduler => with_app(ProcessKind::Scheduler, process::run),
         Command::Migrate(args) => with_app(ProcessKind::Command, |app| migrate::run(app, args)),
+        Command::Broadcast(command) => with_app(ProcessKind::Command, |app| broadcast::run(app, command)),
+        Command::Seed(args) => with_app(ProcessKind::Command, |app| seed::run(app, args)),
         Command::Config(args) => config::run(&args),
     }
 }

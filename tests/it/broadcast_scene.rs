@@ -14,7 +14,10 @@ pub const CHANNELS: [Channel; 4] = [Channel::App, Channel::Line, Channel::Messen
 
 /// Runs SQL text for its effect.
 pub async fn run(pool: &PgPool, sql: &str) {
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(pool).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+        .execute(pool)
+        .await
+        .unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
 /// Runs SQL text for its one value.
@@ -68,12 +71,22 @@ pub struct Person {
 
 /// An active address with its own text.
 pub fn at(text: impl Into<String>) -> Option<At> {
-    Some(At { text: text.into(), state: "active", inbound_hours: Some(1), has_old: false })
+    Some(At {
+        text: text.into(),
+        state: "active",
+        inbound_hours: Some(1),
+        has_old: false,
+    })
 }
 
 /// Somebody with these addresses, in the order app, line, messenger, email.
 pub fn person(addresses: [Option<At>; 4]) -> Person {
-    Person { opted_out: false, tester: false, tag: false, addresses: addresses.into() }
+    Person {
+        opted_out: false,
+        tester: false,
+        tag: false,
+        addresses: addresses.into(),
+    }
 }
 
 pub async fn shop(pool: &PgPool, tokens: i64) -> Shop {
@@ -102,7 +115,11 @@ pub async fn shop(pool: &PgPool, tokens: i64) -> Shop {
         let sql = format!("select id from sender where channel = '{channel}' and shop_id is not distinct from {owner}");
         senders.push((channel, SenderId(one(pool, &sql).await)));
     }
-    Shop { id: ShopId(id), pool: pool.clone(), senders }
+    Shop {
+        id: ShopId(id),
+        pool: pool.clone(),
+        senders,
+    }
 }
 
 impl Shop {
@@ -130,7 +147,9 @@ impl Shop {
                 if address.has_old {
                     sql += &format!("select put_address('{sender}', {id}, 'old-{id}-{channel}');");
                 }
-                let inbound = address.inbound_hours.map_or("null".to_owned(), |hours| format!("now() - interval '{hours} hours'"));
+                let inbound = address
+                    .inbound_hours
+                    .map_or("null".to_owned(), |hours| format!("now() - interval '{hours} hours'"));
                 sql += &format!(
                     "select put_address('{sender}', {id}, '{text}');
                      update address set state = '{}', last_inbound_at = {inbound}
@@ -174,7 +193,11 @@ impl Shop {
                 places.push(self.place(id.parse().unwrap(), *channel).await);
             }
             let customer = CustomerId(id.parse().unwrap());
-            candidates.push(Candidate { customer, opted_out: opted_out == "t", places });
+            candidates.push(Candidate {
+                customer,
+                opted_out: opted_out == "t",
+                places,
+            });
         }
         candidates
     }
@@ -196,17 +219,28 @@ impl Shop {
             _ if channel == Channel::Messenger && !recent => Reach::WindowClosed,
             _ => Reach::Open,
         };
-        Some(Place { address: AddressId(address), twin_of: twin_of.map(AddressId), reach })
+        Some(Place {
+            address: AddressId(address),
+            twin_of: twin_of.map(AddressId),
+            reach,
+        })
     }
 }
 
 /// Settings for small plans: `chunk` customers at a time.
 pub fn config(chunk: u32) -> BroadcastConfig {
-    BroadcastConfig { chunk_customers: chunk, slice_size: 3, ..BroadcastConfig::built_in().unwrap() }
+    BroadcastConfig {
+        chunk_customers: chunk,
+        slice_size: 3,
+        ..BroadcastConfig::built_in().unwrap()
+    }
 }
 
 pub fn planner(pool: &PgPool, config: &BroadcastConfig) -> Planner {
-    Planner { db: pool.clone(), config: config.clone() }
+    Planner {
+        db: pool.clone(),
+        config: config.clone(),
+    }
 }
 
 /// Plans until there is nothing more to do at once.
@@ -239,7 +273,11 @@ pub async fn skipped(pool: &PgPool, broadcast: BroadcastId) -> Vec<String> {
 
 /// The state of a broadcast and its reason.
 pub async fn state(pool: &PgPool, broadcast: BroadcastId) -> String {
-    one(pool, &format!("select concat_ws(': ', state, state_reason) from broadcast where id = '{broadcast}'")).await
+    one(
+        pool,
+        &format!("select concat_ws(': ', state, state_reason) from broadcast where id = '{broadcast}'"),
+    )
+    .await
 }
 
 /// Everything counters say is what rows say, and slices cover each delivery once.
