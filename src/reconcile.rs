@@ -1,1 +1,132 @@
-//! reconcile
+//! What Postgres says should be running, turned into bells.
+//!
+//! Redis may be lost at any moment and workers may die anywhere: whatever waits has its time in Postgres, and this loop
+//! rings again for what is overdue and in nobody's hands. It takes no input and remembers nothing, so any number of
+//! schedulers may run it, and a bell too many is harmless.
+
+use std::time::Duration;
+
+use carillon_jobs::{BroadcastId, BroadcastSend, SenderId};
+use sqlx::{PgPool, types::Uuid};
+
+use crate::{
+    delivery::{DeliveryConfig, store},
+    queue::Queue,
+};
+
+/// How often it looks.
+pub const EVERY: Duration = Duration::from_secs(2);
+
+/// What one look found.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Scheduled broadcasts whose time has come.
+    pub due: usize,
+    /// Broadcasts nobody is planning (or clearing away).
+    pub unplanned: usize,
+    /// Lanes nobody is working on.
+    pub lanes: usize,
+    /// Broadcasts that had ended without anybody noticing.
+    pub finished: usize,
+}
+
+/// Why a look was cut short. The next one does what is left.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// Postgres did not answer.
+    #[error("{}", crate::db::describe(.0))]
+    Db(#[from] sqlx::Error),
+    /// Redis did not take a bell.
+    #[error(transparent)]
+    Queue(#[from] crate::queue::QueueError),
+}
+
+/// Looks once.
+pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result<Found, ReconcileError> {
+    let due = start_scheduled(db).await?;
+    let unplanned = unplanned(db, config.bell_stale()).await?;
+    for broadcast in &unplanned {
+        ring(queue, *broadcast, None).await?;
+    }
+    let lanes = store::lanes_to_ring(db, None, config.lanes_per_shop, config.bell_stale()).await?;
+    for (broadcast, sender) in &lanes {
+        ring(queue, *broadcast, Some(*sender)).await?;
+    }
+    let finished = finish_unnoticed(db).await?;
+    Ok(Found {
+        due,
+        unplanned: unplanned.len(),
+        lanes: lanes.len(),
+        finished,
+    })
+}
+
+/// Rings for a broadcast as a whole, or for one of its lanes. While such a bell waits another one is not queued.
+pub async fn ring(
+    queue: &Queue,
+    broadcast: BroadcastId,
+    sender: Option<SenderId>,
+) -> Result<(), crate::queue::QueueError> {
+    let mut bell = carillon_jobs::Envelope::new(BroadcastSend {
+        broadcast_id: broadcast,
+        sender_id: sender,
+    });
+    bell.unique = Some(match sender {
+        None => broadcast.to_string(),
+        Some(sender) => format!("{broadcast}/{sender}"),
+    });
+    queue.ring(bell).await?;
+    Ok(())
+}
+
+/// Scheduled broadcasts become `queued` when their time has come, by Postgres' clock.
+async fn start_scheduled(db: &PgPool) -> sqlx::Result<usize> {
+    let done = sqlx::query(
+        "update broadcast set state = 'queued', queued_at = now() where state = 'scheduled' and scheduled_at <= now()",
+    )
+    .execute(db)
+    .await?;
+    Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
+}
+
+/// Marks and returns broadcasts that wait for planning, or for their rows to be cleared away, in nobody's hands.
+async fn unplanned(db: &PgPool, stale: Duration) -> sqlx::Result<Vec<BroadcastId>> {
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "update broadcast set rung_at = now()
+          where (state in ('queued', 'planning') or purge)
+            and (plan_lease_until is null or plan_lease_until <= now())
+            and (rung_at is null or rung_at <= now() - $1 * interval '1 second')
+         returning id",
+    )
+    .bind(stale.as_secs_f64())
+    .fetch_all(db)
+    .await?;
+    Ok(ids.into_iter().map(BroadcastId).collect())
+}
+
+/// The check a settle makes when it empties its lane, made again for broadcasts that look ended and are not closed.
+async fn finish_unnoticed(db: &PgPool) -> sqlx::Result<usize> {
+    let ended: Vec<Uuid> = sqlx::query_scalar(
+        "select b.id from broadcast b
+          where (b.state in ('sending', 'cancelled') or b.resume_state = 'sending')
+            and b.sending_at is not null and b.finished_at is null
+            and not exists (select from lane l where l.broadcast_id = b.id and l.remaining > 0)",
+    )
+    .fetch_all(db)
+    .await?;
+    let mut finished = 0;
+    for id in ended {
+        let mut tx = db.begin().await?;
+        sqlx::query("select from broadcast where id = $1 for update")
+            .bind(id)
+            .execute(&mut *tx)
+            .await?;
+        let done: bool = sqlx::query_scalar("select finish_broadcast($1)")
+            .bind(id)
+            .fetch_one(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        finished += usize::from(done);
+    }
+    Ok(finished)
+}

@@ -1,1 +1,74 @@
-//! scheduler
+//! The scheduler process: rings for what is due, and keeps the months of the delivery tables ahead of time.
+//!
+//! Correct with any number of them, and with none for a while: everything it does is decided by rows in Postgres.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    app::{App, AppError},
+    queue::Queue,
+    reconcile,
+};
+
+/// Months are made this often; they are made two ahead, so missing a day of it is nothing.
+const PARTITIONS_EVERY: Duration = Duration::from_hours(1);
+
+/// Rings for what is due until the process is told to stop.
+pub async fn run(app: App) -> Result<(), AppError> {
+    let queue = app.queue()?;
+    let mut ticks = tokio::time::interval(reconcile::EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut partitions_at = Instant::now();
+    let mut away = false;
+    loop {
+        tokio::select! {
+            () = app.stop.cancelled() => return Ok(()),
+            _ = ticks.tick() => {}
+        }
+        let look = async {
+            if Instant::now() >= partitions_at {
+                ensure_partitions(&app).await?;
+                partitions_at = Instant::now() + PARTITIONS_EVERY;
+            }
+            look(&app, &queue).await
+        };
+        let result = tokio::select! {
+            () = app.stop.cancelled() => return Ok(()),
+            result = look => result,
+        };
+        match (result, away) {
+            (Ok(()), true) => {
+                away = false;
+                tracing::info!("Looking for due work again");
+            }
+            (Ok(()), false) => {}
+            // Said once: an outage of an hour is one line, not two thousand.
+            (Err(error), false) => {
+                away = true;
+                tracing::warn!(%error, "Cannot look for due work; trying again every few seconds");
+            }
+            (Err(_), true) => {}
+        }
+    }
+}
+
+async fn look(app: &App, queue: &Queue) -> Result<(), reconcile::ReconcileError> {
+    let found = reconcile::look(&app.db, queue, &app.config.delivery).await?;
+    if found != reconcile::Found::default() {
+        tracing::info!(
+            due = found.due,
+            unplanned = found.unplanned,
+            lanes = found.lanes,
+            finished = found.finished,
+            "Rang for work that was in nobody's hands"
+        );
+    }
+    Ok(())
+}
+
+async fn ensure_partitions(app: &App) -> Result<(), sqlx::Error> {
+    sqlx::query("select ensure_partitions(now() + m * interval '1 month') from generate_series(0, 2) as m")
+        .execute(&app.db)
+        .await?;
+    Ok(())
+}

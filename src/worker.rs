@@ -1,1 +1,34 @@
-//! worker
+//! The worker process: which function works on which kind of job. The table is the `match`; the compiler keeps it whole.
+
+use carillon_jobs::Job;
+
+use crate::{
+    app::{App, AppError},
+    broadcast::BroadcastWork,
+    queue::{self, JobContext, JobError, Outcome},
+};
+
+/// Everything the kinds need, built once.
+#[derive(Clone)]
+struct Work {
+    broadcast: BroadcastWork,
+}
+
+impl Work {
+    async fn run(&self, job: Job, context: JobContext) -> Result<Outcome, JobError> {
+        match job {
+            Job::BroadcastSend(args) => self.broadcast.run(args, &context).await,
+        }
+    }
+}
+
+/// Works until the process is told to stop.
+pub async fn run(app: App) -> Result<(), AppError> {
+    let work = Work { broadcast: app.broadcast_work()? };
+    let handler = move |job: Job, context: JobContext| {
+        let work = work.clone();
+        async move { work.run(job, context).await }
+    };
+    queue::run(app.queue_config(), app.queue_conn()?, app.db.clone(), handler, app.stop.clone()).await;
+    Ok(())
+}

@@ -1,1 +1,53 @@
-//! broadcast
+//! Broadcasts: who gets what on which channel for how many tokens.
+//!
+//! Why it exists: everything before the first message leaves. A broadcast is checked at the door, estimated, and
+//! planned in chunks; the last step of planning holds its whole cost and opens its lanes. Sending is `delivery`.
+//!
+//! Table of contents:
+//! - `state`: the states and the moves between them (pure)
+//! - `audience`: the customers a broadcast is for (pure)
+//! - `routing`: who gets what on which channel, the rule in plain Rust (pure); `routing_sql`: the same as SQL
+//! - `prices`: what a message costs on a day (pure)
+//! - `check`: what every broadcast must fulfil, at the door and again before planning (pure); `problem`: the refusals
+//! - `stored`: a broadcast's row, read and checked
+//! - `estimate`: what it would do, without doing it
+//! - `create`: drafts, tests, resends; `control`: send, pause, resume, cancel; `schedule`: its time (pure)
+//! - `job`: the `broadcast-send` job, one turn of planning or sending
+//! - `plan`: from `queued` to `sending`, resumable; `chunk`: one transaction of it; `purge`: what is left of a dead plan
+//! - `report`: what became of it, from counters
+//! - `config`: its settings
+//!
+//! It must never send anything, and never hold tokens before everything is planned.
+
+mod audience;
+mod check;
+mod chunk;
+mod config;
+mod control;
+mod create;
+mod estimate;
+mod job;
+pub mod plan;
+mod prices;
+mod problem;
+mod purge;
+mod report;
+mod routing;
+mod routing_sql;
+mod schedule;
+mod state;
+mod stored;
+
+pub use audience::{Audience, CUSTOMERS_LIMIT, ResendOutcome};
+pub use config::BroadcastConfig;
+pub use control::{ControlError, cancel, pause, resume, send};
+pub use create::{CreateError, NewBroadcast, create, estimate_new, estimate_stored, resend, test_send};
+pub use estimate::{ChannelEstimate, Estimate};
+pub use plan::{Advance, PlanError, Planner};
+pub use job::BroadcastWork;
+pub use prices::{TokenCosts, TokenCostsError};
+pub use problem::{Problem, Problems};
+pub use report::{ChannelReport, Outcomes, Report, Tokens, report};
+pub use routing::{Candidate, Mode, Place, Reach, Routed, SkipReason, route, window_hours};
+pub use routing_sql::{Leg, Route};
+pub use state::BroadcastState;

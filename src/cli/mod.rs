@@ -1,6 +1,198 @@
-//! cli
+//! The command line: the process types of the Procfile and the operator's commands, one file each.
+//!
+//! A wrong call or a wrong configuration says what is wrong and what to do, on one screen, with exit code 2, before anything has
+//! happened. What fails later ends with exit code 1. Results go to standard output, logs and errors to standard error.
+//!
+//! To add a command: a file with its `Args` and `run`, one line in `Command`, one in `dispatch`.
+
+mod config;
+mod migrate;
+mod process;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    app::{App, AppError, ProcessKind},
+    config::{Config, Effective, Loaded, Origin, Sources},
+    telemetry,
+};
+
+/// What may still run when a process ends is given this long.
+const LEFT_BEHIND: Duration = Duration::from_millis(500);
+
+/// Messaging back office of an online-shop platform: broadcasts with an exact account of their tokens, and one inbox.
+#[derive(Debug, Parser)]
+#[command(
+    name = "carillon",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    max_term_width = 110,
+    after_help = "Configuration: every key is in config/default.toml; DATABASE_URL, REDIS_URL and CARILLON__SECRET__KEYS are \
+                  needed at least.\n`carillon config check` says what is in force, or everything that is wrong at once."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the web: health, unsubscribe links, webhooks (any number of processes)
+    Web,
+    /// Work on jobs: plan and send broadcasts (any number of processes)
+    Worker,
+    /// Ring for what is due: schedules, and work that lost its job (any number of processes)
+    Scheduler,
+    /// Bring the database's schema up to this program's; run before the new processes start
+    Migrate(migrate::Args),
+    /// Look at the configuration, make keys
+    #[command(subcommand)]
+    Config(config::Args),
+}
+
+/// Why a command did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// Called or configured in a way that cannot work: exit code 2. The text says what to do.
+    #[error("{0}")]
+    Wrong(String),
+    /// Something went wrong on the way: exit code 1.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl CliError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Wrong(_) => ExitCode::from(2),
+            Self::Failed(_) => ExitCode::from(1),
+        }
+    }
+}
+
+impl From<AppError> for CliError {
+    fn from(error: AppError) -> Self {
+        match error {
+            AppError::RedisUrl(_) | AppError::Channels(_) | AppError::Secret(_) | AppError::RedisEvicts(_) => {
+                Self::Wrong(error.to_string())
+            }
+            AppError::Db(_) | AppError::Schema(_) | AppError::System { .. } => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<io::Error> for CliError {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+pub mod audit;
 
 /// Runs the command line and returns the exit code.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    // Before anything makes a TLS client: without a default provider some libraries panic, others choose another one.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        complain("error: another TLS provider was installed first");
+        return ExitCode::from(1);
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("error: {error}"));
+            error.exit_code()
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Web => with_app(ProcessKind::Web, process::run),
+        Command::Worker => with_app(ProcessKind::Worker, process::run),
+        Command::Scheduler => with_app(ProcessKind::Scheduler, process::run),
+        Command::Migrate(args) => with_app(ProcessKind::Command, |app| migrate::run(app, args)),
+        Command::Config(args) => config::run(&args),
+    }
+}
+
+/// Reads the configuration, sets up logging, builds the parts and runs one command with them.
+fn with_app<F, R>(process: ProcessKind, run: F) -> Result<(), CliError>
+where
+    F: FnOnce(App) -> R,
+    R: Future<Output = Result<(), CliError>>,
+{
+    let Loaded { mut config, values } = load_config()?;
+    let is_chosen = |value: &Effective| value.key == "log.filter" && value.origin != Origin::Default;
+    if process == ProcessKind::Command && !values.iter().any(is_chosen) {
+        // A person at a terminal asked for a result, not for the story of it.
+        "warn".clone_into(&mut config.log.filter);
+    }
+    telemetry::init(&config.log).map_err(|error| CliError::Failed(error.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let app = App::for_process(process, config)?;
+        run(app).await
+    });
+    runtime.shutdown_timeout(LEFT_BEHIND);
+    result
+}
+
+/// The configuration of this process, or everything that is wrong with it.
+pub(crate) fn load_config() -> Result<Loaded, CliError> {
+    Config::load(&Sources::of_process()).map_err(|errors| CliError::Wrong(errors.to_string()))
+}
+
+/// A line on standard output. A reader that went away (`| head`) is no error.
+pub(crate) fn say(line: &str) -> Result<(), CliError> {
+    match writeln!(io::stdout().lock(), "{line}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// A line on standard error, for which there is nobody to tell if it fails.
+pub(crate) fn complain(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_call_is_told_on_one_screen() {
+        for call in [
+            &["carillon", "wrok"][..],
+            &["carillon", "web", "--prot", "1"],
+            &["carillon", "config"],
+            &["carillon"],
+        ] {
+            let error = Cli::try_parse_from(call).unwrap_err();
+            let text = error.to_string();
+            assert!(text.lines().count() <= 24, "{text}");
+            assert!(error.use_stderr(), "{call:?}");
+        }
+    }
 }

@@ -1,1 +1,88 @@
-//! delivery
+//! Delivery: claim → render → send → settle, and recovery of what a crash left.
+//!
+//! - `state`: the states of a delivery and the moves between them (pure)
+//! - `verdict`: what becomes of a window of sends (pure)
+//! - `lane`: a job's turn on one lane
+//! - `briefing`: what must be known to send for a lane
+//! - `slice`: claim, send, settle, until the turn is over
+//! - `window`: the sends of one intent
+//! - `store`: the calls to Postgres
+//! - `config`: section `[delivery]`
+//!
+//! What must never happen here: a network call while a transaction is open; a message begun before its intent is
+//! committed; a second try of what may have been sent, unless the provider honours our key.
+
+mod briefing;
+mod config;
+mod lane;
+mod slice;
+mod state;
+pub mod store;
+pub mod verdict;
+mod window;
+
+use std::sync::Arc;
+
+use sqlx::PgPool;
+
+pub use config::DeliveryConfig;
+pub use state::DeliveryState;
+
+use crate::{
+    channel::{Channel, ChannelConfig, Channels},
+    limit::{Call, LimitConfig, Limits, PerSecond},
+    secret::Secrets,
+};
+
+/// Why a turn could not be finished. What was in hand is recovered from its leases.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    /// Postgres did not answer, or refused.
+    #[error("{}", crate::db::describe(.0))]
+    Db(#[from] sqlx::Error),
+    /// The sender's account cannot be used until a person mends it.
+    #[error("sender: {0}")]
+    Sender(String),
+    /// The broadcast's content cannot be read; planning checks it, so this is a broken row.
+    #[error("content: {0}")]
+    Content(String),
+}
+
+/// The parts that sending needs; clones share them.
+#[derive(Clone)]
+pub struct Delivery {
+    /// Postgres.
+    pub db: PgPool,
+    /// The providers.
+    pub channels: Arc<Channels>,
+    /// Section `[channel]`.
+    pub channel_config: ChannelConfig,
+    /// The fleet's rate limits.
+    pub limits: Limits,
+    /// Section `[limit]`.
+    pub limit_config: LimitConfig,
+    /// Keys: opens senders' credentials, signs unsubscribe links.
+    pub secrets: Arc<Secrets>,
+    /// Section `[delivery]`.
+    pub config: DeliveryConfig,
+    /// Deliveries per slice, from section `[broadcast]`.
+    pub slice_size: u32,
+    /// Where `carillon web` is reached from outside.
+    pub public_url: String,
+}
+
+impl Delivery {
+    /// The rate that applies: the sender's own, else the provider's published one. LINE counts multicasts apart, so a
+    /// sender's own rate speaks of single requests.
+    fn default_rate(&self, channel: Channel, call: Call, own: Option<PerSecond>) -> PerSecond {
+        let limits = &self.limit_config;
+        match (channel, call) {
+            (Channel::Line, Call::Multicast) => limits.line_multicast_per_sec,
+            (Channel::Line, Call::Single) => own.unwrap_or(limits.line_push_per_sec),
+            (Channel::App, _) => own.unwrap_or(limits.app_per_sec),
+            (Channel::Email | Channel::Messenger | Channel::Whatsapp | Channel::Sms, _) => {
+                own.unwrap_or(limits.email_per_sec)
+            }
+        }
+    }
+}

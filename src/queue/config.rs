@@ -2,21 +2,26 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
-use crate::retry::RetryPolicy;
+use crate::{
+    config::{RedisConfig, Report, Section},
+    retry::RetryPolicy,
+};
 
 /// How a process uses the queue. Defaults and reasons stand in `config/default.toml`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct QueueConfig {
-    /// What every key in Redis begins with. Its braces keep all of them in one slot of a cluster.
+    /// What every key in Redis begins with. Its braces keep all of them in one slot of a cluster. From `[redis]`.
+    #[serde(skip)]
     pub key_prefix: String,
     /// Jobs a worker process runs at once.
     pub concurrency: u32,
     /// The longest wait of an idle worker before it looks for jobs that nobody announced, in milliseconds.
     pub poll_ms: u64,
     /// The lease of every kind, in milliseconds, in place of each kind's own.
+    #[serde(deserialize_with = "zero_is_none")]
     pub lease_ms: Option<u64>,
     /// How often an abandoned or delayed job is looked for while a worker is busy, in milliseconds.
     pub sweep_ms: u64,
@@ -30,9 +35,11 @@ pub struct QueueConfig {
     pub drain_secs: u64,
     /// How long a `unique` key is believed when the job that holds it has vanished, in seconds.
     pub unique_hold_secs: u64,
-    /// How long a connection to Redis may take, in milliseconds.
+    /// How long a connection to Redis may take, in milliseconds. From `[redis]`.
+    #[serde(skip)]
     pub connect_timeout_ms: u64,
-    /// How long an answer from Redis may take, in milliseconds.
+    /// How long an answer from Redis may take, in milliseconds. From `[redis]`.
+    #[serde(skip)]
     pub response_timeout_ms: u64,
 }
 
@@ -117,6 +124,15 @@ impl QueueConfig {
         problems
     }
 
+    /// With what `[redis]` says about keys and patience.
+    #[must_use]
+    pub fn on(mut self, redis: &RedisConfig) -> Self {
+        self.key_prefix = redis.hash_tag();
+        self.connect_timeout_ms = redis.connect_timeout_ms;
+        self.response_timeout_ms = redis.response_timeout_ms;
+        self
+    }
+
     pub(crate) fn retry_policy(&self) -> RetryPolicy {
         RetryPolicy {
             first: Duration::from_millis(self.retry_first_ms),
@@ -124,6 +140,17 @@ impl QueueConfig {
             ..RetryPolicy::default()
         }
     }
+}
+
+impl Section for QueueConfig {
+    fn check(&self, report: &mut Report<'_>) {
+        report.sentences(self.problems());
+    }
+}
+
+fn zero_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let ms = u64::deserialize(deserializer)?;
+    Ok((ms > 0).then_some(ms))
 }
 
 fn is_hash_tagged(prefix: &str) -> bool {

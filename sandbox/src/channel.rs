@@ -1,0 +1,60 @@
+//! The three wire formats the sandbox speaks, as one closed list.
+//! It exists so that counters, faults and control requests name a channel the same way.
+//! It must never grow an "other": a new provider is a new variant and the places the compiler names.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A simulated provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Channel {
+    /// LINE Messaging API.
+    Line,
+    /// Firebase Cloud Messaging HTTP v1 (`app` is accepted as its name).
+    #[serde(alias = "app")]
+    Fcm,
+    /// Mail submission (`email` is accepted as its name).
+    #[serde(alias = "email")]
+    Smtp,
+}
+
+impl Channel {
+    /// Every channel, in a fixed order.
+    pub const ALL: [Channel; 3] = [Channel::Line, Channel::Fcm, Channel::Smtp];
+
+    /// The name used in JSON and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Channel::Line => "line",
+            Channel::Fcm => "fcm",
+            Channel::Smtp => "smtp",
+        }
+    }
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Channel {
+    type Err = UnknownChannel;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "line" => Ok(Channel::Line),
+            "fcm" | "app" => Ok(Channel::Fcm),
+            "smtp" | "email" => Ok(Channel::Smtp),
+            _ => Err(UnknownChannel),
+        }
+    }
+}
+
+/// The text names no channel of the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a channel is one of line, fcm, smtp")]
+pub struct UnknownChannel;

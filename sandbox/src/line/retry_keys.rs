@@ -1,0 +1,98 @@
+//! LINE's retry keys: a key that was accepted answers 409 for 24 hours, then means a new request.
+//! It exists because the product's never-twice promise on LINE stands on exactly this behaviour.
+//! It must never accept one key twice, however many requests race for it: look-up and acceptance share one lock.
+//! Stricter than LINE: the same key with another endpoint or body is refused, since LINE asks callers never to do that.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+const SHARDS: usize = 16;
+/// How long LINE remembers a key.
+const LIFETIME_SECS: u64 = 24 * 60 * 60;
+
+/// What an accepted request was answered, so that its retry can be told the same.
+#[derive(Clone, Copy)]
+pub(crate) struct Accepted {
+    /// Serial of the accepted request (its `x-line-request-id`).
+    pub(crate) request: u64,
+    /// Serial of its first message; the others follow.
+    pub(crate) first_message: u64,
+}
+
+struct Entry {
+    body: u64,
+    accepted: Accepted,
+    at_secs: u32,
+}
+
+/// How a request with a key fares.
+pub(crate) enum Keyed<E> {
+    /// First time: accepted.
+    Fresh(Accepted),
+    /// Accepted before, with the same body.
+    Repeat(Accepted),
+    /// Accepted before, with another body or on another endpoint.
+    Mismatch,
+    /// Refused by `accept`; the key stays unused.
+    Refused(E),
+}
+
+/// One channel's keys.
+pub(crate) struct RetryKeys {
+    shards: Box<[Mutex<HashMap<u128, Entry>>]>,
+}
+
+impl RetryKeys {
+    pub(crate) fn new() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// Runs `accept` unless the key was accepted less than 24 h ago. `body` is a fingerprint of endpoint and body.
+    pub(crate) fn accept<E>(
+        &self,
+        key: u128,
+        body: u64,
+        now: Duration,
+        accept: impl FnOnce() -> Result<Accepted, E>,
+    ) -> Keyed<E> {
+        // UUID version 4 and 5 both vary in their lowest bits.
+        let index = usize::try_from(key % SHARDS as u128).unwrap_or(0);
+        let Some(shard) = self.shards.get(index) else {
+            return Keyed::Mismatch;
+        };
+        let mut entries = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.get(&key)
+            && now.as_secs() - u64::from(entry.at_secs).min(now.as_secs()) < LIFETIME_SECS
+        {
+            return if entry.body == body {
+                Keyed::Repeat(entry.accepted)
+            } else {
+                Keyed::Mismatch
+            };
+        }
+        match accept() {
+            Ok(accepted) => {
+                let at_secs = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+                entries.insert(
+                    key,
+                    Entry {
+                        body,
+                        accepted,
+                        at_secs,
+                    },
+                );
+                Keyed::Fresh(accepted)
+            }
+            Err(error) => Keyed::Refused(error),
+        }
+    }
+
+    pub(crate) fn clear(&self) {
+        for shard in &self.shards {
+            *shard.lock().unwrap_or_else(PoisonError::into_inner) = HashMap::new();
+        }
+    }
+}

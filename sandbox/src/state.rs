@@ -1,0 +1,95 @@
+//! Everything the sandbox remembers, built once and shared by every connection.
+//! It exists so that HTTP, SMTP, the control API and the typed handle all look at the same state.
+//! It must never hold a lock across an await (no method here is async).
+
+use std::collections::BTreeMap;
+
+use crate::SandboxConfig;
+use crate::accounts::{Account, BadAccount};
+use crate::channel::Channel;
+use crate::clock::Clock;
+use crate::faults::Faults;
+use crate::fcm::FcmState;
+use crate::line::LineState;
+use crate::smtp::SmtpState;
+use crate::traffic::{ChannelSummary, Latency, RateCap, Traffic};
+
+pub(crate) struct State {
+    pub(crate) keep_bodies: bool,
+    pub(crate) clock: Clock,
+    pub(crate) faults: Faults,
+    pub(crate) line: LineState,
+    pub(crate) fcm: FcmState,
+    pub(crate) smtp: SmtpState,
+    traffic: [Traffic; 3],
+}
+
+impl State {
+    pub(crate) fn new(config: &SandboxConfig) -> Self {
+        Self {
+            keep_bodies: config.keep_bodies,
+            clock: Clock::new(),
+            faults: Faults::new(config.seed),
+            line: LineState::new(config.seed),
+            fcm: FcmState::new(config.seed),
+            smtp: SmtpState::default(),
+            traffic: [1, 2, 3].map(|n| Traffic::new(config.seed.wrapping_add(n))),
+        }
+    }
+
+    pub(crate) fn traffic(&self, channel: Channel) -> &Traffic {
+        let [line, fcm, smtp] = &self.traffic;
+        match channel {
+            Channel::Line => line,
+            Channel::Fcm => fcm,
+            Channel::Smtp => smtp,
+        }
+    }
+
+    pub(crate) fn register(&self, account: Account) -> Result<(), BadAccount> {
+        match account {
+            Account::Line(account) => self.line.register(account),
+            Account::Fcm(account) => self.fcm.register(account),
+            Account::Smtp(account) => self.smtp.register(account),
+        }
+    }
+
+    /// Makes a credential invalid: a LINE token, an FCM `client_email` or access token, an SMTP user. False when it
+    /// was not known.
+    pub(crate) fn revoke(&self, channel: Channel, credential: &str) -> bool {
+        match channel {
+            Channel::Line => self.line.revoke(credential),
+            Channel::Fcm => self.fcm.revoke(credential),
+            Channel::Smtp => self.smtp.revoke(credential),
+        }
+    }
+
+    pub(crate) fn summary(&self) -> BTreeMap<Channel, ChannelSummary> {
+        Channel::ALL
+            .map(|channel| (channel, self.traffic(channel).summary(self.peak(channel))))
+            .into()
+    }
+
+    /// The most sends one account of the channel made in one second.
+    pub(crate) fn peak(&self, channel: Channel) -> u64 {
+        match channel {
+            Channel::Line => self.line.peak(),
+            Channel::Fcm => self.fcm.peak(),
+            Channel::Smtp => self.smtp.peak(),
+        }
+    }
+
+    /// Forgets what was received, counted and used up, all faults, latencies and caps. Accounts stay.
+    pub(crate) fn reset(&self) {
+        self.faults.clear(None);
+        for channel in Channel::ALL {
+            let traffic = self.traffic(channel);
+            traffic.set_latency(Latency::default());
+            traffic.cap.set(None::<RateCap>);
+            traffic.clear();
+        }
+        self.line.clear();
+        self.fcm.clear();
+        self.smtp.clear();
+    }
+}

@@ -1,0 +1,62 @@
+//! Settings of planning.
+//!
+//! It must never hold a figure of the price list: costs are data with dates (`prices`).
+
+use serde::Deserialize;
+
+use super::prices::TokenCosts;
+use crate::config::{Report, Section};
+
+/// Section `broadcast` of the configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BroadcastConfig {
+    /// Customers planned in one transaction.
+    pub chunk_customers: u32,
+    /// The most deliveries in a slice.
+    pub slice_size: u32,
+    /// How long one job plans before it goes to the tail of its queue.
+    pub plan_budget_secs: f64,
+    /// How long a planner that fell silent keeps its broadcast from others.
+    pub plan_lease_secs: f64,
+    /// How long a shop's other broadcasts wait for one whose planner fell silent.
+    pub shop_lease_secs: f64,
+    /// A plan of at least this many messages refreshes the statistics of its table before sending opens.
+    pub analyze_messages: i64,
+    /// Rows of a plan that will never be sent, deleted in one transaction.
+    pub purge_rows: i64,
+    /// The list of what messages cost: a file, or empty for the built-in one.
+    #[serde(rename = "token_costs_file")]
+    pub token_costs: TokenCosts,
+}
+
+impl Section for BroadcastConfig {
+    fn check(&self, report: &mut Report<'_>) {
+        report.range("chunk_customers", self.chunk_customers, 1..=100_000);
+        report.range("slice_size", self.slice_size, 1..=500);
+        report.range("plan_budget_secs", self.plan_budget_secs, 0.1..=20.0);
+        report.range("plan_lease_secs", self.plan_lease_secs, 1.0..=300.0);
+        report.range("shop_lease_secs", self.shop_lease_secs, self.plan_lease_secs..=600.0);
+        report.range("analyze_messages", self.analyze_messages, 0..=i64::MAX);
+        report.range("purge_rows", self.purge_rows, 1..=1_000_000);
+    }
+}
+
+impl BroadcastConfig {
+    /// The values of `config/default.toml`, for tests and benchmarks that read no configuration.
+    ///
+    /// # Errors
+    /// Never in a released build: a test reads the built-in list.
+    pub fn built_in() -> Result<Self, super::prices::TokenCostsError> {
+        Ok(Self {
+            chunk_customers: 10_000,
+            slice_size: 500,
+            plan_budget_secs: 3.0,
+            plan_lease_secs: 15.0,
+            shop_lease_secs: 30.0,
+            analyze_messages: 20_000,
+            purge_rows: 20_000,
+            token_costs: TokenCosts::embedded()?,
+        })
+    }
+}

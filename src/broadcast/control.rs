@@ -1,0 +1,130 @@
+//! Send, pause, resume, cancel.
+//!
+//! Why it exists: what a person may do to a broadcast, each one statement or one short transaction, legal at any
+//! moment: the moves themselves are guarded by the database.
+//!
+//! It must never touch deliveries: workers see the new state and act on it.
+
+use carillon_jobs::BroadcastId;
+use sqlx::{PgConnection, PgPool};
+
+use super::state::BroadcastState;
+use crate::db;
+
+/// What a person asked of a broadcast could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// There is no such broadcast.
+    #[error("broadcast_not_found: there is no broadcast {0}")]
+    NotFound(BroadcastId),
+    /// Not in this state.
+    #[error("wrong_state: a broadcast that is {state} cannot be {asked}")]
+    WrongState {
+        /// Where it is.
+        state: BroadcastState,
+        /// What was asked: `paused`, `resumed`, `cancelled`.
+        asked: &'static str,
+    },
+    /// Postgres failed or is away.
+    #[error("the database could not be used: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Sends a draft: now, or at its time. One that is on its way already stays as it is. Returns the state; the caller
+/// rings.
+pub async fn send(pool: &PgPool, broadcast: BroadcastId) -> Result<BroadcastState, ControlError> {
+    let mut tx = db::begin(pool).await?;
+    let found = state_of(&mut tx, broadcast).await?;
+    let state = match found {
+        BroadcastState::Draft | BroadcastState::Scheduled => {
+            sqlx::query_scalar("select send_broadcast($1)")
+                .bind(broadcast.0)
+                .fetch_one(&mut *tx)
+                .await?
+        }
+        _ => found,
+    };
+    tx.commit().await?;
+    Ok(state)
+}
+
+/// Holds a broadcast where it is; paused already is no error.
+pub async fn pause(pool: &PgPool, broadcast: BroadcastId) -> Result<BroadcastState, ControlError> {
+    let mut tx = db::begin(pool).await?;
+    let state = match state_of(&mut tx, broadcast).await? {
+        BroadcastState::Paused => BroadcastState::Paused,
+        state => {
+            let paused = sqlx::query_scalar("select pause_broadcast($1)")
+                .bind(broadcast.0)
+                .fetch_one(&mut *tx)
+                .await?;
+            refuse_unless(paused, state, "paused")?;
+            BroadcastState::Paused
+        }
+    };
+    tx.commit().await?;
+    Ok(state)
+}
+
+/// Lets a paused broadcast go on where it was, with its lanes due now. Returns the state; the caller rings.
+pub async fn resume(pool: &PgPool, broadcast: BroadcastId) -> Result<BroadcastState, ControlError> {
+    let mut tx = db::begin(pool).await?;
+    // Lanes before the broadcast: settles lock them in this order.
+    sqlx::query(
+        "update lane set due_at = now() where broadcast_id = $1 and remaining > 0
+            and exists (select from broadcast where id = $1 and state = 'paused')",
+    )
+    .bind(broadcast.0)
+    .execute(&mut *tx)
+    .await?;
+    let resumed: Option<BroadcastState> = sqlx::query_scalar(
+        "update broadcast set state = resume_state, resume_state = null where id = $1 and state = 'paused' returning state",
+    )
+    .bind(broadcast.0)
+    .fetch_optional(&mut *tx)
+    .await?;
+    let state = match resumed {
+        Some(state) => state,
+        None => {
+            let state = state_of(&mut tx, broadcast).await?;
+            return Err(ControlError::WrongState {
+                state,
+                asked: "resumed",
+            });
+        }
+    };
+    tx.commit().await?;
+    Ok(state)
+}
+
+/// Ends a broadcast: what has not left never will. Cancelled already is no error. Returns the state; the caller rings,
+/// so that workers give back the tokens of what is left.
+pub async fn cancel(pool: &PgPool, broadcast: BroadcastId) -> Result<BroadcastState, ControlError> {
+    let mut tx = db::begin(pool).await?;
+    let state = state_of(&mut tx, broadcast).await?;
+    if state != BroadcastState::Cancelled {
+        let cancelled = sqlx::query_scalar("select cancel_broadcast($1)")
+            .bind(broadcast.0)
+            .fetch_one(&mut *tx)
+            .await?;
+        refuse_unless(cancelled, state, "cancelled")?;
+    }
+    tx.commit().await?;
+    Ok(BroadcastState::Cancelled)
+}
+
+async fn state_of(conn: &mut PgConnection, broadcast: BroadcastId) -> Result<BroadcastState, ControlError> {
+    sqlx::query_scalar("select state from broadcast where id = $1")
+        .bind(broadcast.0)
+        .fetch_optional(conn)
+        .await?
+        .ok_or(ControlError::NotFound(broadcast))
+}
+
+fn refuse_unless(done: bool, state: BroadcastState, asked: &'static str) -> Result<(), ControlError> {
+    if done {
+        Ok(())
+    } else {
+        Err(ControlError::WrongState { state, asked })
+    }
+}

@@ -1,0 +1,111 @@
+//! The `broadcast-send` job: look at this broadcast, or at one of its lanes, and do what is still to do.
+//!
+//! Level-triggered: everything is read from Postgres, so a job that comes twice, late, or for a broadcast that ended long
+//! ago does no harm, and one that never comes is rung again by `reconcile`.
+
+use std::time::Duration;
+
+use carillon_jobs::{BroadcastId, BroadcastSend};
+use sqlx::PgPool;
+
+use super::plan::{Advance, PlanError, Planner};
+use crate::{
+    delivery::{Delivery, DeliveryError, store},
+    queue::{JobContext, JobError, Outcome, Queue},
+    reconcile::ring,
+};
+
+/// Postgres is away for now: nothing was attempted, so nothing counts as an attempt.
+const DATABASE_REST: Duration = Duration::from_secs(3);
+
+/// The parts the job needs; clones share them.
+#[derive(Clone)]
+pub struct BroadcastWork {
+    /// Postgres.
+    pub db: PgPool,
+    /// Redis, to ring for the next lane.
+    pub queue: Queue,
+    /// What plans.
+    pub planner: Planner,
+    /// What sends.
+    pub delivery: Delivery,
+}
+
+/// What a turn came to.
+enum Turn {
+    /// Look whether lanes wait for a bell.
+    RingLanes,
+    /// Nothing more.
+    Ended(Outcome),
+}
+
+impl BroadcastWork {
+    /// Does one turn.
+    pub async fn run(&self, args: BroadcastSend, context: &JobContext) -> Result<Outcome, JobError> {
+        let turn = match args.sender_id {
+            Some(sender) => {
+                let halt = context.stop.child_token();
+                let lost = context.lease.lost();
+                // The lane's own lease fences what is written; a lost job only means that this worker stops early.
+                let watch = async {
+                    lost.cancelled().await;
+                    halt.cancel();
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    result = self.delivery.work_lane(args.broadcast_id, sender, &halt) => send_turn(result),
+                    () = watch => Ok(Turn::Ended(Outcome::Done)),
+                }
+            }
+            None => plan_turn(args.broadcast_id, self.planner.advance(args.broadcast_id, &context.stop).await),
+        };
+        match turn? {
+            Turn::Ended(outcome) => Ok(outcome),
+            Turn::RingLanes => self.ring_lanes(args.broadcast_id).await,
+        }
+    }
+
+    /// Rings for the lanes of this shop whose turn it is; the lane just left goes to the tail with them.
+    async fn ring_lanes(&self, broadcast: BroadcastId) -> Result<Outcome, JobError> {
+        let config = &self.delivery.config;
+        let lanes = match store::lanes_beside(&self.db, broadcast, config.lanes_per_shop, config.bell_stale()).await {
+            Ok(lanes) => lanes,
+            Err(error) => return database(&error),
+        };
+        for (broadcast, sender) in lanes {
+            if let Err(error) = ring(&self.queue, broadcast, Some(sender)).await {
+                // Redis is away; reconcile rings for what is marked as rung and was not heard.
+                tracing::debug!(%error, "A lane's bell did not reach Redis");
+            }
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+fn send_turn(result: Result<(), DeliveryError>) -> Result<Turn, JobError> {
+    match result {
+        Ok(()) => Ok(Turn::RingLanes),
+        Err(DeliveryError::Db(error)) => database(&error).map(Turn::Ended),
+        Err(error @ (DeliveryError::Sender(_) | DeliveryError::Content(_))) => Err(JobError::retry(error.to_string())),
+    }
+}
+
+fn plan_turn(broadcast: BroadcastId, result: Result<Advance, PlanError>) -> Result<Turn, JobError> {
+    match result {
+        Ok(Advance::Again) => Ok(Turn::Ended(Outcome::Again)),
+        Ok(Advance::WaitUntil(until)) => Ok(Turn::Ended(Outcome::Snooze { until })),
+        Ok(Advance::Missing) => Err(JobError::dead(format!("there is no broadcast {broadcast}"))),
+        Ok(Advance::Opened | Advance::NothingToDo(_)) => Ok(Turn::RingLanes),
+        Err(PlanError::Database(error)) => database(&error).map(Turn::Ended),
+        Err(error @ PlanError::UnknownAnswer(_)) => Err(JobError::retry(error.to_string())),
+    }
+}
+
+/// An outage counts as no attempt; an error that will not pass does.
+fn database(error: &sqlx::Error) -> Result<Outcome, JobError> {
+    if crate::db::may_pass(error) {
+        Ok(Outcome::Snooze { until: chrono::Utc::now() + DATABASE_REST })
+    } else {
+        Err(JobError::retry(crate::db::describe(error)))
+    }
+}

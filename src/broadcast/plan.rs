@@ -1,0 +1,374 @@
+//! Planning: from `scheduled` or `queued` to `sending`, resumable at any moment.
+//!
+//! Why it exists: a job says "look at this broadcast"; `advance` reads where it is and does what is next, for a few
+//! seconds. Chunks are planned one transaction each under a lease with a fencing epoch; when all are, one last
+//! transaction (`open_broadcast`) holds the whole cost and opens the lanes, or fails with the tokens that are missing.
+//! Running it twice, late or on two workers at once is harmless.
+//!
+//! One planning at a time per shop: two plans of one shop must see each other's deliveries.
+//!
+//! It must never hold tokens for a plan that is not complete.
+
+use std::time::{Duration, Instant};
+
+use carillon_jobs::{BroadcastId, ShopId};
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgPool, types::Uuid};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    chunk::{Chunk, plan_chunk},
+    config::BroadcastConfig,
+    problem::{Problem, Problems},
+    purge::purge_step,
+    routing_sql::Route,
+    state::BroadcastState,
+    stored,
+};
+use crate::{channel::Channel, db};
+
+const REASON_CHARS: usize = 500;
+
+/// What came of one call of [`Planner::advance`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advance {
+    /// There is more to do: call again soon.
+    Again,
+    /// Nothing to do before this time.
+    WaitUntil(DateTime<Utc>),
+    /// Planning ended with this call: tokens are held and the lanes are open.
+    Opened,
+    /// There is nothing to plan: it waits for a person (a draft, paused, in review), its lanes are the work (sending,
+    /// or cancelled while sending), or it is over and nothing of its plan is left to delete.
+    NothingToDo(BroadcastState),
+    /// There is no such broadcast.
+    Missing,
+}
+
+/// Why a call of [`Planner::advance`] did not get through. Calling again later is right.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Postgres failed or is away.
+    #[error("planning could not reach or use the database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// `open_broadcast` gave an answer this program does not know: it is older than the schema.
+    #[error("opening the broadcast answered `{0}`, which this version does not know")]
+    UnknownAnswer(String),
+}
+
+/// Plans broadcasts; clones share the pool.
+#[derive(Debug, Clone)]
+pub struct Planner {
+    /// Postgres.
+    pub db: PgPool,
+    /// How large chunks, slices and turns are.
+    pub config: BroadcastConfig,
+}
+
+impl Planner {
+    /// Does what is next for a broadcast, for at most about `plan_budget_secs`, and stops between two chunks when told
+    /// to.
+    ///
+    /// # Errors
+    /// Only for the database; what is wrong with the broadcast itself ends as state `failed` with its reason.
+    pub async fn advance(&self, broadcast: BroadcastId, halt: &CancellationToken) -> Result<Advance, PlanError> {
+        let row: Option<(BroadcastState, bool, Option<DateTime<Utc>>)> = sqlx::query_as(
+            "select state, purge, case when scheduled_at > now() then scheduled_at end from broadcast where id = $1",
+        )
+        .bind(broadcast.0)
+        .fetch_optional(&self.db)
+        .await?;
+        let Some((state, purge, waits_for)) = row else {
+            return Ok(Advance::Missing);
+        };
+        match (state, waits_for) {
+            (BroadcastState::Scheduled, Some(time)) => Ok(Advance::WaitUntil(time)),
+            (BroadcastState::Scheduled, None) => {
+                sqlx::query("select send_broadcast($1)")
+                    .bind(broadcast.0)
+                    .execute(&self.db)
+                    .await?;
+                self.plan(broadcast, halt).await
+            }
+            (BroadcastState::Queued | BroadcastState::Planning, _) => self.plan(broadcast, halt).await,
+            (BroadcastState::Cancelled | BroadcastState::Failed, _) if purge => {
+                self.purge(broadcast, state, halt).await
+            }
+            _ => Ok(Advance::NothingToDo(state)),
+        }
+    }
+
+    async fn plan(&self, broadcast: BroadcastId, halt: &CancellationToken) -> Result<Advance, PlanError> {
+        let turn_ends = self.turn_ends();
+        let turn = match begin(&self.db, &self.config, broadcast).await? {
+            Begin::Mine(turn) => turn,
+            Begin::Instead(advance) => return Ok(advance),
+        };
+        loop {
+            match plan_chunk(&self.db, &self.config, broadcast, turn.epoch, &turn.route).await? {
+                Chunk::Last => return finish(&self.db, &self.config, broadcast, &turn).await,
+                Chunk::More if Instant::now() < turn_ends && !halt.is_cancelled() => {}
+                // Lost: paused, cancelled, or another planner's; the next call sees which.
+                Chunk::More | Chunk::Lost => {
+                    leave(&self.db, broadcast, turn.epoch).await?;
+                    return Ok(Advance::Again);
+                }
+            }
+        }
+    }
+
+    async fn purge(
+        &self,
+        broadcast: BroadcastId,
+        state: BroadcastState,
+        halt: &CancellationToken,
+    ) -> Result<Advance, PlanError> {
+        let turn_ends = self.turn_ends();
+        while Instant::now() < turn_ends && !halt.is_cancelled() {
+            if purge_step(&self.db, &self.config, broadcast).await? {
+                return Ok(Advance::NothingToDo(state));
+            }
+        }
+        Ok(Advance::Again)
+    }
+
+    fn turn_ends(&self) -> Instant {
+        Instant::now() + Duration::from_secs_f64(self.config.plan_budget_secs)
+    }
+}
+
+/// A planner's right to a broadcast.
+struct Turn {
+    epoch: i32,
+    route: Route,
+}
+
+enum Begin {
+    Mine(Box<Turn>),
+    Instead(Advance),
+}
+
+/// Takes the leases of broadcast and shop; checks the broadcast when its planning begins.
+async fn begin(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) -> Result<Begin, PlanError> {
+    let mut tx = db::begin(pool).await?;
+    let row: Option<(BroadcastState, Uuid, Option<DateTime<Utc>>)> = sqlx::query_as(
+        "select state, shop_id, case when plan_lease_until > now() then plan_lease_until end
+           from broadcast where id = $1 for update",
+    )
+    .bind(broadcast.0)
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some((state, shop, leased)) = row else {
+        return Ok(Begin::Instead(Advance::Missing));
+    };
+    if !matches!(state, BroadcastState::Queued | BroadcastState::Planning) {
+        return Ok(Begin::Instead(Advance::Again));
+    }
+    if let Some(until) = leased {
+        return Ok(Begin::Instead(Advance::WaitUntil(until)));
+    }
+    let Some(stored) = stored::read(&mut tx, broadcast).await? else {
+        return Ok(Begin::Instead(Advance::Missing));
+    };
+    let checked = match stored.check(&config.token_costs) {
+        Ok(plannable) => {
+            let shop = plannable.route.shop;
+            let problem = stored::audience_problem(&mut tx, shop, &plannable.route.audience).await?;
+            problem.map_or(Ok(plannable), |problem| Err(Problems::from(problem)))
+        }
+        Err(problems) => Err(problems),
+    };
+    let plannable = match checked {
+        Ok(plannable) => plannable,
+        Err(problems) => {
+            fail(&mut tx, broadcast, &problems).await?;
+            tx.commit().await?;
+            // What was planned before the broadcast became invalid is purged by the next call.
+            return Ok(Begin::Instead(Advance::Again));
+        }
+    };
+    if let Some(time) = take_shop(&mut tx, config, ShopId(shop), broadcast).await? {
+        // The bell of this job is out: nobody needs to ring again before it is heard.
+        sqlx::query("update broadcast set rung_at = now() where id = $1")
+            .bind(broadcast.0)
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        return Ok(Begin::Instead(Advance::WaitUntil(time)));
+    }
+    if state == BroadcastState::Queued {
+        set_prices(&mut tx, broadcast, &plannable.prices).await?;
+    }
+    let epoch: i32 = sqlx::query_scalar(
+        "update broadcast set state = 'planning', plan_epoch = plan_epoch + 1, rung_at = null,
+                plan_lease_until = now() + interval '1 second' * $2
+          where id = $1 returning plan_epoch",
+    )
+    .bind(broadcast.0)
+    .bind(config.plan_lease_secs)
+    .fetch_one(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(Begin::Mine(Box::new(Turn {
+        epoch,
+        route: plannable.route,
+    })))
+}
+
+/// Makes this broadcast the one its shop is planning. Returns when to look again if there is another.
+async fn take_shop(
+    tx: &mut PgConnection,
+    config: &BroadcastConfig,
+    shop: ShopId,
+    broadcast: BroadcastId,
+) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+    let taken = sqlx::query(
+        "update shop set planning_broadcast = $2, planning_lease_until = now() + interval '1 second' * $3
+          where id = $1
+            and (planning_broadcast is null or planning_broadcast = $2 or planning_lease_until <= now()
+                 or not exists (select from broadcast b where b.id = planning_broadcast and b.state = 'planning'))",
+    )
+    .bind(shop.0)
+    .bind(broadcast.0)
+    .bind(config.shop_lease_secs)
+    .execute(&mut *tx)
+    .await?;
+    if taken.rows_affected() == 1 {
+        return Ok(None);
+    }
+    // The other one gives its shop back as soon as it is planned, long before the lease ends.
+    sqlx::query_scalar("select now() + interval '1 second'")
+        .fetch_optional(tx)
+        .await
+}
+
+/// The price is that of the day planning begins, whatever the row said.
+async fn set_prices(
+    tx: &mut PgConnection,
+    broadcast: BroadcastId,
+    prices: &[(Channel, u32)],
+) -> Result<(), sqlx::Error> {
+    let channels: Vec<&str> = prices.iter().map(|(channel, _)| channel.as_str()).collect();
+    let tokens: Vec<i32> = prices
+        .iter()
+        .map(|(_, tokens)| i32::try_from(*tokens).unwrap_or(i32::MAX))
+        .collect();
+    sqlx::query(
+        "update broadcast_channel b set tokens = p.tokens
+           from unnest($2::text[]::channel[], $3::int[]) as p (channel, tokens)
+          where b.broadcast_id = $1 and b.channel = p.channel and b.tokens <> p.tokens",
+    )
+    .bind(broadcast.0)
+    .bind(channels)
+    .bind(tokens)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Gives the broadcast back in the middle of planning. The shop stays ours: this job goes on soon, and its bell counts
+/// as rung.
+async fn leave(pool: &PgPool, broadcast: BroadcastId, epoch: i32) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update broadcast set plan_lease_until = null, rung_at = now()
+          where id = $1 and plan_epoch = $2",
+    )
+    .bind(broadcast.0)
+    .bind(epoch)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Everybody is planned: refuses an empty audience, else holds the cost and opens the lanes.
+async fn finish(
+    pool: &PgPool,
+    config: &BroadcastConfig,
+    broadcast: BroadcastId,
+    turn: &Turn,
+) -> Result<Advance, PlanError> {
+    analyze(pool, config, broadcast).await?;
+    let mut tx = db::begin(pool).await?;
+    let planned: Option<i64> = sqlx::query_scalar(
+        "select planned_customers from broadcast where id = $1 and plan_epoch = $2 and state = 'planning' for update",
+    )
+    .bind(broadcast.0)
+    .bind(turn.epoch)
+    .fetch_optional(&mut *tx)
+    .await?;
+    let advance = match planned {
+        None => return Ok(Advance::Again),
+        Some(0) => {
+            let problem = Problem::new("empty_audience", "audience", "holds nobody: choose another one");
+            fail(&mut tx, broadcast, &problem.into()).await?;
+            Advance::Again
+        }
+        Some(_) => open(&mut tx, broadcast, turn.epoch).await?,
+    };
+    sqlx::query(
+        "update shop set planning_broadcast = null, planning_lease_until = null
+          where id = $1 and planning_broadcast = $2",
+    )
+    .bind(turn.route.shop.0)
+    .bind(broadcast.0)
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(advance)
+}
+
+async fn open(tx: &mut PgConnection, broadcast: BroadcastId, epoch: i32) -> Result<Advance, PlanError> {
+    let answer: String = sqlx::query_scalar("select open_broadcast($1, $2)")
+        .bind(broadcast.0)
+        .bind(epoch)
+        .fetch_one(&mut *tx)
+        .await?;
+    sqlx::query("update broadcast set plan_lease_until = null where id = $1")
+        .bind(broadcast.0)
+        .execute(tx)
+        .await?;
+    match answer.as_str() {
+        "opened" => Ok(Advance::Opened),
+        "completed" => Ok(Advance::NothingToDo(BroadcastState::Completed)),
+        // Failed with its reason; the next call deletes the plan.
+        "short" | "over_budget" | "stale" => Ok(Advance::Again),
+        _ => Err(PlanError::UnknownAnswer(answer)),
+    }
+}
+
+/// Ends a broadcast that cannot be planned. What was planned of it is deleted by later calls.
+async fn fail(tx: &mut PgConnection, broadcast: BroadcastId, problems: &Problems) -> Result<(), sqlx::Error> {
+    let reason: String = problems.to_string().chars().take(REASON_CHARS).collect();
+    sqlx::query(
+        "update broadcast set state = 'failed', state_reason = $2, purge = state = 'planning', finished_at = now(),
+                plan_lease_until = null
+          where id = $1",
+    )
+    .bind(broadcast.0)
+    .bind(reason)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Refreshes the statistics of the partition when this plan is a large part of what they know: without any, a
+/// statement that names a broadcast reads all of it.
+async fn analyze(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) -> Result<(), sqlx::Error> {
+    let stale: Option<String> = sqlx::query_scalar(
+        "select p.relname::text
+           from (select coalesce(sum(planned), 0)::bigint as planned from broadcast_channel where broadcast_id = $1) n,
+                pg_class p
+          where p.oid = to_regclass('delivery' || to_char(broadcast_id_time($1) at time zone 'UTC', '_YYYY_MM'))
+            and n.planned >= $2 and n.planned * 5 > p.reltuples",
+    )
+    .bind(broadcast.0)
+    .bind(config.analyze_messages)
+    .fetch_optional(pool)
+    .await?;
+    if let Some(table) = stale {
+        // The name is `delivery_` and digits, from the catalogue. Only the key is ever searched by.
+        let analyze = format!("analyze (skip_locked) {table} (broadcast_id, channel, customer_id)");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(analyze)).execute(pool).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! What became of one send: accepted, or refused with a class.
+//!
+//! Why it exists: the consequences (give up, wait, pause the sender, leave unknown) are decided by class alone, so
+//! every provider's codes are folded into seven classes, each with one consequence.
+//!
+//! It must never carry personal data: `code` ends up in rows, logs and pages.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// Why a provider did not accept a message. All but `Uncertain` mean: known not to have been sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorClass {
+    /// This address cannot be reached on this channel. Give up on the address.
+    Recipient,
+    /// The provider refuses the message itself. Repeating it is useless.
+    Content,
+    /// Too fast, or the provider is busy. Not sent; wait and try again.
+    Throttled,
+    /// No connection was made. Not sent; try again.
+    Unreachable,
+    /// The provider may or may not have it.
+    Uncertain,
+    /// The sender's account is refused. A person must act.
+    Credentials,
+    /// The sender's quota is used up. A person must act, or the month must end.
+    Quota,
+}
+
+impl ErrorClass {
+    /// Every class.
+    pub const ALL: [Self; 7] = [
+        Self::Recipient,
+        Self::Content,
+        Self::Throttled,
+        Self::Unreachable,
+        Self::Uncertain,
+        Self::Credentials,
+        Self::Quota,
+    ];
+
+    /// The name used in SQL and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Recipient => "recipient",
+            Self::Content => "content",
+            Self::Throttled => "throttled",
+            Self::Unreachable => "unreachable",
+            Self::Uncertain => "uncertain",
+            Self::Credentials => "credentials",
+            Self::Quota => "quota",
+        }
+    }
+
+    /// Whether the message is known not to have been sent.
+    #[must_use]
+    pub const fn not_sent(self) -> bool {
+        !matches!(self, Self::Uncertain)
+    }
+}
+
+impl fmt::Display for ErrorClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A name that is no error class.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown error class")]
+pub struct UnknownErrorClass;
+
+impl FromStr for ErrorClass {
+    type Err = UnknownErrorClass;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|class| class.as_str() == name)
+            .ok_or(UnknownErrorClass)
+    }
+}
+
+/// What became of one send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SendOutcome {
+    /// The provider said it has the message.
+    Accepted {
+        /// Its own id of the message, where it gives one.
+        provider_id: Option<String>,
+    },
+    /// It did not, or nobody can know.
+    Refused(Refusal),
+}
+
+impl SendOutcome {
+    /// Accepted, with the provider's id cut to what a row holds.
+    pub(super) fn accepted(provider_id: Option<&str>) -> Self {
+        let provider_id = provider_id.map(|id| printable(id, 200)).filter(|id| !id.is_empty());
+        Self::Accepted { provider_id }
+    }
+}
+
+impl From<Refusal> for SendOutcome {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// A send that was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What follows from it.
+    pub class: ErrorClass,
+    /// The provider's code, or ours; at most 64 printable ASCII characters, never personal data.
+    pub code: String,
+    /// How long the provider asked us to wait.
+    pub retry_after: Option<Duration>,
+}
+
+/// The longest wait a provider can impose on us; a longer one is a mistake of theirs.
+const RETRY_AFTER_LIMIT: Duration = Duration::from_hours(24);
+
+impl Refusal {
+    /// A refusal; `code` is cut to 64 printable ASCII characters.
+    pub fn new(class: ErrorClass, code: impl AsRef<str>) -> Self {
+        Self {
+            class,
+            code: printable(code.as_ref(), 64),
+            retry_after: None,
+        }
+    }
+
+    /// The same with the wait the provider asked for, at most a day.
+    #[must_use]
+    pub fn after(mut self, retry_after: Option<Duration>) -> Self {
+        self.retry_after = retry_after.map(|wait| wait.min(RETRY_AFTER_LIMIT));
+        self
+    }
+}
+
+fn printable(text: &str, limit: usize) -> String {
+    text.chars()
+        .filter(|c| c.is_ascii_graphic() || *c == ' ')
+        .take(limit)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_reads_back_what_it_prints() {
+        for class in ErrorClass::ALL {
+            assert_eq!(class.to_string().parse(), Ok(class));
+        }
+    }
+
+    #[test]
+    fn a_code_is_short_and_printable_whatever_the_provider_says() {
+        let refusal = Refusal::new(ErrorClass::Content, "x\r\n\u{1F600}".repeat(100));
+        assert_eq!(refusal.code, "x".repeat(64));
+        let wait = refusal.after(Some(Duration::MAX)).retry_after;
+        assert_eq!(wait, Some(RETRY_AFTER_LIMIT));
+    }
+}

@@ -1,0 +1,191 @@
+//! `carillon audit`: proves tokens and deliveries against each other and shows what was proved.
+//!
+//! Exit code 0 means every check held, 1 that at least one did not. It reads only; what it finds is for a person.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use carillon_jobs::ShopId;
+use sqlx::PgPool;
+use thiserror::Error;
+
+use crate::ledger::{self, AuditError, CheckReport, Report};
+
+/// Proves that balances, ledger entries, holds, deliveries and counters agree, all in one snapshot of the database, and
+/// names the first rows that do not. Safe while everything runs. Exit code: 0 everything agrees, 1 something does not.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Look at one shop only.
+    #[arg(long, value_name = "ID")]
+    pub shop: Option<ShopId>,
+    /// Print one JSON object instead of the table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Why there was nothing to show.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The audit itself failed.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// Standard output is gone.
+    #[error("the report could not be written")]
+    Output(#[from] io::Error),
+    /// The report could not be put into JSON.
+    #[error("the report could not be encoded")]
+    Encoding(#[from] serde_json::Error),
+}
+
+/// Audits and prints the report to standard output.
+pub async fn run(pool: &PgPool, args: Args) -> Result<ExitCode, Error> {
+    let report = ledger::audit(pool, args.shop).await?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        json(&mut out, &report)?;
+    } else {
+        table(&mut out, &report)?;
+    }
+    out.flush()?;
+    Ok(if report.is_clean() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
+}
+
+/// The report as one JSON object on one line, with `clean` first.
+pub fn json(out: &mut impl Write, report: &Report) -> Result<(), Error> {
+    #[derive(serde::Serialize)]
+    struct Whole<'a> {
+        clean: bool,
+        #[serde(flatten)]
+        report: &'a Report,
+    }
+    serde_json::to_writer(
+        &mut *out,
+        &Whole {
+            clean: report.is_clean(),
+            report,
+        },
+    )?;
+    Ok(writeln!(out)?)
+}
+
+/// The report as a table, the first broken rows under their check.
+pub fn table(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    let scope = report.shop.map_or_else(
+        || "the whole database".to_owned(),
+        |shop| format!("shop {shop}"),
+    );
+    writeln!(
+        out,
+        "Audit of {scope} as of {}\n",
+        report.taken_at.format("%Y-%m-%d %H:%M:%S UTC")
+    )?;
+    let width = |text: fn(&CheckReport) -> usize| report.checks.iter().map(text).max().unwrap_or(0);
+    let name_width = width(|check| check.name.len());
+    let count_width = width(|check| grouped(check.examined).len()).max("compared".len());
+    writeln!(
+        out,
+        "    {:<name_width$}  {:>count_width$}  proves",
+        "check", "compared"
+    )?;
+    for check in &report.checks {
+        let mark = if check.broken == 0 { "ok" } else { "!!" };
+        let examined = grouped(check.examined);
+        writeln!(
+            out,
+            " {mark} {:<name_width$}  {examined:>count_width$}  {}",
+            check.name, check.proves
+        )?;
+        if check.broken > 0 {
+            broken(out, check)?;
+        }
+    }
+    let failed = report
+        .checks
+        .iter()
+        .filter(|check| check.broken > 0)
+        .count();
+    if failed == 0 {
+        let compared = grouped(report.checks.iter().map(|check| check.examined).sum());
+        writeln!(
+            out,
+            "\nEverything agrees: {} checks, {compared} comparisons.",
+            report.checks.len()
+        )
+    } else {
+        writeln!(
+            out,
+            "\nDRIFT: {failed} of {} checks do not hold.",
+            report.checks.len()
+        )
+    }
+}
+
+fn broken(out: &mut impl Write, check: &CheckReport) -> io::Result<()> {
+    writeln!(
+        out,
+        "      {} broken, off by {} in all:",
+        grouped(check.broken),
+        grouped(check.off)
+    )?;
+    for drift in &check.first {
+        write!(
+            out,
+            "      · {}: is {}, must be {} (off by {})",
+            drift.what,
+            drift.actual,
+            drift.expected,
+            grouped(drift.off)
+        )?;
+        if let Some(broadcast) = drift.broadcast_id {
+            write!(out, "  broadcast {broadcast}")?;
+        }
+        if let Some(shop) = drift.shop_id {
+            write!(out, "  shop {shop}")?;
+        }
+        writeln!(out)?;
+    }
+    let more = check.broken - i64::try_from(check.first.len()).unwrap_or(0);
+    if more > 0 {
+        writeln!(out, "      · and {} more", grouped(more))?;
+    }
+    Ok(())
+}
+
+/// A number with a comma every three digits.
+fn grouped(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3 + 1);
+    if number < 0 {
+        text.push('-');
+    }
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::grouped;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (-1_234_567, "-1,234,567"),
+        ] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+}

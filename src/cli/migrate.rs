@@ -1,0 +1,52 @@
+//! `carillon migrate`: the release step, safe to run twice and from two places at once.
+
+use super::{CliError, say};
+use crate::{
+    app::{App, ProcessKind, schema_advice},
+    db::{self, DbError, SchemaState},
+};
+
+/// Bring the database's schema up to this program's.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Migrations only go forward and are safe while the old program still runs.\n\
+                        Exit code: 0 when the schema is up to date (or --check finds it so), 1 when not."
+)]
+pub(super) struct Args {
+    /// Change nothing, only say whether the schema is up to date
+    #[arg(long)]
+    check: bool,
+}
+
+pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
+    if args.check {
+        let state = db::check_schema(&app.db)
+            .await
+            .map_err(|error| CliError::Failed(DbError::from(error).to_string()))?;
+        let advice = schema_advice(&state);
+        return match state {
+            SchemaState::UpToDate | SchemaState::Ahead(_) => say(&advice),
+            SchemaState::Behind(_) | SchemaState::Changed(_) => Err(CliError::Failed(advice)),
+        };
+    }
+    // A big table may take its time; the limits are for ordinary work.
+    let mut config = app.config.database.clone();
+    config.statement_timeout_secs = 0;
+    config.idle_in_transaction_timeout_secs = 0;
+    let pool = db::pool(&config, ProcessKind::Command)?;
+    let applied = db::migrate(&pool).await?;
+    pool.close().await;
+    match applied.as_slice() {
+        [] => say("the schema was up to date"),
+        versions => say(&format!("applied {} migration(s): {versions:?}", versions.len())),
+    }
+}
+
+impl From<DbError> for CliError {
+    fn from(error: DbError) -> Self {
+        match error {
+            DbError::Url => Self::Wrong(error.to_string()),
+            DbError::Database(_) | DbError::Migrate(_) => Self::Failed(error.to_string()),
+        }
+    }
+}

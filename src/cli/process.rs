@@ -1,0 +1,65 @@
+//! `carillon web`, `worker` and `scheduler`: the long-running processes and how they are told to stop.
+
+use std::{sync::Once, time::Duration};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::CliError;
+use crate::{
+    app::{App, AppError, ProcessKind},
+    scheduler, web, worker,
+};
+
+/// Platforms kill a process about 30 s after SIGTERM. One that hangs ends itself before; what it held is then recovered as
+/// after a kill.
+const STOP_LIMIT: Duration = Duration::from_secs(24);
+const EXIT_HUNG: i32 = 1;
+
+pub(super) async fn run(app: App) -> Result<(), CliError> {
+    stop_on_signals(&app.stop)?;
+    app.check_start().await?;
+    match app.process {
+        ProcessKind::Web => web::run(app).await?,
+        ProcessKind::Worker => worker::run(app).await?,
+        ProcessKind::Scheduler => scheduler::run(app).await?,
+        ProcessKind::Command => {}
+    }
+    tracing::info!("Stopped");
+    Ok(())
+}
+
+/// SIGTERM and Ctrl-C ask the process to stop; several are one.
+pub(crate) fn stop_on_signals(stop: &CancellationToken) -> Result<(), AppError> {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signals = signal(kind).map_err(|source| AppError::System {
+            what: "cannot listen for signals".to_owned(),
+            source,
+        })?;
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                if !stop.is_cancelled() {
+                    tracing::info!("Told to stop: finishing what runs, starting nothing new");
+                }
+                end_by_force_after_limit();
+                stop.cancel();
+            }
+        });
+    }
+    Ok(())
+}
+
+/// A thread of its own, so that it works even when every thread of the runtime is stuck.
+fn end_by_force_after_limit() {
+    static ARMED: Once = Once::new();
+    ARMED.call_once(|| {
+        std::thread::spawn(|| {
+            std::thread::sleep(STOP_LIMIT);
+            super::complain(
+                "error: still not stopped; ending at once, what was in flight is recovered as after a kill",
+            );
+            std::process::exit(EXIT_HUNG);
+        });
+    });
+}

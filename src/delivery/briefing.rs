@@ -1,0 +1,186 @@
+//! What a worker must know to send for a lane: the message compiled, the sender opened, the limits that apply.
+//!
+//! Loaded once per turn, so that a changed credential or rate takes effect within seconds and nothing is read per message.
+
+use std::{fmt::Write as _, time::Duration};
+
+use carillon_jobs::{AddressId, ShopId};
+use sqlx::types::{Json, Uuid};
+
+use crate::{
+    channel::{Channel, Content, ErrorClass, Letterhead, Recipient, Refusal, Rendered, Sender, Template},
+    delivery::{Delivery, DeliveryError, store::TakenLane},
+    limit::{Call, LimitKey, PerSecond},
+};
+
+/// What is read from Postgres for it.
+#[derive(sqlx::FromRow)]
+struct Row {
+    content: Json<serde_json::Value>,
+    shop_id: Uuid,
+    shop_name: String,
+    shop_url: String,
+    credentials: Vec<u8>,
+    rate_per_sec: Option<f64>,
+}
+
+/// Ready to send.
+pub(super) struct Briefing {
+    pub(super) sender: Sender,
+    /// What the windows of this turn count against.
+    pub(super) limit: LimitKey,
+    /// The limit of single requests, where the windows are multicasts.
+    pub(super) single_limit: LimitKey,
+    template: Template,
+    /// The one message everybody gets, where the channel can send it to many at once.
+    same_for_all: Option<Rendered>,
+    channel: Channel,
+    in_flight: usize,
+    slice_size: u32,
+    key_life: Duration,
+    unsubscribe: Option<Unsubscribe>,
+}
+
+/// Makes the link that unsubscribes one address.
+struct Unsubscribe {
+    base: String,
+    secrets: std::sync::Arc<crate::secret::Secrets>,
+    broadcast: carillon_jobs::BroadcastId,
+}
+
+impl Briefing {
+    /// Loads it. `DeliveryError::Sender`: the account cannot be used until a person mends it.
+    pub(super) async fn load(delivery: &Delivery, lane: &TakenLane) -> Result<Self, DeliveryError> {
+        let row: Row = sqlx::query_as(
+            "select b.content, sh.id as shop_id, sh.name as shop_name, sh.url as shop_url, s.credentials, s.rate_per_sec
+               from broadcast b join shop sh on sh.id = b.shop_id join sender s on s.id = $2
+              where b.id = $1",
+        )
+        .bind(lane.broadcast.0)
+        .bind(lane.sender.0)
+        .fetch_one(&delivery.db)
+        .await?;
+        let content: Content =
+            Content::parse(&row.content.0).map_err(|error| DeliveryError::Content(error.to_string()))?;
+        let credentials = delivery
+            .secrets
+            .open(&row.credentials, lane.sender.0)
+            .map_err(|error| DeliveryError::Sender(format!("credentials: {error}")))?;
+        let credentials =
+            String::from_utf8(credentials).map_err(|_| DeliveryError::Sender("credentials: not a text".to_owned()))?;
+        let sender = Sender::parse(lane.sender, lane.channel, &credentials)
+            .map_err(|error| DeliveryError::Sender(format!("credentials: {error}")))?;
+        let template = Template::compile(
+            &content,
+            &Letterhead {
+                broadcast: lane.broadcast,
+                shop: ShopId(row.shop_id),
+                shop_name: &row.shop_name,
+                shop_url: Some(&row.shop_url),
+                sender: &sender,
+            },
+        );
+        let same_for_all = template.same_for_all();
+        let rate = row.rate_per_sec.and_then(|rate| PerSecond::try_from(rate).ok());
+        let key = |call| LimitKey {
+            sender: lane.sender,
+            call,
+            rate: delivery.default_rate(lane.channel, call, rate),
+        };
+        let channels = &delivery.channel_config;
+        let in_flight = match lane.channel {
+            Channel::Line => channels.line.in_flight,
+            Channel::App => channels.app.in_flight,
+            Channel::Email => channels.email.in_flight,
+            Channel::Messenger | Channel::Whatsapp | Channel::Sms => {
+                return Err(DeliveryError::Sender(format!("{} is not connected", lane.channel)));
+            }
+        };
+        Ok(Self {
+            limit: key(if same_for_all.is_some() {
+                Call::Multicast
+            } else {
+                Call::Single
+            }),
+            single_limit: key(Call::Single),
+            sender,
+            template,
+            same_for_all,
+            channel: lane.channel,
+            in_flight,
+            slice_size: delivery.slice_size,
+            key_life: if lane.channel.keyed() {
+                delivery.config.key_life()
+            } else {
+                Duration::ZERO
+            },
+            unsubscribe: (lane.channel == Channel::Email).then(|| Unsubscribe {
+                base: format!("{}/u/", delivery.public_url.trim_end_matches('/')),
+                secrets: delivery.secrets.clone(),
+                broadcast: lane.broadcast,
+            }),
+        })
+    }
+
+    /// Whether one request goes to all members of a window.
+    pub(super) fn multicast(&self) -> bool {
+        self.same_for_all.is_some()
+    }
+
+    /// Whether the provider honours our keys.
+    pub(super) fn keyed(&self) -> bool {
+        self.channel.keyed()
+    }
+
+    /// How long the provider remembers a key, less a margin; zero if it has none.
+    pub(super) fn key_life(&self) -> Duration {
+        self.key_life
+    }
+
+    /// Whether a repeat's key stands for a body with the customer's name in it.
+    pub(super) fn same_body(&self) -> bool {
+        self.keyed() && !self.multicast()
+    }
+
+    /// Members begun together. Without keys it is what a crash may leave unknown, so no more than are in flight.
+    pub(super) fn window(&self, probing: bool) -> u32 {
+        if probing {
+            1
+        } else if self.keyed() {
+            self.slice_size
+        } else {
+            u32::try_from(self.in_flight).unwrap_or(u32::MAX)
+        }
+    }
+
+    /// Requests at once within a window.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// The message for one member. `to`: the address and the delivery's key; none for the message to all.
+    pub(super) fn render(&self, first: &str, last: &str, to: Option<(AddressId, Uuid)>) -> Result<Rendered, Refusal> {
+        let Some((address, key)) = to else {
+            return self
+                .same_for_all
+                .clone()
+                .ok_or_else(|| Refusal::new(ErrorClass::Content, "not_the_same_for_all"));
+        };
+        let mut unsubscribe_url = String::new();
+        if let Some(link) = &self.unsubscribe {
+            // Writing to a String cannot fail.
+            let _ = write!(
+                unsubscribe_url,
+                "{}{}",
+                link.base,
+                link.secrets.unsubscribe_token(address, link.broadcast)
+            );
+        }
+        Ok(self.template.render(&Recipient {
+            first_name: Some(first),
+            last_name: Some(last),
+            key,
+            unsubscribe_url: &unsubscribe_url,
+        }))
+    }
+}

@@ -1,0 +1,260 @@
+//! A worker's turn on the slices of a lane: permits, claim, send, settle, until the turn is over.
+//!
+//! The order is the whole point: permits first (so that nobody waits inside a claim), then the intent is committed,
+//! then the socket is written, then the outcome and the next intent are committed together. Killed anywhere, the next
+//! worker knows from the slice's row what may have been sent.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    channel::ErrorClass,
+    delivery::{
+        DeliveryError,
+        lane::{LaneJob, TurnEnd},
+        store::{self, ClaimedSlice, Next, Settled},
+        verdict::{Ended, SenderTrouble, Verdict, judge, repeat_after},
+        window,
+    },
+};
+
+/// Works slices one after another. Several of these run side by side on one lane.
+pub(super) async fn work(job: &LaneJob<'_>) -> Result<TurnEnd, DeliveryError> {
+    loop {
+        if job.turn_is_over() {
+            return Ok(TurnEnd::Budget);
+        }
+        let permits = match job.wait_for_permits(job.briefing.window(job.probing)).await {
+            Ok(permits) => permits,
+            Err(wait) => return Ok(TurnEnd::Limited(wait)),
+        };
+        let claimed_at = Instant::now();
+        let settings = &job.delivery.config;
+        let slice = store::claim_slice(
+            &job.delivery.db,
+            &job.lane,
+            permits,
+            settings.lease(),
+            job.briefing.key_life(),
+            job.briefing.same_body(),
+        )
+        .await?;
+        let Some(slice) = slice else {
+            return Ok(TurnEnd::NothingToClaim);
+        };
+        let repeat = slice.repeats > 0;
+        let turn = SliceTurn {
+            job,
+            slice,
+            repeat,
+            lease_until: claimed_at + settings.lease(),
+            permits,
+        };
+        if let Some(end) = turn.run().await? {
+            return Ok(end);
+        }
+    }
+}
+
+/// One claimed slice.
+struct SliceTurn<'a> {
+    job: &'a LaneJob<'a>,
+    slice: ClaimedSlice,
+    /// The window in hand was begun before, by us or by a worker that died.
+    repeat: bool,
+    /// Our side of the lease: taken before the claim was sent, so it ends before Postgres' does.
+    lease_until: Instant,
+    /// Permits that are granted and not used yet.
+    permits: u32,
+}
+
+impl SliceTurn<'_> {
+    /// Sends window after window. `None`: on to the next slice.
+    async fn run(mut self) -> Result<Option<TurnEnd>, DeliveryError> {
+        let mut window = std::mem::take(&mut self.slice.in_flight);
+        let mut rest: Vec<i64> = self
+            .slice
+            .customers
+            .iter()
+            .filter(|c| window.binary_search(c).is_err())
+            .copied()
+            .collect();
+        loop {
+            let sent = if self.top_up_permits(window.len()).await {
+                window::send(self.job, &self.slice, &window, self.held_until()).await
+            } else {
+                window
+                    .iter()
+                    .map(|customer| (*customer, super::verdict::Sent::NotBegun))
+                    .collect()
+            };
+            let verdict = self.judge(sent).await;
+            self.repeat = false;
+            // Sent back first: they have waited longest.
+            rest.splice(0..0, verdict.unsent.iter().copied());
+            if verdict.trouble.is_some() || !verdict.uncertain.is_empty() || rest.is_empty() || self.job.turn_is_over()
+            {
+                return self.give_back(verdict).await;
+            }
+            let settled = match self.job.try_permits(self.job.briefing.window(self.job.probing)).await {
+                Ok(permits) => self.begin(&verdict.ended, &mut rest, &mut window, permits).await?,
+                Err(_) => match self.settle(&verdict.ended, Next::Hold).await? {
+                    Settled::Going => match self
+                        .job
+                        .wait_for_permits(self.job.briefing.window(self.job.probing))
+                        .await
+                    {
+                        Ok(permits) => self.begin(&[], &mut rest, &mut window, permits).await?,
+                        Err(wait) => {
+                            self.settle(&[], GIVE_BACK).await?;
+                            return Ok(Some(TurnEnd::Limited(wait)));
+                        }
+                    },
+                    other => other,
+                },
+            };
+            match settled {
+                Settled::Going => {}
+                Settled::Stopped => return Ok(Some(TurnEnd::Stopped)),
+                Settled::Stale => {
+                    self.warn_stale();
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Commits the intent for the next members of `rest`, together with the results of the window before.
+    async fn begin(
+        &mut self,
+        ended: &[Ended],
+        rest: &mut Vec<i64>,
+        window: &mut Vec<i64>,
+        permits: u32,
+    ) -> Result<Settled, DeliveryError> {
+        let n = rest.len().min(permits as usize);
+        *window = rest.drain(..n).collect();
+        window.sort_unstable();
+        self.slice.intent_no += 1;
+        self.permits = permits;
+        self.settle(ended, Next::Send(window, self.slice.intent_no)).await
+    }
+
+    /// Ends the claim: writes what ended, leaves uncertain members in flight for a repeat, gives the rest back.
+    async fn give_back(mut self, verdict: Verdict) -> Result<Option<TurnEnd>, DeliveryError> {
+        let wait = match (&verdict.trouble, verdict.uncertain.is_empty()) {
+            (_, false) => repeat_after(u32::try_from(self.slice.repeats).unwrap_or(u32::MAX)),
+            (Some(SenderTrouble::Throttled(after)), _) => after.unwrap_or(Duration::from_secs(1)),
+            (Some(SenderTrouble::Failing | SenderTrouble::NeedsPerson(..)) | None, true) => Duration::ZERO,
+        };
+        let next = Next::GiveBack {
+            uncertain: &verdict.uncertain,
+            wait,
+        };
+        let settled = self.settle(&verdict.ended, next).await?;
+        if settled == Settled::Stale {
+            self.warn_stale();
+        }
+        Ok(match (verdict.trouble, settled) {
+            (Some(trouble), _) => Some(TurnEnd::Trouble(trouble)),
+            (None, Settled::Stopped) => Some(TurnEnd::Stopped),
+            (None, Settled::Going | Settled::Stale) => None,
+        })
+    }
+
+    /// Judges a window, and tells the limiter, the address book and the operator what they must know.
+    async fn judge(&self, sent: Vec<(i64, super::verdict::Sent)>) -> Verdict {
+        let delivery = self.job.delivery;
+        let verdict = judge(self.job.briefing.keyed(), self.repeat, sent);
+        if verdict.accepted > 0 {
+            self.job.proved();
+            delivery
+                .limits
+                .succeeded(&self.job.briefing.limit, verdict.accepted)
+                .await;
+        }
+        match &verdict.trouble {
+            Some(SenderTrouble::Throttled(after)) => delivery.limits.throttled(&self.job.briefing.limit, *after).await,
+            Some(SenderTrouble::NeedsPerson(class, code)) => self.call_person(*class, code).await,
+            Some(SenderTrouble::Failing) | None => {}
+        }
+        if !verdict.dead_addresses.is_empty() {
+            let dead: Vec<(i64, String)> = verdict
+                .dead_addresses
+                .iter()
+                .filter_map(|(customer, code)| {
+                    let place = self.slice.customers.binary_search(customer).ok()?;
+                    Some((*self.slice.address_ids.get(place)?, code.clone()))
+                })
+                .collect();
+            if let Err(error) = store::suppress_addresses(&delivery.db, &dead).await {
+                tracing::warn!(error = %crate::db::describe(&error), "Dead addresses were not closed; the next broadcast will meet them again");
+            }
+        }
+        verdict
+    }
+
+    async fn call_person(&self, class: ErrorClass, code: &str) {
+        let sender = self.job.lane.sender;
+        let reason = format!("{class}: {code}");
+        tracing::error!(sender.id = %sender, reason, "The provider refuses this sender; it is paused until a person resumes it");
+        if let Err(error) = store::pause_sender(&self.job.delivery.db, sender, &reason).await {
+            tracing::warn!(error = %crate::db::describe(&error), "The sender could not be paused yet; its next window will try again");
+        }
+    }
+
+    /// Writes, and tries again through a short absence of Postgres while the lease lasts: what a provider accepted
+    /// must not become unknown because a connection broke.
+    async fn settle(&mut self, ended: &[Ended], next: Next<'_>) -> Result<Settled, DeliveryError> {
+        let delivery = self.job.delivery;
+        let lease = delivery.config.lease();
+        loop {
+            let asked_at = Instant::now();
+            match store::settle_slice(&delivery.db, &self.job.lane, &self.slice, ended, next, lease).await {
+                Ok(settled) => {
+                    self.lease_until = asked_at + lease;
+                    return Ok(settled);
+                }
+                Err(error) if crate::db::may_pass(&error) && Instant::now() + SETTLE_PAUSE < self.held_until() => {
+                    tokio::time::sleep(SETTLE_PAUSE).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Until when this claim holds: its own lease, or what the turn has renewed it to.
+    fn held_until(&self) -> Instant {
+        self.lease_until.max(self.job.held_until())
+    }
+
+    /// A repeated intent may be larger than the permits asked for; false when the lease does not last until they come.
+    async fn top_up_permits(&mut self, members: usize) -> bool {
+        let needed = u32::try_from(members).unwrap_or(u32::MAX);
+        while self.permits < needed {
+            match self.job.wait_for_permits(needed - self.permits).await {
+                Ok(more) => self.permits += more,
+                Err(_) => return false,
+            }
+            if Instant::now() >= self.held_until() {
+                return false;
+            }
+        }
+        self.permits = 0;
+        true
+    }
+
+    fn warn_stale(&self) {
+        tracing::warn!(
+            broadcast.id = %self.job.lane.broadcast, slice.no = self.slice.slice_no,
+            "This slice went to another worker while it was being sent; nothing was written here"
+        );
+    }
+}
+
+const GIVE_BACK: Next<'static> = Next::GiveBack {
+    uncertain: &[],
+    wait: Duration::ZERO,
+};
+
+/// Between two tries to write an outcome.
+const SETTLE_PAUSE: Duration = Duration::from_millis(200);

@@ -1,0 +1,296 @@
+//! The delivery pipeline's calls to Postgres: one round trip and one transaction each (`migrations/0006_send.sql`).
+//!
+//! Nothing here may be called while a provider is being waited for inside a transaction: there is no way to, since
+//! every call begins and ends its own.
+
+use std::time::Duration;
+
+use carillon_jobs::{BroadcastId, SenderId, ShopId};
+use chrono::{DateTime, Utc};
+use sqlx::{FromRow, PgPool, types::Uuid};
+
+use crate::{channel::Channel, delivery::verdict::Ended};
+
+/// What a lane's worker is to do with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaneMode {
+    /// Send.
+    Send,
+    /// The broadcast was cancelled: end the rest as `cancelled`.
+    DrainCancelled,
+    /// The deadline has passed: end the rest as `expired`.
+    DrainExpired,
+}
+
+/// A lane whose lease is ours.
+#[derive(Debug, Clone)]
+pub struct TakenLane {
+    /// The broadcast.
+    pub broadcast: BroadcastId,
+    /// The sender.
+    pub sender: SenderId,
+    /// The sender's channel.
+    pub channel: Channel,
+    /// Fencing number of this lease.
+    pub epoch: i32,
+    /// What to do.
+    pub mode: LaneMode,
+    /// Failing windows in a row so far.
+    pub strikes: u32,
+}
+
+/// A slice whose lease is ours, its first intent committed.
+#[derive(Debug, FromRow)]
+pub struct ClaimedSlice {
+    /// Its number within (broadcast, channel).
+    pub slice_no: i32,
+    /// Fencing number of this claim.
+    pub epoch: i32,
+    /// Number of the intent; a repeat has the number it had.
+    pub intent_no: i32,
+    /// How often this intent has been repeated.
+    pub repeats: i32,
+    /// Customers of the intent, ascending.
+    pub in_flight: Vec<i64>,
+    /// Every member without a result, ascending; the five lists are parallel.
+    pub customers: Vec<i64>,
+    /// Their addresses' ids.
+    pub address_ids: Vec<i64>,
+    /// Their addresses.
+    pub addresses: Vec<String>,
+    /// Their first names, as they are now.
+    pub first_names: Vec<String>,
+    /// Their last names.
+    pub last_names: Vec<String>,
+}
+
+/// What a settle says about going on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// Written; the broadcast goes on.
+    Going,
+    /// Written; the broadcast is no longer sending, so no new intent was taken.
+    Stopped,
+    /// Nothing was written: the slice belongs to somebody else now.
+    Stale,
+}
+
+/// How a claim goes on after a window.
+#[derive(Debug, Clone, Copy)]
+pub enum Next<'a> {
+    /// Keep the claim without beginning anything, while waiting for permits.
+    Hold,
+    /// Begin these members, as the intent with this number.
+    Send(&'a [i64], i32),
+    /// Give the slice back, due again after the wait; the members listed keep their intent.
+    GiveBack {
+        /// Members whose outcome is open and whose key will be repeated.
+        uncertain: &'a [i64],
+        /// When the slice is due again.
+        wait: Duration,
+    },
+}
+
+/// Takes the lane's lease if there is something to do on it now.
+pub async fn take_lane(
+    db: &PgPool,
+    broadcast: BroadcastId,
+    sender: SenderId,
+    lease: Duration,
+) -> sqlx::Result<Option<TakenLane>> {
+    let row: Option<(Uuid, Channel, i32, String, i32)> =
+        sqlx::query_as("select sender_id, channel, epoch, mode, strikes from take_lane($1, $2, $3)")
+            .bind(broadcast.0)
+            .bind(sender.0)
+            .bind(lease.as_secs_f64())
+            .fetch_optional(db)
+            .await?;
+    Ok(row.map(|(sender, channel, epoch, mode, strikes)| TakenLane {
+        broadcast,
+        sender: SenderId(sender),
+        channel,
+        epoch,
+        mode: match mode.as_str() {
+            "cancelled" => LaneMode::DrainCancelled,
+            "expired" => LaneMode::DrainExpired,
+            _ => LaneMode::Send,
+        },
+        strikes: u32::try_from(strikes).unwrap_or(0),
+    }))
+}
+
+/// Extends the leases of a turn: its lane's and its slices'. False when the lane is no longer ours.
+pub async fn renew_lane(db: &PgPool, lane: &TakenLane, lease: Duration) -> sqlx::Result<bool> {
+    sqlx::query_scalar("select renew_lane($1, $2, $3, $4)")
+        .bind(lane.broadcast.0)
+        .bind(lane.sender.0)
+        .bind(lane.epoch)
+        .bind(lease.as_secs_f64())
+        .fetch_one(db)
+        .await
+}
+
+/// Whether the broadcast still sends.
+pub async fn is_sending(db: &PgPool, broadcast: BroadcastId) -> sqlx::Result<bool> {
+    sqlx::query_scalar("select exists (select from broadcast where id = $1 and state = 'sending' and deadline_at > now())")
+        .bind(broadcast.0)
+        .fetch_one(db)
+        .await
+}
+
+/// Gives the lane back, due again after `wait` or when its first slice can be claimed, whichever is later. Returns
+/// that time; `None` when the lane was no longer ours.
+pub async fn leave_lane(
+    db: &PgPool,
+    lane: &TakenLane,
+    wait: Duration,
+    strikes: u32,
+) -> sqlx::Result<Option<DateTime<Utc>>> {
+    sqlx::query_scalar("select leave_lane($1, $2, $3, $4, $5)")
+        .bind(lane.broadcast.0)
+        .bind(lane.sender.0)
+        .bind(lane.epoch)
+        .bind(wait.as_secs_f64())
+        .bind(i32::try_from(strikes).unwrap_or(i32::MAX))
+        .fetch_one(db)
+        .await
+}
+
+/// Marks and returns the lanes to ring for: at most `per_shop` of each shop at once.
+pub async fn lanes_to_ring(
+    db: &PgPool,
+    shop: Option<ShopId>,
+    per_shop: u32,
+    stale: Duration,
+) -> sqlx::Result<Vec<(BroadcastId, SenderId)>> {
+    let rows: Vec<(Uuid, Uuid)> = sqlx::query_as("select broadcast_id, sender_id from lanes_to_ring($1, $2, $3)")
+        .bind(shop.map(|shop| shop.0))
+        .bind(i32::try_from(per_shop).unwrap_or(i32::MAX))
+        .bind(stale.as_secs_f64())
+        .fetch_all(db)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(broadcast, sender)| (BroadcastId(broadcast), SenderId(sender)))
+        .collect())
+}
+
+/// The same for the shop of one broadcast.
+pub async fn lanes_beside(
+    db: &PgPool,
+    broadcast: BroadcastId,
+    per_shop: u32,
+    stale: Duration,
+) -> sqlx::Result<Vec<(BroadcastId, SenderId)>> {
+    let shop: Option<Uuid> = sqlx::query_scalar("select shop_id from broadcast where id = $1")
+        .bind(broadcast.0)
+        .fetch_optional(db)
+        .await?;
+    match shop {
+        Some(shop) => lanes_to_ring(db, Some(ShopId(shop)), per_shop, stale).await,
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Claims the lane's next slice and commits the intent to send its first `window` members.
+///
+/// `key_life` is how long the provider remembers our keys, zero if it has none; `same_body`: who was renamed
+/// since the first attempt cannot be repeated.
+pub async fn claim_slice(
+    db: &PgPool,
+    lane: &TakenLane,
+    window: u32,
+    lease: Duration,
+    key_life: Duration,
+    same_body: bool,
+) -> sqlx::Result<Option<ClaimedSlice>> {
+    let slice: Option<ClaimedSlice> = sqlx::query_as("select * from claim_slice($1, $2, $3, $4, $5, $6, $7)")
+        .bind(lane.broadcast.0)
+        .bind(lane.channel)
+        .bind(lane.epoch)
+        .bind(i32::try_from(window).unwrap_or(i32::MAX))
+        .bind(lease.as_secs_f64())
+        .bind(key_life.as_secs_f64())
+        .bind(same_body)
+        .fetch_optional(db)
+        .await?;
+    Ok(slice)
+}
+
+/// Writes what ended in a window and what comes next, all or nothing.
+pub async fn settle_slice(
+    db: &PgPool,
+    lane: &TakenLane,
+    slice: &ClaimedSlice,
+    ended: &[Ended],
+    next: Next<'_>,
+    lease: Duration,
+) -> sqlx::Result<Settled> {
+    let customers: Vec<i64> = ended.iter().map(|e| e.customer).collect();
+    let states: Vec<&str> = ended.iter().map(|e| e.state.as_str()).collect();
+    let reasons: Vec<Option<&str>> = ended.iter().map(|e| e.reason).collect();
+    let codes: Vec<Option<&str>> = ended.iter().map(|e| e.code.as_deref()).collect();
+    let provider_ids: Vec<Option<&str>> = ended.iter().map(|e| e.provider_id.as_deref()).collect();
+    let (next, intent_no, uncertain, wait) = match next {
+        Next::Hold => (Some(&[][..]), 0, &[][..], Duration::ZERO),
+        Next::Send(members, intent_no) => (Some(members), intent_no, &[][..], Duration::ZERO),
+        Next::GiveBack { uncertain, wait } => (None, 0, uncertain, wait),
+    };
+    let state: String = sqlx::query_scalar(
+        "select settle_slice($1, $2, $3, $4, $5, $6::text[]::delivery_state[], $7, $8, $9, $10, $11, $12, $13, $14)",
+    )
+    .bind(lane.broadcast.0)
+    .bind(lane.channel)
+    .bind(slice.slice_no)
+    .bind(slice.epoch)
+    .bind(customers)
+    .bind(states)
+    .bind(reasons)
+    .bind(codes)
+    .bind(provider_ids)
+    .bind(next)
+    .bind(intent_no)
+    .bind(uncertain)
+    .bind(wait.as_secs_f64())
+    .bind(lease.as_secs_f64())
+    .fetch_one(db)
+    .await?;
+    Ok(match state.as_str() {
+        "stale" => Settled::Stale,
+        "sending" => Settled::Going,
+        _ => Settled::Stopped,
+    })
+}
+
+/// Ends one slice without sending; false when there is none left to end now.
+pub async fn drain_slice(db: &PgPool, lane: &TakenLane, outcome: &str) -> sqlx::Result<bool> {
+    sqlx::query_scalar("select drain_slice($1, $2, $3::text::delivery_state)")
+        .bind(lane.broadcast.0)
+        .bind(lane.channel)
+        .bind(outcome)
+        .fetch_one(db)
+        .await
+}
+
+/// Stops sending to addresses the provider calls dead. The next broadcast would find out again if this were lost.
+pub async fn suppress_addresses(db: &PgPool, dead: &[(i64, String)]) -> sqlx::Result<()> {
+    let (ids, codes): (Vec<i64>, Vec<&str>) = dead.iter().map(|(id, code)| (*id, code.as_str())).unzip();
+    sqlx::query(
+        "select close_address(t.id, 'suppressed', t.code) from unnest($1::bigint[], $2::text[]) as t (id, code)",
+    )
+    .bind(ids)
+    .bind(codes)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Pauses a sender until a person acts. `reason` names the class and the provider's code.
+pub async fn pause_sender(db: &PgPool, sender: SenderId, reason: &str) -> sqlx::Result<()> {
+    sqlx::query("update sender set state = 'paused', state_reason = $2 where id = $1 and state = 'connected'")
+        .bind(sender.0)
+        .bind(reason)
+        .execute(db)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! One window: every member of an intent is sent to, at the same time, and what became of each is collected.
+//!
+//! No database here, and no decision: permits were granted and the intent is committed before this is called, and
+//! `verdict` judges what comes back. A member is begun only while the slice's lease lasts and nobody said stop.
+
+use std::{collections::HashMap, time::Instant};
+
+use carillon_jobs::{AddressId, CustomerId};
+use futures::{StreamExt, stream};
+
+use crate::{
+    channel::{ErrorClass, Refusal, SendOutcome, delivery_key, slice_key},
+    delivery::{lane::LaneJob, store::ClaimedSlice, verdict::Sent},
+};
+
+/// Sends to `members` of a slice. `until`: nothing is begun after this moment, because the lease may end.
+pub(super) async fn send(job: &LaneJob<'_>, slice: &ClaimedSlice, members: &[i64], until: Instant) -> Vec<(i64, Sent)> {
+    let places = Places::of(slice);
+    if job.briefing.multicast() {
+        multicast(job, slice, &places, members, until).await
+    } else {
+        singly(job, slice, &places, members, until).await
+    }
+}
+
+/// Where each customer stands in the slice's parallel lists.
+struct Places(HashMap<i64, usize>);
+
+impl Places {
+    fn of(slice: &ClaimedSlice) -> Self {
+        Self(
+            slice
+                .customers
+                .iter()
+                .enumerate()
+                .map(|(place, customer)| (*customer, place))
+                .collect(),
+        )
+    }
+
+    fn get(&self, customer: i64) -> Option<usize> {
+        self.0.get(&customer).copied()
+    }
+}
+
+/// One request for all: nothing in the message depends on the recipient.
+async fn multicast(
+    job: &LaneJob<'_>,
+    slice: &ClaimedSlice,
+    places: &Places,
+    members: &[i64],
+    until: Instant,
+) -> Vec<(i64, Sent)> {
+    if job.told_to_stop(until) {
+        return members.iter().map(|customer| (*customer, Sent::NotBegun)).collect();
+    }
+    let to: Vec<&str> = members
+        .iter()
+        .filter_map(|customer| slice.addresses.get(places.get(*customer)?).map(String::as_str))
+        .collect();
+    let key = slice_key(job.lane.broadcast, job.lane.channel, slice.slice_no, slice.intent_no);
+    let outcome = match job.briefing.render("", "", None) {
+        Ok(message) => {
+            job.delivery
+                .channels
+                .multicast(&job.briefing.sender, &to, &message, key)
+                .await
+        }
+        Err(refusal) => SendOutcome::Refused(refusal),
+    };
+    match outcome {
+        // One bad address refuses all, and then nobody has it: everybody is sent to under a key of their own.
+        SendOutcome::Refused(refusal)
+            if refusal.class == ErrorClass::Recipient || refusal.class == ErrorClass::Content =>
+        {
+            singly_within_limit(job, slice, places, members, until).await
+        }
+        outcome => members
+            .iter()
+            .map(|customer| (*customer, Sent::Outcome(outcome.clone())))
+            .collect(),
+    }
+}
+
+/// The permit of the multicast covers one request: the single ones take theirs as they go.
+async fn singly_within_limit(
+    job: &LaneJob<'_>,
+    slice: &ClaimedSlice,
+    places: &Places,
+    members: &[i64],
+    until: Instant,
+) -> Vec<(i64, Sent)> {
+    let mut sent = Vec::with_capacity(members.len());
+    let mut rest = members;
+    while !rest.is_empty() {
+        let wanted = rest.len().min(job.briefing.in_flight());
+        let permits = job
+            .single_permits(u32::try_from(wanted).unwrap_or(u32::MAX), until)
+            .await as usize;
+        let (now, later) = rest.split_at(permits.min(rest.len()));
+        if now.is_empty() {
+            sent.extend(rest.iter().map(|customer| (*customer, Sent::NotBegun)));
+            break;
+        }
+        sent.extend(singly(job, slice, places, now, until).await);
+        rest = later;
+    }
+    sent
+}
+
+/// A request each, as many at once as the channel's configuration allows.
+async fn singly(
+    job: &LaneJob<'_>,
+    slice: &ClaimedSlice,
+    places: &Places,
+    members: &[i64],
+    until: Instant,
+) -> Vec<(i64, Sent)> {
+    // Collected first: a stream of closures over borrows cannot be proved Send.
+    let sends: Vec<_> = members.iter().map(|customer| begin(job, slice, places, *customer, until)).collect();
+    stream::iter(sends).buffer_unordered(job.briefing.in_flight()).collect().await
+}
+
+/// One member, unless told to stop.
+async fn begin(
+    job: &LaneJob<'_>,
+    slice: &ClaimedSlice,
+    places: &Places,
+    customer: i64,
+    until: Instant,
+) -> (i64, Sent) {
+    if job.told_to_stop(until) {
+        return (customer, Sent::NotBegun);
+    }
+    let outcome = match places.get(customer).and_then(|place| Member::of(slice, place)) {
+        Some(member) => one(job, customer, &member).await,
+        // Only an intent of a customer who was erased since; the claim has ended that delivery already.
+        None => SendOutcome::Refused(Refusal::new(ErrorClass::Recipient, "erased")),
+    };
+    (customer, Sent::Outcome(outcome))
+}
+
+/// One member, out of the slice's parallel lists.
+struct Member<'a> {
+    address_id: AddressId,
+    address: &'a str,
+    first_name: &'a str,
+    last_name: &'a str,
+}
+
+impl<'a> Member<'a> {
+    fn of(slice: &'a ClaimedSlice, place: usize) -> Option<Self> {
+        Some(Self {
+            address_id: AddressId(*slice.address_ids.get(place)?),
+            address: slice.addresses.get(place)?,
+            first_name: slice.first_names.get(place)?,
+            last_name: slice.last_names.get(place)?,
+        })
+    }
+}
+
+async fn one(job: &LaneJob<'_>, customer: i64, member: &Member<'_>) -> SendOutcome {
+    let key = delivery_key(job.lane.broadcast, job.lane.channel, CustomerId(customer));
+    match job
+        .briefing
+        .render(member.first_name, member.last_name, Some((member.address_id, key)))
+    {
+        Ok(message) => {
+            job.delivery
+                .channels
+                .send(&job.briefing.sender, member.address, &message, key)
+                .await
+        }
+        Err(refusal) => SendOutcome::Refused(refusal),
+    }
+}

@@ -1,0 +1,372 @@
+//! A lie in any table is found, and found by the checks whose business it is.
+
+use carillon::ledger::{AuditError, Report, audit};
+use carillon_jobs::ShopId;
+use futures::{StreamExt as _, stream};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::{
+    fixture_db::database,
+    scene::{APP, LINE, Shop, assert_clean, claim, one, open, run, send_rest, settle, shop},
+};
+
+/// Two shops with a broadcast in every situation there is; all of it true.
+async fn world(pool: &PgPool) -> (Shop, Uuid) {
+    let tea = shop(pool, 6, 100).await;
+    run(
+        pool,
+        &format!("select ledger_top_up('{}', 500, 'order-1')", tea.id),
+    )
+    .await;
+    let done = tea.opened(&[LINE, APP], 4).await;
+    send_rest(pool, done, "line").await;
+    assert_eq!(send_rest(pool, done, "app").await, "completed");
+    // One of them bounced for good afterwards.
+    run(
+        pool,
+        &format!(
+            "with failed as (update delivery_result set state = 'failed', reason = 'recipient', charged_tokens = 0
+                where broadcast_id = '{done}' and channel = 'line' and customer_id = {} returning 1)
+             select ledger_refund('{done}', 'line', 5, 'receipt-1') from failed;
+             update tally set n = n - 1 where broadcast_id = '{done}' and channel = 'line' and outcome = 'accepted';
+             insert into tally values ('{done}', 'send', 'line', 'failed', 'recipient', 1)",
+            tea.customers[0]
+        ),
+    )
+    .await;
+    let busy = tea.opened(&[LINE, APP], 2).await;
+    let first = claim(pool, busy, "line", 2, 1000.0).await.unwrap();
+    settle(
+        pool,
+        busy,
+        "line",
+        &first,
+        (&first.in_flight[..1], "failed"),
+        (None, Some(&first.in_flight[1..])),
+    )
+    .await;
+    claim(pool, busy, "app", 1, 0.0).await.unwrap();
+    let second = claim(pool, busy, "line", 2, 1000.0).await.unwrap();
+    assert_eq!(second.in_flight, first.in_flight[1..]);
+    // The allowance it held belongs to a period that has ended by now.
+    run(
+        pool,
+        &format!("select ledger_refill('{}', '2026-12', 300)", tea.id),
+    )
+    .await;
+    settle(
+        pool,
+        busy,
+        "line",
+        &second,
+        (&second.in_flight, "failed"),
+        (None, None),
+    )
+    .await;
+    tea.planned(&[LINE], 4).await;
+    let stopped = tea.opened(&[APP], 3).await;
+    run(pool, &format!("select cancel_broadcast('{stopped}'); select drain_slice('{stopped}', 'app', 'cancelled')")).await;
+    let cake = shop(pool, 3, 10).await;
+    assert_eq!(open(pool, cake.planned(&[LINE], 4).await).await, "short");
+    let nothing = cake.planned(&[LINE], 4).await;
+    run(pool, &format!("select cancel_broadcast('{nothing}')")).await;
+    let drained = cake.opened(&[APP], 10).await;
+    run(pool, &format!("select cancel_broadcast('{drained}'); select drain_slice('{drained}', 'app', 'cancelled')")).await;
+    (tea, busy)
+}
+
+fn broken(report: &Report) -> Vec<&'static str> {
+    let mut names: Vec<_> = report
+        .checks
+        .iter()
+        .filter(|check| check.broken > 0)
+        .map(|check| check.name)
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+#[tokio::test]
+async fn a_true_database_passes_every_check_and_every_check_has_looked_at_something() {
+    let db = database().await;
+    assert_clean(&db.pool).await;
+    world(&db.pool).await;
+    assert_clean(&db.pool).await;
+    let report = audit(&db.pool, None).await.unwrap();
+    let idle: Vec<_> = report
+        .checks
+        .iter()
+        .filter(|check| check.examined == 0)
+        .map(|check| check.name)
+        .collect();
+    assert_eq!(
+        idle,
+        ["one_message_per_mailbox"],
+        "checks without anything to compare"
+    );
+}
+
+/// A lie, told past every trigger, and the checks that must notice, in alphabetical order. `B` is the busy broadcast.
+const LIES: &[(&str, &[&str])] = &[
+    ("update token_account set extra = extra + 1", &["balance_is_sum_of_entries"]),
+    (
+        "update token_account set held_extra = held_extra + 1, extra = extra + 1",
+        &["balance_is_sum_of_entries", "held_is_open_holds"],
+    ),
+    (
+        "update ledger_entry set extra_after = extra_after + 3 where id = (select min(id) from ledger_entry where kind = 'top_up')",
+        &["entry_follows_entry"],
+    ),
+    (
+        "delete from ledger_entry where kind = 'top_up'",
+        &["balance_is_sum_of_entries", "entry_follows_entry"],
+    ),
+    (
+        "update ledger_entry set held_extra_after = extra_after + 1 where kind = 'top_up'",
+        &["entry_follows_entry", "entry_overdraws_nothing"],
+    ),
+    ("update ledger_entry set operation = 'grant:' || operation where kind = 'top_up'", &["entry_names_its_cause"]),
+    (
+        "alter table token_hold drop constraint hold_adds_up; update token_hold set released = released + 2 where broadcast_id = B",
+        &["hold_adds_up", "hold_is_its_entries"],
+    ),
+    (
+        "update token_hold set captured_extra = captured_extra + 1, captured_allowance = captured_allowance - 1
+          where captured_allowance > 5 and captured_extra >= refunded_extra",
+        &["hold_is_its_entries"],
+    ),
+    (
+        "update broadcast set cost_tokens = cost_tokens + 9 where id = B",
+        &["hold_is_cost_of_broadcast"],
+    ),
+    ("update token_hold set state = 'open' where state = 'closed'", &["hold_closes_with_broadcast"]),
+    (
+        "update token_hold set shop_id = (select id from shop where id <> token_hold.shop_id) where state = 'closed'",
+        &["hold_is_cost_of_broadcast"],
+    ),
+    ("update lane set tokens = tokens + 1 where broadcast_id = B and channel = 'app'", &["lane_is_its_plan"]),
+    (
+        "update broadcast_channel set planned = planned + 1 where broadcast_id = B and channel = 'app'",
+        &["lane_is_its_plan"],
+    ),
+    ("update lane set remaining = remaining + 1 where broadcast_id = B and channel = 'app'", &["lane_remaining_is_unfinished"]),
+    (
+        "update slice set remaining = remaining - 1 where broadcast_id = B and channel = 'line' and slice_no = 1",
+        &["slice_remaining_is_unfinished"],
+    ),
+    (
+        "update slice set planned = planned + 1 where broadcast_id = B and channel = 'line' and slice_no = 1",
+        &["delivery_has_slice", "slice_is_its_range"],
+    ),
+    (
+        "update slice set last_customer = last_customer + 1 where broadcast_id = B and channel = 'line' and slice_no = 1",
+        &["slice_is_its_range", "slice_remaining_is_unfinished", "slices_do_not_overlap"],
+    ),
+    (
+        "update slice set in_flight = array[0::bigint], first_attempt_at = now() where broadcast_id = B and channel = 'line' and slice_no = 1",
+        &["in_flight_is_unfinished"],
+    ),
+    (
+        "delete from slice where broadcast_id = B and channel = 'line' and slice_no = 1",
+        &["delivery_has_slice"],
+    ),
+    (
+        "delete from delivery where broadcast_id = B and channel = 'line'
+            and customer_id = (select max(customer_id) from delivery where broadcast_id = B)",
+        &[
+            "delivery_has_slice",
+            "hold_is_price_of_deliveries",
+            "lane_is_its_plan",
+            "lane_remaining_is_unfinished",
+            "open_hold_is_unfinished",
+            "slice_is_its_range",
+            "slice_remaining_is_unfinished",
+        ],
+    ),
+    (
+        "insert into delivery_result (broadcast_id, customer_id, channel, state, charged_tokens, reason)
+         values (B, 999999, 'line', 'failed', 0, 'recipient')",
+        &["lane_remaining_is_unfinished", "open_hold_is_unfinished", "result_has_delivery", "tally_is_results"],
+    ),
+    (
+        "delete from delivery_result where broadcast_id = B and channel = 'line'
+            and customer_id = (select max(customer_id) from delivery_result where broadcast_id = B and channel = 'line')",
+        &["lane_remaining_is_unfinished", "open_hold_is_unfinished", "slice_remaining_is_unfinished", "tally_is_results"],
+    ),
+    (
+        "update delivery_result set charged_tokens = 0 where charged_tokens = 1
+            and broadcast_id = (select min(broadcast_id::text)::uuid from delivery_result)",
+        &["captured_is_charged"],
+    ),
+    (
+        "update delivery_result set charged_tokens = charged_tokens + 2 where charged_tokens = 5",
+        &["captured_is_charged", "charged_is_price_or_nothing"],
+    ),
+    (
+        "update delivery_result set state = 'unknown', reason = 'interrupted' where state = 'failed' and broadcast_id = B",
+        &["tally_is_results"],
+    ),
+    ("update tally set n = n + 1 where stage = 'send' and broadcast_id = B", &["tally_is_results"]),
+    ("update tally set reason = 'no_reason' where stage = 'plan' and broadcast_id = B", &["tally_is_skipped"]),
+    ("delete from skipped_customer where broadcast_id = B", &["tally_is_skipped"]),
+    (
+        "update broadcast set state = 'completed', finished_at = now() where id = B",
+        &["finished_has_nothing_left", "hold_closes_with_broadcast"],
+    ),
+    (
+        "update broadcast set state = 'sending', finished_at = null where state = 'completed'",
+        &["finished_has_nothing_left", "hold_closes_with_broadcast"],
+    ),
+    (
+        "insert into lane (broadcast_id, sender_id, shop_id, channel, tokens, planned, remaining)
+         select broadcast_id, sender_id, b.shop_id, channel, tokens, 1, 1 from broadcast_channel
+           join broadcast b on b.id = broadcast_id where b.state = 'planning'",
+        &["unopened_sends_nothing"],
+    ),
+    (
+        "insert into token_hold (broadcast_id, shop_id, period, allowance, extra, open_allowance, open_extra)
+         select id, shop_id, '2026-12', 3, 0, 3, 0 from broadcast where state = 'planning'",
+        &[
+            "held_is_open_holds",
+            "hold_closes_with_broadcast",
+            "hold_is_cost_of_broadcast",
+            "hold_is_its_entries",
+            "open_hold_is_unfinished",
+        ],
+    ),
+    (
+        "insert into delivery select '01900000-0000-7000-8000-000000000000', customer_id, address_id, twin_of, channel from delivery limit 1",
+        &["delivery_has_broadcast"],
+    ),
+    (
+        "update address set twin_of = 77 where channel_is_line(sender_id) and customer_id in
+            (select customer_id from delivery where broadcast_id = B order by 1 limit 4)",
+        &["one_message_per_mailbox"],
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_lie_is_found_by_the_checks_whose_business_it_is() {
+    let found: Vec<_> = stream::iter(LIES)
+        .map(|(lie, expected)| async move {
+            let db = database().await;
+            let (_, busy) = world(&db.pool).await;
+            ensure_a_month_for_strays(&db.pool).await;
+            let lie = lie
+                .replace("= B", &format!("= '{busy}'"))
+                .replace("(B,", &format!("('{busy}',"));
+            run(
+                &db.pool,
+                &format!("set local session_replication_role = replica; {lie}"),
+            )
+            .await;
+            let report = audit(&db.pool, None).await.unwrap();
+            for check in report.checks.iter().filter(|check| check.broken > 0) {
+                assert!(!check.first.is_empty() && check.off > 0, "{check:?}");
+                assert!(
+                    check
+                        .first
+                        .iter()
+                        .all(|drift| drift.off > 0 && drift.expected != drift.actual),
+                    "{check:?}"
+                );
+            }
+            (lie, broken(&report), expected.to_vec())
+        })
+        .buffer_unordered(3)
+        .collect()
+        .await;
+    for (lie, found, expected) in &found {
+        assert_eq!(found, expected, "{lie}");
+    }
+}
+
+/// A partition for a broadcast that never was, and a shorthand for the lies.
+async fn ensure_a_month_for_strays(pool: &PgPool) {
+    run(
+        pool,
+        "select ensure_partitions(broadcast_id_time('01900000-0000-7000-8000-000000000000'));
+         create function channel_is_line(s uuid) returns boolean language sql as
+            $$ select channel = 'line' from sender where id = s $$",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_drift_names_its_row_and_by_how_much() {
+    let db = database().await;
+    let (tea, busy) = world(&db.pool).await;
+    let lie = format!(
+        "update slice set remaining = 1 where broadcast_id = '{busy}' and channel = 'line' and slice_no = 2"
+    );
+    run(&db.pool, &lie).await;
+    let report = audit(&db.pool, None).await.unwrap();
+    let check = report.checks.iter().find(|check| check.broken > 0).unwrap();
+    let drift = &check.first[0];
+    assert_eq!(
+        (check.name, check.broken, check.first.len()),
+        ("slice_remaining_is_unfinished", 1, 1)
+    );
+    assert_eq!(
+        (
+            drift.what.as_str(),
+            drift.expected.as_str(),
+            drift.actual.as_str()
+        ),
+        ("line slice 2", "2", "1")
+    );
+    assert_eq!(
+        (
+            drift.off,
+            drift.shop_id.unwrap().0,
+            drift.broadcast_id.unwrap().0
+        ),
+        (1, tea.id, busy)
+    );
+
+    let (mut table, mut json) = (Vec::new(), Vec::new());
+    carillon::cli::audit::table(&mut table, &report).unwrap();
+    carillon::cli::audit::json(&mut json, &report).unwrap();
+    let table = String::from_utf8(table).unwrap();
+    assert!(
+        table.contains("line slice 2: is 1, must be 2 (off by 1)") && table.contains("DRIFT: 1 of"),
+        "{table}"
+    );
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(
+        (
+            json["clean"].as_bool(),
+            json["checks"].as_array().unwrap().len()
+        ),
+        (Some(false), report.checks.len())
+    );
+}
+
+#[tokio::test]
+async fn one_shop_is_looked_at_alone() {
+    let db = database().await;
+    let (tea, _) = world(&db.pool).await;
+    let cake: Uuid = one(
+        &db.pool,
+        &format!("select id from shop where id <> '{}'", tea.id),
+    )
+    .await;
+    run(
+        &db.pool,
+        &format!("update token_account set extra = extra + 4 where shop_id = '{cake}'"),
+    )
+    .await;
+    assert!(
+        audit(&db.pool, Some(ShopId(tea.id)))
+            .await
+            .unwrap()
+            .is_clean()
+    );
+    let report = audit(&db.pool, Some(ShopId(cake))).await.unwrap();
+    assert_eq!(broken(&report), ["balance_is_sum_of_entries"]);
+    let nobody = ShopId::new();
+    assert!(
+        matches!(audit(&db.pool, Some(nobody)).await, Err(AuditError::NoShop(id)) if id == nobody)
+    );
+}
