@@ -88,10 +88,13 @@ impl CliError {
 impl From<AppError> for CliError {
     fn from(error: AppError) -> Self {
         match error {
-            AppError::RedisUrl(_) | AppError::Channels(_) | AppError::Secret(_) | AppError::RedisEvicts(_) => {
-                Self::Wrong(error.to_string())
-            }
-            AppError::Db(_) | AppError::Schema(_) | AppError::System { .. } => Self::Failed(error.to_string()),
+            AppError::Db(error) => error.into(),
+            AppError::RedisUrl(_)
+            | AppError::RedisUnfit(_)
+            | AppError::Schema(_)
+            | AppError::Channels(_)
+            | AppError::Secret(_) => Self::Wrong(error.to_string()),
+            AppError::System { .. } => Self::Failed(error.to_string()),
         }
     }
 }

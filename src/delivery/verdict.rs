@@ -109,7 +109,9 @@ fn judge_once(keyed: bool, window: Vec<(i64, Sent)>) -> Verdict {
         };
         match class {
             ErrorClass::Recipient => {
-                verdict.dead_addresses.push((customer, refusal.code.clone()));
+                if refusal.closes_address() {
+                    verdict.dead_addresses.push((customer, refusal.code.clone()));
+                }
                 verdict.ended.push(end(DeliveryState::Failed, refusal.code));
             }
             ErrorClass::Content => {
@@ -231,6 +233,14 @@ mod tests {
             assert_eq!(verdict.uncertain, [1, 2]);
             assert!(verdict.unsent.is_empty());
         }
+    }
+
+    #[test]
+    fn a_full_mailbox_fails_and_stays_open() {
+        let refused = |code| Sent::Outcome(SendOutcome::Refused(Refusal::new(ErrorClass::Recipient, code)));
+        let verdict = judge(false, false, vec![(1, refused("rcpt 452 4.2.2")), (2, refused("rcpt 550 5.1.1"))]);
+        assert_eq!(verdict.ended.len(), 2);
+        assert_eq!(verdict.dead_addresses, [(2, "rcpt 550 5.1.1".to_owned())]);
     }
 
     #[test]
