@@ -2,16 +2,17 @@
 //!
 //! Exit code 0 means every check held, 1 that at least one did not. It reads only; what it finds is for a person.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::io::{self, Write};
 
 use carillon_jobs::ShopId;
 use sqlx::PgPool;
 use thiserror::Error;
 
-use crate::ledger::{self, AuditError, CheckReport, Report};
+use super::{CliError, need_schema};
+use crate::{
+    app::App,
+    ledger::{self, AuditError, CheckReport, Report},
+};
 
 /// Proves that balances, ledger entries, holds, deliveries and counters agree, all in one snapshot of the database, and
 /// names the first rows that do not. Safe while everything runs. Exit code: 0 everything agrees, 1 something does not.
@@ -40,20 +41,39 @@ pub enum Error {
 }
 
 /// Audits and prints the report to standard output.
-pub async fn run(pool: &PgPool, args: Args) -> Result<ExitCode, Error> {
+pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
+    need_schema(&app).await?;
+    if let Some(shop) = args.shop {
+        let known: bool = sqlx::query_scalar("select exists (select from shop where id = $1)")
+            .bind(shop.0)
+            .fetch_one(&app.db)
+            .await?;
+        if !known {
+            return Err(CliError::Wrong(format!("there is no shop {shop}")));
+        }
+    }
+    let is_clean = report(&app.db, &args).await.map_err(|error| CliError::Failed(error.to_string()))?;
+    if is_clean {
+        Ok(())
+    } else {
+        Err(CliError::Failed("the audit found drift; nothing was changed".to_owned()))
+    }
+}
+
+async fn report(pool: &PgPool, args: &Args) -> Result<bool, Error> {
     let report = ledger::audit(pool, args.shop).await?;
     let mut out = io::stdout().lock();
-    if args.json {
-        json(&mut out, &report)?;
+    let written = if args.json {
+        json(&mut out, &report)
     } else {
-        table(&mut out, &report)?;
+        table(&mut out, &report).map_err(Error::from)
+    };
+    match written.and_then(|()| Ok(out.flush()?)) {
+        // A reader that went away (`| head`) is no error; the exit code still tells.
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written?,
     }
-    out.flush()?;
-    Ok(if report.is_clean() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(1)
-    })
+    Ok(report.is_clean())
 }
 
 /// The report as one JSON object on one line, with `clean` first.

@@ -123,7 +123,7 @@ impl Delivery {
             match end? {
                 TurnEnd::Trouble(SenderTrouble::Failing) => failing = true,
                 TurnEnd::Trouble(SenderTrouble::Throttled(after)) => {
-                    rest = rest.max(after.unwrap_or(Duration::from_secs(1)))
+                    rest = rest.max(after.unwrap_or(Duration::from_secs(1)));
                 }
                 TurnEnd::Limited(wait) => rest = rest.max(wait),
                 TurnEnd::Trouble(SenderTrouble::NeedsPerson(..))
@@ -191,7 +191,7 @@ impl LaneJob<'_> {
                 Err(_) => return false,
             }
         }
-        store::is_sending(&self.delivery.db, self.lane.broadcast).await.unwrap_or(true)
+        store::is_sending(&self.delivery.db, &self.lane).await.unwrap_or(true)
     }
 
     /// Until when the leases of this turn hold, by our clock.
