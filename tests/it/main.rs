@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod audit;
-mod broadcast_create;
 mod broadcast_plan;
 mod broadcast_routing;
 mod broadcast_scene;
@@ -27,5 +26,6 @@ mod queue_stop;
 mod redis_server;
 mod scene;
 mod send_sql;
+mod wait;
 mod web;
 mod world;
