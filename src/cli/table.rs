@@ -45,16 +45,15 @@ impl Table {
 }
 
 fn line(row: &[String], widths: &[usize]) -> String {
-    let mut line = String::from("  ");
-    for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+    let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| {
         let blanks = " ".repeat(width.saturating_sub(cell.width()));
         if column == 0 {
-            line.push_str(&format!("{cell}{blanks}"));
+            format!("  {cell}{blanks}")
         } else {
-            line.push_str(&format!("  {blanks}{cell}"));
+            format!("{blanks}{cell}")
         }
-    }
-    line.trim_end().to_owned()
+    });
+    cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
 }
 
 /// A number with its thousands apart: `1,234,567`.
@@ -62,7 +61,7 @@ pub(super) fn number(n: i64) -> String {
     let digits = n.unsigned_abs().to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3 + 1);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -143,21 +143,21 @@ pub(super) async fn run(app: App, command: Command) -> Result<(), CliError> {
         Command::Send(one) => {
             let state = broadcast::send(db, one.id).await?;
             ring(&app, one.id).await;
-            moved(one, state)
+            moved(&one, state)
         }
         Command::Pause(one) => {
             let state = broadcast::pause(db, one.id).await?;
-            moved(one, state)
+            moved(&one, state)
         }
         Command::Resume(one) => {
             let state = broadcast::resume(db, one.id).await?;
             ring(&app, one.id).await;
-            moved(one, state)
+            moved(&one, state)
         }
         Command::Cancel(one) => {
             let state = broadcast::cancel(db, one.id).await?;
             ring(&app, one.id).await;
-            moved(one, state)
+            moved(&one, state)
         }
         Command::Show(one) => {
             let report = broadcast::report(db, one.id).await?;
@@ -191,7 +191,7 @@ async fn made(app: &App, id: BroadcastId, send: bool, json: bool) -> Result<(), 
     }
 }
 
-fn moved(one: One, state: BroadcastState) -> Result<(), CliError> {
+fn moved(one: &One, state: BroadcastState) -> Result<(), CliError> {
     if one.json {
         return say_json(&json!({ "id": one.id, "state": state }));
     }
