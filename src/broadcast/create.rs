@@ -335,6 +335,35 @@ async fn choose_senders(
     Ok(chosen)
 }
 
+/// The channels of a broadcast that names none: the app; or, one after the other, every channel that has a price and a
+/// primary sender that is connected.
+///
+/// # Errors
+/// Only the database's.
+pub async fn default_channels(
+    pool: &PgPool,
+    config: &BroadcastConfig,
+    shop: ShopId,
+    mode: Mode,
+) -> Result<Vec<Channel>, sqlx::Error> {
+    if mode == Mode::AppPlusOne {
+        return Ok(vec![Channel::App]);
+    }
+    let rows: Vec<(Channel, NaiveDate)> = sqlx::query_as(
+        "select distinct channel, (now() at time zone 'Asia/Taipei')::date from sender
+          where is_primary and state = 'connected' and (shop_id = $1 or shop_id is null)",
+    )
+    .bind(shop.0)
+    .fetch_all(pool)
+    .await?;
+    let usable = |channel: &Channel| {
+        rows.iter()
+            .any(|(of, day)| of == channel && config.token_costs.price_at(*channel, *day).is_some())
+    };
+    // `Channel` lists them in the order of priority.
+    Ok(Channel::ALL.into_iter().filter(usable).collect())
+}
+
 async fn any_member(conn: &mut PgConnection, plannable: &Plannable) -> Result<bool, sqlx::Error> {
     let mut query = sqlx::QueryBuilder::new("select exists (select from customer c where ");
     plannable.route.push_members(&mut query);

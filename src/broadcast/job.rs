@@ -57,7 +57,10 @@ impl BroadcastWork {
                     () = watch => Ok(Turn::Ended(Outcome::Done)),
                 }
             }
-            None => plan_turn(args.broadcast_id, self.planner.advance(args.broadcast_id, &context.stop).await),
+            None => plan_turn(
+                args.broadcast_id,
+                self.planner.advance(args.broadcast_id, &context.stop).await,
+            ),
         };
         match turn? {
             Turn::Ended(outcome) => Ok(outcome),
@@ -104,7 +107,9 @@ fn plan_turn(broadcast: BroadcastId, result: Result<Advance, PlanError>) -> Resu
 /// An outage counts as no attempt; an error that will not pass does.
 fn database(error: &sqlx::Error) -> Result<Outcome, JobError> {
     if crate::db::may_pass(error) {
-        Ok(Outcome::Snooze { until: chrono::Utc::now() + DATABASE_REST })
+        Ok(Outcome::Snooze {
+            until: chrono::Utc::now() + DATABASE_REST,
+        })
     } else {
         Err(JobError::retry(crate::db::describe(error)))
     }

@@ -41,10 +41,12 @@ mod stored;
 pub use audience::{Audience, CUSTOMERS_LIMIT, ResendOutcome};
 pub use config::BroadcastConfig;
 pub use control::{ControlError, cancel, pause, resume, send};
-pub use create::{CreateError, NewBroadcast, create, estimate_new, estimate_stored, resend, test_send};
+pub use create::{
+    CreateError, NewBroadcast, create, default_channels, estimate_new, estimate_stored, resend, test_send,
+};
 pub use estimate::{ChannelEstimate, Estimate};
-pub use plan::{Advance, PlanError, Planner};
 pub use job::BroadcastWork;
+pub use plan::{Advance, PlanError, Planner};
 pub use prices::{TokenCosts, TokenCostsError};
 pub use problem::{Problem, Problems};
 pub use report::{ChannelReport, Outcomes, Report, Tokens, report};

@@ -150,8 +150,12 @@ struct Count {
 /// There is no such broadcast, or the database.
 pub async fn report(pool: &PgPool, broadcast: BroadcastId) -> Result<Report, ControlError> {
     let mut tx = db::begin(pool).await?;
-    sqlx::raw_sql("set transaction isolation level repeatable read, read only").execute(&mut *tx).await?;
-    let head = head(&mut tx, broadcast).await?.ok_or(ControlError::NotFound(broadcast))?;
+    sqlx::raw_sql("set transaction isolation level repeatable read, read only")
+        .execute(&mut *tx)
+        .await?;
+    let head = head(&mut tx, broadcast)
+        .await?
+        .ok_or(ControlError::NotFound(broadcast))?;
     let mut channels = channels(&mut tx, broadcast).await?;
     let counts: Vec<Count> = sqlx::query_as(
         "select stage, channel, outcome::text as outcome, reason, n from tally where broadcast_id = $1 and n > 0",
@@ -227,8 +231,18 @@ async fn channels(conn: &mut PgConnection, broadcast: BroadcastId) -> Result<Vec
     Ok(rows
         .into_iter()
         .map(|(channel, sender, sender_state, tokens_each, planned)| {
-            let outcomes = Outcomes { planned, left: planned, ..Outcomes::default() };
-            ChannelReport { channel, sender, sender_state, tokens_each, outcomes }
+            let outcomes = Outcomes {
+                planned,
+                left: planned,
+                ..Outcomes::default()
+            };
+            ChannelReport {
+                channel,
+                sender,
+                sender_state,
+                tokens_each,
+                outcomes,
+            }
         })
         .collect())
 }

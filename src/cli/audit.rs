@@ -8,7 +8,7 @@ use carillon_jobs::ShopId;
 use sqlx::PgPool;
 use thiserror::Error;
 
-use super::{CliError, need_schema};
+use super::{CliError, need_schema, table::number};
 use crate::{
     app::App,
     ledger::{self, AuditError, CheckReport, Report},
@@ -107,7 +107,7 @@ pub fn table(out: &mut impl Write, report: &Report) -> io::Result<()> {
     )?;
     let width = |text: fn(&CheckReport) -> usize| report.checks.iter().map(text).max().unwrap_or(0);
     let name_width = width(|check| check.name.len());
-    let count_width = width(|check| grouped(check.examined).len()).max("compared".len());
+    let count_width = width(|check| number(check.examined).len()).max("compared".len());
     writeln!(
         out,
         "    {:<name_width$}  {:>count_width$}  proves",
@@ -115,7 +115,7 @@ pub fn table(out: &mut impl Write, report: &Report) -> io::Result<()> {
     )?;
     for check in &report.checks {
         let mark = if check.broken == 0 { "ok" } else { "!!" };
-        let examined = grouped(check.examined);
+        let examined = number(check.examined);
         writeln!(
             out,
             " {mark} {:<name_width$}  {examined:>count_width$}  {}",
@@ -131,7 +131,7 @@ pub fn table(out: &mut impl Write, report: &Report) -> io::Result<()> {
         .filter(|check| check.broken > 0)
         .count();
     if failed == 0 {
-        let compared = grouped(report.checks.iter().map(|check| check.examined).sum());
+        let compared = number(report.checks.iter().map(|check| check.examined).sum());
         writeln!(
             out,
             "\nEverything agrees: {} checks, {compared} comparisons.",
@@ -150,8 +150,8 @@ fn broken(out: &mut impl Write, check: &CheckReport) -> io::Result<()> {
     writeln!(
         out,
         "      {} broken, off by {} in all:",
-        grouped(check.broken),
-        grouped(check.off)
+        number(check.broken),
+        number(check.off)
     )?;
     for drift in &check.first {
         write!(
@@ -160,7 +160,7 @@ fn broken(out: &mut impl Write, check: &CheckReport) -> io::Result<()> {
             drift.what,
             drift.actual,
             drift.expected,
-            grouped(drift.off)
+            number(drift.off)
         )?;
         if let Some(broadcast) = drift.broadcast_id {
             write!(out, "  broadcast {broadcast}")?;
@@ -172,40 +172,7 @@ fn broken(out: &mut impl Write, check: &CheckReport) -> io::Result<()> {
     }
     let more = check.broken - i64::try_from(check.first.len()).unwrap_or(0);
     if more > 0 {
-        writeln!(out, "      · and {} more", grouped(more))?;
+        writeln!(out, "      · and {} more", number(more))?;
     }
     Ok(())
-}
-
-/// A number with a comma every three digits.
-fn grouped(number: i64) -> String {
-    let digits = number.unsigned_abs().to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3 + 1);
-    if number < 0 {
-        text.push('-');
-    }
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::grouped;
-
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1_000, "1,000"),
-            (-1_234_567, "-1,234,567"),
-        ] {
-            assert_eq!(grouped(number), text);
-        }
-    }
 }

@@ -7,7 +7,7 @@ use carillon_jobs::Kind;
 use serde_json::{Value, json};
 
 use super::{
-    CliError, need_schema, say, span,
+    CliError, need_schema, plain, say, span,
     table::{self, Align},
 };
 use crate::{
@@ -143,7 +143,7 @@ impl Which {
             if let Some(at) = job.replayed_at.filter(|_| !again) {
                 return Err(CliError::Wrong(format!(
                     "dead job {id} was retried at {}: add --retried to do it again",
-                    table::moment(at)
+                    plain::moment(at)
                 )));
             }
         }
@@ -212,8 +212,8 @@ pub(super) async fn show(app: &App, args: Show) -> Result<(), CliError> {
         )
     };
     for (head, text) in [
-        ("kind", table::cell(&job.kind, 80)),
-        ("job id", table::cell(job.job_id.as_deref().unwrap_or("-"), 128)),
+        ("kind", plain::cell(&job.kind, 80)),
+        ("job id", plain::cell(job.job_id.as_deref().unwrap_or("-"), 128)),
         ("reason", job.reason.name().to_owned()),
         (
             "attempts",
@@ -222,18 +222,18 @@ pub(super) async fn show(app: &App, args: Show) -> Result<(), CliError> {
                 job.attempts, job.crashes, job.snoozes
             ),
         ),
-        ("first run", table::moment(job.first_at)),
-        ("died", table::moment(job.died_at)),
-        ("retried", table::moment_or_dash(job.replayed_at)),
+        ("first run", plain::moment(job.first_at)),
+        ("died", plain::moment(job.died_at)),
+        ("retried", plain::moment_or_dash(job.replayed_at)),
         ("sha-256", hex(&job.raw_sha256)),
         ("text", kept),
     ] {
         say(&format!("{head:<10} {text}"))?;
     }
-    say(&format!("\nerror:\n{}", table::block(&job.error)))?;
+    say(&format!("\nerror:\n{}", plain::block(&job.error)))?;
     say(&format!(
         "\ntext:\n{}",
-        table::block(&String::from_utf8_lossy(&job.raw))
+        plain::block(&String::from_utf8_lossy(&job.raw))
     ))
 }
 
@@ -296,11 +296,11 @@ fn print(jobs: &[DeadJob]) -> Result<(), CliError> {
         .map(|job| {
             vec![
                 job.id.to_string(),
-                table::moment(job.died_at),
-                table::cell(&job.kind, 40),
+                plain::moment(job.died_at),
+                plain::cell(&job.kind, 40),
                 job.reason.name().to_owned(),
                 job.attempts.to_string(),
-                table::cell(&job.error, ERROR_CHARS),
+                plain::cell(&job.error, ERROR_CHARS),
             ]
         })
         .collect();
@@ -312,7 +312,7 @@ fn print(jobs: &[DeadJob]) -> Result<(), CliError> {
         ("attempts", Align::Right),
         ("error", Align::Left),
     ];
-    table::print(&heads, &rows)
+    table::print(&heads, rows)
 }
 
 fn summary(job: &DeadJob) -> Value {

@@ -168,7 +168,7 @@ pub(super) fn list(as_json: bool) -> Result<(), CliError> {
         ("time limit", table::Align::Right),
         ("priority", table::Align::Right),
     ];
-    table::print(&heads, &rows)
+    table::print(&heads, rows)
 }
 
 pub(super) async fn ring(app: App, envelope: Envelope, as_json: bool) -> Result<(), CliError> {

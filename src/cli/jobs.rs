@@ -6,7 +6,7 @@ use carillon_jobs::Kind;
 use serde_json::{Value, json};
 
 use super::{
-    CliError, dead_jobs, say,
+    CliError, dead_jobs, plain, say,
     table::{self, Align},
 };
 use crate::app::App;
@@ -83,7 +83,7 @@ async fn list(app: &App, as_json: bool) -> Result<(), CliError> {
             depth.delayed.to_string(),
             depth.running.to_string(),
             if depth.paused { "paused" } else { "-" }.to_owned(),
-            table::moment_or_dash(oldest),
+            plain::moment_or_dash(oldest),
         ]);
     }
     if as_json {
@@ -97,5 +97,5 @@ async fn list(app: &App, as_json: bool) -> Result<(), CliError> {
         ("paused", Align::Left),
         ("oldest", Align::Left),
     ];
-    table::print(&heads, &rows)
+    table::print(&heads, rows)
 }

@@ -6,12 +6,15 @@
 //! To add a command: a file with its `Args` and `run`, one line in `Command`, one in `dispatch`.
 
 pub mod audit;
+mod broadcast;
 mod config;
 mod dead_jobs;
 mod enqueue;
 mod jobs;
 mod migrate;
+mod plain;
 mod process;
+pub mod seed;
 mod sender;
 mod span;
 mod table;
@@ -72,6 +75,11 @@ enum Command {
     Sender(sender::Args),
     /// Prove tokens and deliveries against each other
     Audit(audit::Args),
+    /// Make, estimate, send, watch, pause and cancel broadcasts
+    #[command(subcommand)]
+    Broadcast(Box<broadcast::Command>),
+    /// Make a shop with customers to try things with
+    Seed(seed::Args),
     /// Look at the configuration, make keys
     #[command(subcommand)]
     Config(config::Args),
@@ -181,6 +189,8 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         }
         Command::Sender(args) => with_app(ProcessKind::Command, |app| sender::run(app, args)),
         Command::Audit(args) => with_app(ProcessKind::Command, |app| audit::run(app, args)),
+        Command::Broadcast(command) => with_app(ProcessKind::Command, |app| broadcast::run(app, *command)),
+        Command::Seed(args) => with_app(ProcessKind::Command, |app| seed::run(app, args)),
         Command::Config(args) => config::run(&args),
     }
 }

@@ -6,7 +6,7 @@ use carillon_jobs::{SenderId, ShopId};
 use serde_json::{Value, json};
 
 use super::{
-    CliError, complain, need_schema, say,
+    CliError, complain, need_schema, plain, say,
     table::{self, Align},
 };
 use crate::{
@@ -119,13 +119,13 @@ fn list(senders: &[SenderOverview], as_json: bool) -> Result<(), CliError> {
                 sender.id.to_string(),
                 shop(sender),
                 sender.channel.to_string(),
-                table::cell(&sender.name, 30),
+                plain::cell(&sender.name, 30),
                 sender.state.as_str().to_owned(),
                 sender
                     .rate_per_sec
                     .map_or_else(|| "default".to_owned(), |rate| format!("{rate}/s")),
                 sender.waiting.to_string(),
-                table::cell(sender.reason.as_deref().unwrap_or("-"), REASON_CHARS),
+                plain::cell(sender.reason.as_deref().unwrap_or("-"), REASON_CHARS),
             ]
         })
         .collect();
@@ -139,11 +139,11 @@ fn list(senders: &[SenderOverview], as_json: bool) -> Result<(), CliError> {
         ("waiting", Align::Right),
         ("reason", Align::Left),
     ];
-    table::print(&heads, &rows)
+    table::print(&heads, rows)
 }
 
 async fn pause(app: &App, id: SenderId, reason: &str) -> Result<(), CliError> {
-    let reason = table::cell(reason.trim(), 200);
+    let reason = plain::cell(reason.trim(), 200);
     if reason.is_empty() {
         return Err(CliError::Wrong(
             "--reason is empty: say why, or leave it out".to_owned(),
@@ -198,8 +198,8 @@ async fn limits(app: &App, which: Which, as_json: bool) -> Result<(), CliError> 
                 call.to_string(),
                 format!("{}/s", rounded(status.configured_per_sec)),
                 format!("{}/s", rounded(status.effective_per_sec)),
-                table::moment_or_dash(status.closed_until),
-                table::moment_or_dash(status.last_throttled_at),
+                plain::moment_or_dash(status.closed_until),
+                plain::moment_or_dash(status.last_throttled_at),
             ]);
         }
     }
@@ -219,7 +219,7 @@ async fn limits(app: &App, which: Which, as_json: bool) -> Result<(), CliError> 
         ("closed until", Align::Left),
         ("last 429", Align::Left),
     ];
-    table::print(&heads, &rows)
+    table::print(&heads, rows)
 }
 
 /// Two digits are enough for a person.
@@ -228,7 +228,7 @@ fn rounded(rate: f64) -> f64 {
 }
 
 fn shop(sender: &SenderOverview) -> String {
-    let name = sender.shop.as_ref().map(|(_, name)| table::cell(name, 30));
+    let name = sender.shop.as_ref().map(|(_, name)| plain::cell(name, 30));
     name.unwrap_or_else(|| "(platform)".to_owned())
 }
 

@@ -186,9 +186,8 @@ impl LaneJob<'_> {
         if held_until.saturating_duration_since(asked_at) < lease * 2 / 3 {
             match store::renew_lane(&self.delivery.db, &self.lane, lease).await {
                 Ok(true) => self.hold_until(asked_at + lease),
-                Ok(false) => return false,
                 Err(_) if Instant::now() < held_until => {}
-                Err(_) => return false,
+                Ok(false) | Err(_) => return false,
             }
         }
         store::is_sending(&self.delivery.db, &self.lane).await.unwrap_or(true)

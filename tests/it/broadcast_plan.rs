@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     broadcast_scene::{
-        Person, Shop, advance_fully, assert_adds_up, at, config, deliveries, one, person, planner, run, shop, skipped, state,
+        Person, Shop, advance_fully, assert_adds_up, at, config, deliveries, one, person, planner, run, shop, skipped,
+        state,
     },
     fixture_db::database,
 };
@@ -31,14 +32,19 @@ fn people(n: usize) -> Vec<Person> {
 }
 
 async fn sent(shop: &Shop, config: &BroadcastConfig, mode: Mode, channels: &[Channel]) -> BroadcastId {
-    let id = broadcast::create(&shop.pool, config, &shop.new_broadcast(mode, channels)).await.unwrap();
+    let id = broadcast::create(&shop.pool, config, &shop.new_broadcast(mode, channels))
+        .await
+        .unwrap();
     assert_eq!(broadcast::send(&shop.pool, id).await.unwrap(), BroadcastState::Queued);
     id
 }
 
 /// Plans one chunk a call.
 fn stepping(chunk: u32) -> BroadcastConfig {
-    BroadcastConfig { plan_budget_secs: 0.0, ..config(chunk) }
+    BroadcastConfig {
+        plan_budget_secs: 0.0,
+        ..config(chunk)
+    }
 }
 
 async fn step(planner: &Planner, broadcast: BroadcastId) -> Advance {
@@ -59,7 +65,10 @@ async fn rows_left(shop: &Shop, broadcast: BroadcastId) -> i64 {
 }
 
 async fn held(shop: &Shop) -> i64 {
-    let sql = format!("select held_allowance + held_extra from token_account where shop_id = '{}'", shop.id);
+    let sql = format!(
+        "select held_allowance + held_extra from token_account where shop_id = '{}'",
+        shop.id
+    );
     one(&shop.pool, &sql).await
 }
 
@@ -93,7 +102,10 @@ async fn a_whole_plan_holds_its_cost_and_opens_its_lanes() {
     assert_eq!(skipped(&db.pool, id).await.len(), 13);
     assert_adds_up(&db.pool, id).await;
     assert_eq!(state(&db.pool, id).await, "sending");
-    assert_eq!(step(&planner(&db.pool, &config), id).await, Advance::NothingToDo(BroadcastState::Sending));
+    assert_eq!(
+        step(&planner(&db.pool, &config), id).await,
+        Advance::NothingToDo(BroadcastState::Sending)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,7 +118,12 @@ async fn a_plan_killed_anywhere_goes_on_exactly_where_it_was() {
     assert_eq!(advance_fully(&planner(&db.pool, &whole), calm).await, Advance::Opened);
 
     // Leases end at once, as if much time passed between a planner's death and the next one.
-    let hasty = BroadcastConfig { plan_lease_secs: 0.0, shop_lease_secs: 0.0, plan_budget_secs: 0.01, ..config(7) };
+    let hasty = BroadcastConfig {
+        plan_lease_secs: 0.0,
+        shop_lease_secs: 0.0,
+        plan_budget_secs: 0.01,
+        ..config(7)
+    };
     let killed = sent(&shop, &hasty, Mode::PrioritySingle, &ALL).await;
     let mut kills = 0;
     for micros in (0..).map(|n: u64| 500 + n * 1_237 % 9_000) {
@@ -122,7 +139,9 @@ async fn a_plan_killed_anywhere_goes_on_exactly_where_it_was() {
             abort.abort();
         } else {
             // Its connection dies.
-            tokio::time::timeout(Duration::from_micros(micros), std::future::pending::<()>()).await.unwrap_err();
+            tokio::time::timeout(Duration::from_micros(micros), std::future::pending::<()>())
+                .await
+                .unwrap_err();
             let sql = "select count(pg_terminate_backend(pid)) from pg_stat_activity
                         where datname = current_database() and pid <> pg_backend_pid() and state <> 'idle'";
             one::<i64>(&db.pool, sql).await;
@@ -146,7 +165,11 @@ async fn many_planners_of_one_broadcast_plan_it_once() {
     let db = database().await;
     let shop = shop(&db.pool, 1_000_000).await;
     shop.add(&people(120)).await;
-    let config = BroadcastConfig { plan_lease_secs: 0.0, shop_lease_secs: 0.0, ..config(5) };
+    let config = BroadcastConfig {
+        plan_lease_secs: 0.0,
+        shop_lease_secs: 0.0,
+        ..config(5)
+    };
     let id = sent(&shop, &config, Mode::PrioritySingle, &ALL).await;
     let planners = (0..6).map(|_| {
         let planner = planner(&db.pool, &config);
@@ -173,16 +196,25 @@ async fn a_cancel_between_chunks_leaves_nothing() {
     let db = database().await;
     let shop = shop(&db.pool, 1000).await;
     shop.add(&people(40)).await;
-    let config = BroadcastConfig { purge_rows: 3, ..stepping(10) };
+    let config = BroadcastConfig {
+        purge_rows: 3,
+        ..stepping(10)
+    };
     let planner = planner(&db.pool, &config);
     let id = sent(&shop, &config, Mode::PrioritySingle, &ALL).await;
     assert_eq!(step(&planner, id).await, Advance::Again);
     assert_eq!(step(&planner, id).await, Advance::Again);
     assert_eq!(deliveries(&db.pool, id).await.len(), 15);
     broadcast::cancel(&db.pool, id).await.unwrap();
-    let config = BroadcastConfig { plan_budget_secs: 1.0, ..config };
+    let config = BroadcastConfig {
+        plan_budget_secs: 1.0,
+        ..config
+    };
     let planner = Planner { config, ..planner };
-    assert_eq!(advance_fully(&planner, id).await, Advance::NothingToDo(BroadcastState::Cancelled));
+    assert_eq!(
+        advance_fully(&planner, id).await,
+        Advance::NothingToDo(BroadcastState::Cancelled)
+    );
     assert_eq!(rows_left(&shop, id).await, 0);
     assert_eq!(held(&shop).await, 0);
     assert!(!one::<bool>(&db.pool, &format!("select purge from broadcast where id = '{id}'")).await);
@@ -199,10 +231,16 @@ async fn a_cancel_at_any_moment_of_planning_leaves_nothing_or_a_whole_plan() {
         let planner = planner(&db.pool, &config);
         let planning = tokio::spawn(async move { advance_fully(&planner, id).await });
         let pause = std::future::pending::<()>();
-        tokio::time::timeout(Duration::from_millis(round * 2), pause).await.unwrap_err();
+        tokio::time::timeout(Duration::from_millis(round * 2), pause)
+            .await
+            .unwrap_err();
         broadcast::cancel(&db.pool, id).await.unwrap();
         let done = planning.await.unwrap();
-        let lanes: i64 = one(&db.pool, &format!("select count(*) from lane where broadcast_id = '{id}'")).await;
+        let lanes: i64 = one(
+            &db.pool,
+            &format!("select count(*) from lane where broadcast_id = '{id}'"),
+        )
+        .await;
         if lanes == 0 {
             assert_eq!(done, Advance::NothingToDo(BroadcastState::Cancelled));
             assert_eq!(rows_left(&shop, id).await, 0);
@@ -241,13 +279,25 @@ async fn too_few_tokens_hold_nothing_and_say_how_many_are_missing() {
     shop.add(&people(40)).await;
     let config = stepping(7);
     let id = sent(&shop, &config, Mode::AppPlusOne, &[App, Line]).await;
-    let planner = planner(&db.pool, &BroadcastConfig { plan_budget_secs: 1.0, ..config });
-    assert_eq!(advance_fully(&planner, id).await, Advance::NothingToDo(BroadcastState::Failed));
+    let planner = planner(
+        &db.pool,
+        &BroadcastConfig {
+            plan_budget_secs: 1.0,
+            ..config
+        },
+    );
+    assert_eq!(
+        advance_fully(&planner, id).await,
+        Advance::NothingToDo(BroadcastState::Failed)
+    );
     assert_eq!(state(&db.pool, id).await, "failed: tokens_short: 49 tokens are missing");
     let figures = format!("select array[cost_tokens, missing_tokens] from broadcast where id = '{id}'");
     assert_eq!(one::<Vec<i64>>(&db.pool, &figures).await, [149, 49]);
     assert_eq!((rows_left(&shop, id).await, held(&shop).await), (0, 0));
-    assert_eq!(one::<i64>(&db.pool, "select count(*) from ledger_entry where kind = 'hold'").await, 0);
+    assert_eq!(
+        one::<i64>(&db.pool, "select count(*) from ledger_entry where kind = 'hold'").await,
+        0
+    );
 }
 
 #[tokio::test]
@@ -262,7 +312,10 @@ async fn a_plan_over_its_budget_stops_before_the_first_message() {
     broadcast::send(&db.pool, id).await.unwrap();
     let done = advance_fully(&planner(&db.pool, &config), id).await;
     assert_eq!(done, Advance::NothingToDo(BroadcastState::Failed));
-    assert_eq!(state(&db.pool, id).await, "failed: over_budget: the plan costs 149 tokens, the budget is 148");
+    assert_eq!(
+        state(&db.pool, id).await,
+        "failed: over_budget: the plan costs 149 tokens, the budget is 148"
+    );
     assert_eq!((rows_left(&shop, id).await, held(&shop).await), (0, 0));
 }
 
@@ -278,8 +331,15 @@ async fn a_scheduled_broadcast_waits_for_its_time() {
     let id = broadcast::create(&db.pool, &config, &new).await.unwrap();
     assert_eq!(step(&planner, id).await, Advance::NothingToDo(BroadcastState::Draft));
     assert_eq!(broadcast::send(&db.pool, id).await.unwrap(), BroadcastState::Scheduled);
-    assert_eq!(step(&planner, id).await, Advance::WaitUntil("2999-11-30T02:00:00Z".parse().unwrap()));
-    run(&db.pool, &format!("update broadcast set scheduled_at = now() where id = '{id}'")).await;
+    assert_eq!(
+        step(&planner, id).await,
+        Advance::WaitUntil("2999-11-30T02:00:00Z".parse().unwrap())
+    );
+    run(
+        &db.pool,
+        &format!("update broadcast set scheduled_at = now() where id = '{id}'"),
+    )
+    .await;
     assert_eq!(step(&planner, id).await, Advance::Opened);
 }
 
@@ -320,7 +380,11 @@ async fn twins_that_come_into_being_between_two_chunks_get_one_mail() {
     step(&planner, id).await;
     // The first is planned and no twin yet. Now the second changes its mailbox to the same one, and somebody new has it.
     let sender = shop.sender(Email);
-    run(&db.pool, &format!("select put_address('{sender}', {}, 'shared')", ids[1])).await;
+    run(
+        &db.pool,
+        &format!("select put_address('{sender}', {}, 'shared')", ids[1]),
+    )
+    .await;
     let new = shop.add(&[mail("shared"), mail("gone")]).await;
     for _ in 0..3 {
         step(&planner, id).await;
@@ -339,10 +403,16 @@ async fn who_opts_out_between_two_chunks_is_not_planned() {
     let shop = shop(&db.pool, 1000).await;
     let config = stepping(1);
     let planner = planner(&db.pool, &config);
-    let ids = shop.add(&[person([at("a"), None, None, None]), person([at("b"), None, None, None])]).await;
+    let ids = shop
+        .add(&[person([at("a"), None, None, None]), person([at("b"), None, None, None])])
+        .await;
     let id = sent(&shop, &config, Mode::AppPlusOne, &[App]).await;
     step(&planner, id).await;
-    run(&db.pool, &format!("update customer set opted_out = true where id = {}", ids[1])).await;
+    run(
+        &db.pool,
+        &format!("update customer set opted_out = true where id = {}", ids[1]),
+    )
+    .await;
     assert_eq!(advance_fully(&planner, id).await, Advance::Opened);
     assert_eq!(skipped(&db.pool, id).await, [format!("{} opted_out", ids[1])]);
 }
@@ -357,24 +427,58 @@ async fn a_row_that_a_frontend_wrote_wrongly_fails_with_the_field_named() {
     let planner = planner(&db.pool, &config);
     let line = other.sender(Line);
     for (change, reason) in [
-        ("update broadcast set content = '{}'".to_owned(), "content_invalid: content.text "),
-        ("update broadcast set content = '{\"text\": \"{nickname}\"}'".to_owned(), "content_invalid: content.text "),
-        ("update broadcast set audience = '{\"everyone\": 1}'".to_owned(), "audience_invalid: audience "),
-        ("update broadcast set audience = '{\"tag\": \"nobody\"}'".to_owned(), "empty_audience: audience "),
-        (format!("update broadcast_channel set sender_id = '{line}' where channel = 'line'"), "sender_not_found: channels[1].sender "),
-        (format!("update broadcast_channel set sender_id = '{}' where channel = 'line'", shop.sender(App)), "sender_of_other_channel: channels[1].sender "),
-        ("update broadcast_channel set channel = 'whatsapp' where channel = 'line'".to_owned(), "price_missing: channels[1] "),
-        ("delete from broadcast_channel where channel = 'app'".to_owned(), "app_missing: channels "),
+        (
+            "update broadcast set content = '{}'".to_owned(),
+            "content_invalid: content.text ",
+        ),
+        (
+            "update broadcast set content = '{\"text\": \"{nickname}\"}'".to_owned(),
+            "content_invalid: content.text ",
+        ),
+        (
+            "update broadcast set audience = '{\"everyone\": 1}'".to_owned(),
+            "audience_invalid: audience ",
+        ),
+        (
+            "update broadcast set audience = '{\"tag\": \"nobody\"}'".to_owned(),
+            "empty_audience: audience ",
+        ),
+        (
+            format!("update broadcast_channel set sender_id = '{line}' where channel = 'line'"),
+            "sender_not_found: channels[1].sender ",
+        ),
+        (
+            format!(
+                "update broadcast_channel set sender_id = '{}' where channel = 'line'",
+                shop.sender(App)
+            ),
+            "sender_of_other_channel: channels[1].sender ",
+        ),
+        (
+            "update broadcast_channel set channel = 'whatsapp' where channel = 'line'".to_owned(),
+            "price_missing: channels[1] ",
+        ),
+        (
+            "delete from broadcast_channel where channel = 'app'".to_owned(),
+            "app_missing: channels ",
+        ),
         ("delete from broadcast_channel".to_owned(), "no_channel: channels "),
     ] {
         let id = sent(&shop, &config, Mode::AppPlusOne, &[App, Line]).await;
-        let column = if change.contains("broadcast_channel") { "broadcast_id" } else { "id" };
+        let column = if change.contains("broadcast_channel") {
+            "broadcast_id"
+        } else {
+            "id"
+        };
         let joint = if change.contains(" where ") { "and" } else { "where" };
         run(&db.pool, &format!("{change} {joint} {column} = '{id}'")).await;
         let done = advance_fully(&planner, id).await;
         assert_eq!(done, Advance::NothingToDo(BroadcastState::Failed), "{change}");
         let state = state(&db.pool, id).await;
-        assert!(state.contains(&format!("failed: {reason}")) || state.contains(&format!("; {reason}")), "{change}: {state}");
+        assert!(
+            state.contains(&format!("failed: {reason}")) || state.contains(&format!("; {reason}")),
+            "{change}: {state}"
+        );
         assert_eq!(held(&shop).await, 0);
     }
 }
@@ -409,5 +513,8 @@ async fn nobody_reachable_completes_at_once_and_costs_nothing() {
 #[tokio::test]
 async fn there_is_nothing_to_do_for_a_broadcast_that_does_not_exist() {
     let db = database().await;
-    assert_eq!(step(&planner(&db.pool, &config(1)), BroadcastId::new()).await, Advance::Missing);
+    assert_eq!(
+        step(&planner(&db.pool, &config(1)), BroadcastId::new()).await,
+        Advance::Missing
+    );
 }

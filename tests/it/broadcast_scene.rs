@@ -1,32 +1,20 @@
 //! A shop of random people for broadcasts, and what a plan over them looks like.
 
+use std::fmt::Write as _;
+
 use carillon::{
     broadcast::{Advance, BroadcastConfig, Candidate, Mode, NewBroadcast, Place, Planner, Reach, plan},
     channel::Channel,
 };
 use carillon_jobs::{AddressId, BroadcastId, CustomerId, SenderId, ShopId};
 use serde_json::json;
-use sqlx::{AssertSqlSafe, PgPool, Postgres};
+use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub use crate::scene::{one, run};
+
 pub const CHANNELS: [Channel; 4] = [Channel::App, Channel::Line, Channel::Messenger, Channel::Email];
-
-/// Runs SQL text for its effect.
-pub async fn run(pool: &PgPool, sql: &str) {
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(pool).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
-}
-
-/// Runs SQL text for its one value.
-pub async fn one<T>(pool: &PgPool, sql: &str) -> T
-where
-    T: for<'r> sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres> + Send + Unpin,
-{
-    sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
-        .fetch_one(pool)
-        .await
-        .unwrap_or_else(|error| panic!("{sql}: {error}"))
-}
 
 /// Runs SQL text for its one column.
 pub async fn column<T>(pool: &PgPool, sql: &str) -> Vec<T>
@@ -66,14 +54,25 @@ pub struct Person {
     pub addresses: Vec<Option<At>>,
 }
 
-/// An active address with its own text.
+/// An active address with its own text, as [`Person`] wants it.
+#[expect(clippy::unnecessary_wraps, reason = "a person's addresses are optional, and this is one of them")]
 pub fn at(text: impl Into<String>) -> Option<At> {
-    Some(At { text: text.into(), state: "active", inbound_hours: Some(1), has_old: false })
+    Some(At {
+        text: text.into(),
+        state: "active",
+        inbound_hours: Some(1),
+        has_old: false,
+    })
 }
 
 /// Somebody with these addresses, in the order app, line, messenger, email.
 pub fn person(addresses: [Option<At>; 4]) -> Person {
-    Person { opted_out: false, tester: false, tag: false, addresses: addresses.into() }
+    Person {
+        opted_out: false,
+        tester: false,
+        tag: false,
+        addresses: addresses.into(),
+    }
 }
 
 pub async fn shop(pool: &PgPool, tokens: i64) -> Shop {
@@ -102,7 +101,11 @@ pub async fn shop(pool: &PgPool, tokens: i64) -> Shop {
         let sql = format!("select id from sender where channel = '{channel}' and shop_id is not distinct from {owner}");
         senders.push((channel, SenderId(one(pool, &sql).await)));
     }
-    Shop { id: ShopId(id), pool: pool.clone(), senders }
+    Shop {
+        id: ShopId(id),
+        pool: pool.clone(),
+        senders,
+    }
 }
 
 impl Shop {
@@ -128,16 +131,20 @@ impl Shop {
                 let Some(address) = address else { continue };
                 let sender = self.sender(*channel);
                 if address.has_old {
-                    sql += &format!("select put_address('{sender}', {id}, 'old-{id}-{channel}');");
+                    write!(sql, "select put_address('{sender}', {id}, 'old-{id}-{channel}');").unwrap();
                 }
-                let inbound = address.inbound_hours.map_or("null".to_owned(), |hours| format!("now() - interval '{hours} hours'"));
-                sql += &format!(
+                let inbound = address
+                    .inbound_hours
+                    .map_or("null".to_owned(), |hours| format!("now() - interval '{hours} hours'"));
+                write!(
+                    sql,
                     "select put_address('{sender}', {id}, '{text}');
                      update address set state = '{}', last_inbound_at = {inbound}
                       where sender_id = '{sender}' and customer_id = {id} and address = '{text}';",
                     address.state,
                     text = address.text,
-                );
+                )
+                .unwrap();
             }
         }
         run(&self.pool, &sql).await;
@@ -174,7 +181,11 @@ impl Shop {
                 places.push(self.place(id.parse().unwrap(), *channel).await);
             }
             let customer = CustomerId(id.parse().unwrap());
-            candidates.push(Candidate { customer, opted_out: opted_out == "t", places });
+            candidates.push(Candidate {
+                customer,
+                opted_out: opted_out == "t",
+                places,
+            });
         }
         candidates
     }
@@ -196,17 +207,28 @@ impl Shop {
             _ if channel == Channel::Messenger && !recent => Reach::WindowClosed,
             _ => Reach::Open,
         };
-        Some(Place { address: AddressId(address), twin_of: twin_of.map(AddressId), reach })
+        Some(Place {
+            address: AddressId(address),
+            twin_of: twin_of.map(AddressId),
+            reach,
+        })
     }
 }
 
 /// Settings for small plans: `chunk` customers at a time.
 pub fn config(chunk: u32) -> BroadcastConfig {
-    BroadcastConfig { chunk_customers: chunk, slice_size: 3, ..BroadcastConfig::built_in().unwrap() }
+    BroadcastConfig {
+        chunk_customers: chunk,
+        slice_size: 3,
+        ..BroadcastConfig::built_in().unwrap()
+    }
 }
 
 pub fn planner(pool: &PgPool, config: &BroadcastConfig) -> Planner {
-    Planner { db: pool.clone(), config: config.clone() }
+    Planner {
+        db: pool.clone(),
+        config: config.clone(),
+    }
 }
 
 /// Plans until there is nothing more to do at once.
@@ -239,7 +261,11 @@ pub async fn skipped(pool: &PgPool, broadcast: BroadcastId) -> Vec<String> {
 
 /// The state of a broadcast and its reason.
 pub async fn state(pool: &PgPool, broadcast: BroadcastId) -> String {
-    one(pool, &format!("select concat_ws(': ', state, state_reason) from broadcast where id = '{broadcast}'")).await
+    one(
+        pool,
+        &format!("select concat_ws(': ', state, state_reason) from broadcast where id = '{broadcast}'"),
+    )
+    .await
 }
 
 /// Everything counters say is what rows say, and slices cover each delivery once.

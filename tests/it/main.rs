@@ -1,5 +1,9 @@
 //! The integration tests: one binary, a module per subject, on a real Redis and a real PostgreSQL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+// Nothing is public outside a test binary; `pub` in its modules only means "for the other modules".
+#![allow(unreachable_pub)]
+// Seeds and measured times, for whoever runs a test with --nocapture.
+#![allow(clippy::print_stdout)]
 
 mod audit;
 mod broadcast_plan;

@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    future::Future,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -77,13 +76,9 @@ impl World {
     pub(crate) fn work(&self) -> Working {
         let (worker, scheduler) = (self.app(ProcessKind::Worker), self.app(ProcessKind::Scheduler));
         let stop = [worker.stop.clone(), scheduler.stop.clone()];
-        Working {
-            stop,
-            tasks: vec![
-                tokio::spawn(async move { carillon::worker::run(worker).await.unwrap() }),
-                tokio::spawn(async move { carillon::scheduler::run(scheduler).await.unwrap() }),
-            ],
-        }
+        tokio::spawn(async move { carillon::worker::run(worker).await.unwrap() });
+        tokio::spawn(async move { carillon::scheduler::run(scheduler).await.unwrap() });
+        Working { stop }
     }
 
     /// A real process of the product's binary.
@@ -202,9 +197,8 @@ impl World {
         let done = format!("select finished_at is not null and not purge from broadcast where id = '{id}'");
         let deadline = Instant::now() + Duration::from_secs(secs);
         while !self.one::<bool>(&done).await {
-            if Instant::now() > deadline {
-                panic!("not within {secs} s: the broadcast ends\n{}", self.left(id).await);
-            }
+            let late = Instant::now() > deadline;
+            assert!(!late, "not within {secs} s: the broadcast ends\n{}", self.left(id).await);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -238,19 +232,6 @@ impl World {
 /// A worker and a scheduler running in this process; told to stop when dropped.
 pub(crate) struct Working {
     stop: [CancellationToken; 2],
-    tasks: Vec<tokio::task::JoinHandle<()>>,
-}
-
-impl Working {
-    pub(crate) fn stop(mut self) -> impl Future<Output = ()> {
-        self.stop.iter().for_each(CancellationToken::cancel);
-        let tasks = std::mem::take(&mut self.tasks);
-        async move {
-            for task in tasks {
-                task.await.unwrap();
-            }
-        }
-    }
 }
 
 impl Drop for Working {
