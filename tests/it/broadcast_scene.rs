@@ -8,11 +8,11 @@ use carillon::{
 };
 use carillon_jobs::{AddressId, BroadcastId, CustomerId, SenderId, ShopId};
 use serde_json::json;
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool, Postgres};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use crate::scene::{one, run};
+pub(crate) use crate::scene::{one, run};
 
 pub const CHANNELS: [Channel; 4] = [Channel::App, Channel::Line, Channel::Messenger, Channel::Email];
 

@@ -13,6 +13,7 @@ mod channel_app;
 mod channel_email;
 mod channel_line;
 mod channel_scene;
+mod cli;
 mod delivery;
 mod fixture;
 mod fixture_db;
