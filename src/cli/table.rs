@@ -4,17 +4,36 @@
 
 use unicode_width::UnicodeWidthStr as _;
 
-/// Rows of cells under a heading; the first column to the left, the others to the right.
+use super::{CliError, say};
+
+/// How a column stands under its heading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Align {
+    /// Words.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+/// Rows of cells under a heading.
 #[derive(Debug, Default)]
 pub(super) struct Table {
+    aligns: Vec<Align>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// A table with these headings.
+    /// A table with these headings; the first column to the left, the others to the right.
     pub(super) fn new(headings: &[&str]) -> Self {
+        let aligns = std::iter::once(Align::Left).chain(std::iter::repeat(Align::Right));
+        Self::aligned(&headings.iter().copied().zip(aligns).collect::<Vec<_>>())
+    }
+
+    /// A table with these headings, each column as it says.
+    pub(super) fn aligned(headings: &[(&str, Align)]) -> Self {
         Self {
-            rows: vec![headings.iter().map(|text| (*text).to_owned()).collect()],
+            aligns: headings.iter().map(|(_, align)| *align).collect(),
+            rows: vec![headings.iter().map(|(text, _)| (*text).to_owned()).collect()],
         }
     }
 
@@ -35,7 +54,7 @@ impl Table {
                 .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
-        let mut lines: Vec<String> = self.rows.iter().map(|row| line(row, &widths)).collect();
+        let mut lines: Vec<String> = self.rows.iter().map(|row| line(row, &widths, &self.aligns)).collect();
         if !lines.is_empty() {
             let rule = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
             lines.insert(1, format!("  {}", "─".repeat(rule)));
@@ -44,17 +63,24 @@ impl Table {
     }
 }
 
-fn line(row: &[String], widths: &[usize]) -> String {
-    let mut line = String::from("  ");
-    for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+fn line(row: &[String], widths: &[usize], aligns: &[Align]) -> String {
+    let cells = row.iter().zip(widths).zip(aligns).map(|((cell, width), align)| {
         let blanks = " ".repeat(width.saturating_sub(cell.width()));
-        if column == 0 {
-            line.push_str(&format!("{cell}{blanks}"));
-        } else {
-            line.push_str(&format!("  {blanks}{cell}"));
+        match align {
+            Align::Left => format!("  {cell}{blanks}"),
+            Align::Right => format!("  {blanks}{cell}"),
         }
+    });
+    cells.collect::<String>().trim_end().to_owned()
+}
+
+/// Prints a table.
+pub(super) fn print(headings: &[(&str, Align)], rows: Vec<Vec<String>>) -> Result<(), CliError> {
+    let mut table = Table::aligned(headings);
+    for row in rows {
+        table.row(row);
     }
-    line.trim_end().to_owned()
+    table.lines().iter().try_for_each(|line| say(line))
 }
 
 /// A number with its thousands apart: `1,234,567`.
@@ -62,7 +88,7 @@ pub(super) fn number(n: i64) -> String {
     let digits = n.unsigned_abs().to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3 + 1);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
