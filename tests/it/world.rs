@@ -76,9 +76,11 @@ impl World {
     pub(crate) fn work(&self) -> Working {
         let (worker, scheduler) = (self.app(ProcessKind::Worker), self.app(ProcessKind::Scheduler));
         let stop = [worker.stop.clone(), scheduler.stop.clone()];
-        tokio::spawn(async move { carillon::worker::run(worker).await.unwrap() });
-        tokio::spawn(async move { carillon::scheduler::run(scheduler).await.unwrap() });
-        Working { stop }
+        let tasks = vec![
+            tokio::spawn(async move { carillon::worker::run(worker).await.unwrap() }),
+            tokio::spawn(async move { carillon::scheduler::run(scheduler).await.unwrap() }),
+        ];
+        Working { stop, tasks }
     }
 
     /// A real process of the product's binary.
@@ -232,6 +234,17 @@ impl World {
 /// A worker and a scheduler running in this process; told to stop when dropped.
 pub(crate) struct Working {
     stop: [CancellationToken; 2],
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Working {
+    /// Tells both to stop, and waits until they have.
+    pub(crate) async fn stop(mut self) {
+        self.stop.iter().for_each(CancellationToken::cancel);
+        for task in std::mem::take(&mut self.tasks) {
+            task.await.unwrap();
+        }
+    }
 }
 
 impl Drop for Working {
