@@ -259,7 +259,7 @@ begin
         v_repeat := v_repeat and in_flight is not null;
         slice_no := s.slice_no;
         epoch := s.epoch + 1;
-        intent_no := s.intent_no + case when v_repeat then 0 else 1 end;
+        intent_no := case when v_repeat then s.intent_no else abs(s.intent_no) + 1 end;
         repeats := case when v_repeat then s.repeats + 1 else 0 end;
         in_flight := case when v_repeat then in_flight else customers[1:p_window] end;
         update slice u

@@ -82,10 +82,24 @@ impl SliceTurn<'_> {
             let sent = if self.top_up_permits(window.len()).await {
                 window::send(self.job, &self.slice, &window, self.held_until()).await
             } else {
-                window
-                    .iter()
-                    .map(|customer| (*customer, super::verdict::Sent::NotBegun))
-                    .collect()
+                Some(
+                    window
+                        .iter()
+                        .map(|customer| (*customer, super::verdict::Sent::NotBegun))
+                        .collect(),
+                )
+            };
+            let Some(sent) = sent else {
+                // Committed before the first of them leaves: a repeat under the multicast's key would be a second one.
+                self.slice.intent_no = -(self.slice.intent_no.abs() + 1);
+                match self.settle(&[], Next::Send(&window, self.slice.intent_no)).await? {
+                    Settled::Going => continue,
+                    Settled::Stopped => return Ok(Some(TurnEnd::Stopped)),
+                    Settled::Stale => {
+                        self.warn_stale();
+                        return Ok(None);
+                    }
+                }
             };
             let verdict = self.judge(sent).await;
             self.repeat = false;
@@ -134,7 +148,7 @@ impl SliceTurn<'_> {
         let n = rest.len().min(permits as usize);
         *window = rest.drain(..n).collect();
         window.sort_unstable();
-        self.slice.intent_no += 1;
+        self.slice.intent_no = self.slice.intent_no.abs() + 1;
         self.permits = permits;
         self.settle(ended, Next::Send(window, self.slice.intent_no)).await
     }

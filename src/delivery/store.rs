@@ -46,7 +46,8 @@ pub struct ClaimedSlice {
     pub slice_no: i32,
     /// Fencing number of this claim.
     pub epoch: i32,
-    /// Number of the intent; a repeat has the number it had.
+    /// Number of the intent; a repeat has the number it had. Negative: its members are sent to one by one, whatever the
+    /// channel can do.
     pub intent_no: i32,
     /// How often this intent has been repeated.
     pub repeats: i32,
@@ -62,6 +63,13 @@ pub struct ClaimedSlice {
     pub first_names: Vec<String>,
     /// Their last names.
     pub last_names: Vec<String>,
+}
+
+impl ClaimedSlice {
+    /// Whether the multicast to these members was refused.
+    pub(super) fn one_by_one(&self) -> bool {
+        self.intent_no < 0
+    }
 }
 
 /// What a settle says about going on.

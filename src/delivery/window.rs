@@ -13,13 +13,19 @@ use crate::{
     delivery::{lane::LaneJob, store::ClaimedSlice, verdict::Sent},
 };
 
-/// Sends to `members` of a slice. `until`: nothing is begun after this moment, because the lease may end.
-pub(super) async fn send(job: &LaneJob<'_>, slice: &ClaimedSlice, members: &[i64], until: Instant) -> Vec<(i64, Sent)> {
+/// Sends to `members` of a slice. `until`: nothing is begun after this moment, because the lease may end. `None`: their
+/// multicast was refused, so nobody has it, and they are to be sent to one by one under an intent that says so.
+pub(super) async fn send(
+    job: &LaneJob<'_>,
+    slice: &ClaimedSlice,
+    members: &[i64],
+    until: Instant,
+) -> Option<Vec<(i64, Sent)>> {
     let places = Places::of(slice);
-    if job.briefing.multicast() {
-        multicast(job, slice, &places, members, until).await
-    } else {
-        singly(job, slice, &places, members, until).await
+    match (job.briefing.multicast(), slice.one_by_one()) {
+        (true, false) => multicast(job, slice, &places, members, until).await,
+        (true, true) => Some(singly_within_limit(job, slice, &places, members, until).await),
+        (false, _) => Some(singly(job, slice, &places, members, until).await),
     }
 }
 
@@ -50,9 +56,9 @@ async fn multicast(
     places: &Places,
     members: &[i64],
     until: Instant,
-) -> Vec<(i64, Sent)> {
+) -> Option<Vec<(i64, Sent)>> {
     if job.told_to_stop(until) {
-        return members.iter().map(|customer| (*customer, Sent::NotBegun)).collect();
+        return Some(members.iter().map(|customer| (*customer, Sent::NotBegun)).collect());
     }
     let to: Vec<&str> = members
         .iter()
@@ -69,16 +75,18 @@ async fn multicast(
         Err(refusal) => SendOutcome::Refused(refusal),
     };
     match outcome {
-        // One bad address refuses all, and then nobody has it: everybody is sent to under a key of their own.
+        // One bad address refuses all, and then nobody has it.
         SendOutcome::Refused(refusal)
             if refusal.class == ErrorClass::Recipient || refusal.class == ErrorClass::Content =>
         {
-            singly_within_limit(job, slice, places, members, until).await
+            None
         }
-        outcome => members
-            .iter()
-            .map(|customer| (*customer, Sent::Outcome(outcome.clone())))
-            .collect(),
+        outcome => Some(
+            members
+                .iter()
+                .map(|customer| (*customer, Sent::Outcome(outcome.clone())))
+                .collect(),
+        ),
     }
 }
 

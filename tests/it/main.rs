@@ -17,6 +17,7 @@ mod cli;
 mod delivery;
 mod fixture;
 mod fixture_db;
+mod hostile;
 mod kill;
 mod ledger;
 mod ledger_model;

@@ -1,0 +1,36 @@
+//! What a hostile reviewer tried: bad moments that no other test picks. Each test names what went wrong once.
+
+use std::time::{Duration, Instant};
+
+use carillon::app::ProcessKind;
+use carillon_sandbox::{Channel, Fault, FaultKind, Latency};
+
+use crate::{
+    fixture_db::database,
+    scene::{APP, LINE, assert_clean, claim, let_leases_expire, one, outcomes, run, settle, shop, state},
+    wait::eventually,
+    world::World,
+};
+
+const KEY_SECS: f64 = 82_800.0;
+
+/// A multicast is refused for one bad address, and some of the single messages that follow lose their answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_to_a_single_message_after_a_refused_multicast_is_repeated_singly() {
+    let world = World::new(&[]).await;
+    world.customers(50, "s.channel = 'line'").await;
+    let bad: String = world.one("select min(address) from address").await;
+    let sandbox = world.sandbox.handle();
+    for at in ["multicast", "push"] {
+        sandbox.set_fault(Fault::new(Channel::Line, FaultKind::InvalidRecipient).recipients([bad.clone()]).at(at)).unwrap();
+    }
+    sandbox.set_fault(Fault::new(Channel::Line, FaultKind::ResetAfter).at("push").times(8)).unwrap();
+    let id = world.draft("priority_single", &["line"], "週末特賣").await;
+    let _working = world.work();
+    world.send(id).await;
+    world.ended(id, 30).await;
+    let summary = sandbox.channel_summary(Channel::Line);
+    assert_eq!((summary.messages, summary.max_to_one_recipient), (49, 1));
+    assert_eq!((world.count(id, "accepted").await, world.count(id, "failed").await), (49, 1));
+    world.audit().await;
+}
