@@ -34,3 +34,25 @@ async fn a_lost_answer_to_a_single_message_after_a_refused_multicast_is_repeated
     assert_eq!((world.count(id, "accepted").await, world.count(id, "failed").await), (49, 1));
     world.audit().await;
 }
+
+/// A frontend that sits on one broadcast's row must not keep everybody else's bells from ringing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_broadcast_does_not_hold_up_the_others() {
+    let world = World::new(&[]).await;
+    world.customers(5, "s.channel = 'line'").await;
+    let (locked, other) = (
+        world.draft("priority_single", &["line"], "嗨").await,
+        world.draft("priority_single", &["line"], "嗨").await,
+    );
+    for id in [locked, other] {
+        world.run(&format!("update broadcast set scheduled_at = now() + interval '1 second' where id = '{id}'; select send_broadcast('{id}')")).await;
+    }
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let mut frontend = world.pool().begin().await.unwrap();
+    sqlx::query("select from broadcast where id = $1 for update").bind(locked.0).execute(&mut *frontend).await.unwrap();
+    let app = world.app(ProcessKind::Scheduler);
+    let queue = app.queue().unwrap();
+    let look = carillon::reconcile::look(&app.db, &queue, &app.config.delivery);
+    let found = tokio::time::timeout(Duration::from_secs(5), look).await.expect("it waits for the frontend").unwrap();
+    assert_eq!((found.due, found.unplanned), (1, 1));
+}
