@@ -35,6 +35,34 @@ async fn a_lost_answer_to_a_single_message_after_a_refused_multicast_is_repeated
     world.audit().await;
 }
 
+/// Two purges of one plan at once: when the last says it is done, nothing is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_purges_at_once_leave_nothing_behind() {
+    let world = World::new(&[("BROADCAST__PURGE_ROWS", "20")]).await;
+    world.customers(1500, "s.channel = 'line'").await;
+    let id = world.draft("priority_single", &["line"], "嗨 {first_name}").await;
+    world.run("update token_account set extra = extra").await;
+    world.run(&format!("update broadcast set budget_tokens = 1 where id = '{id}'; select send_broadcast('{id}')")).await;
+    let work = world.app(ProcessKind::Worker).broadcast_work().unwrap();
+    let halt = tokio_util::sync::CancellationToken::new();
+    while world.state(id).await != "failed" {
+        work.planner.advance(id, &halt).await.unwrap();
+    }
+    let purges: Vec<_> = (0..8)
+        .map(|_| {
+            let (planner, halt) = (work.planner.clone(), halt.clone());
+            tokio::spawn(async move {
+                while planner.advance(id, &halt).await.unwrap() == carillon::broadcast::Advance::Again {}
+            })
+        })
+        .collect();
+    for purge in purges {
+        purge.await.unwrap();
+    }
+    let left: i64 = world.one("select (select count(*) from delivery) + (select count(*) from slice)").await;
+    assert_eq!((left, world.one::<bool>("select purge from broadcast").await), (0, false));
+}
+
 /// A frontend that sits on one broadcast's row must not keep everybody else's bells from ringing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_locked_broadcast_does_not_hold_up_the_others() {
