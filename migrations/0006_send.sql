@@ -174,16 +174,26 @@ begin
 end $$;
 
 -- Gives a lane back. Due again at the latest of p_wait_secs from now and the time its first open slice can be claimed.
+-- One that is to be ended and not sent waits for no provider, only for slices under a live lease.
 create function leave_lane(p_broadcast uuid, p_sender uuid, p_epoch int, p_wait_secs double precision, p_strikes int)
-returns timestamptz language sql as $$
+returns timestamptz language plpgsql as $$
+declare v_due timestamptz;
+begin
+    -- Locked first, so that a cancel which has the lane now is seen below.
+    perform from lane where broadcast_id = p_broadcast and sender_id = p_sender and epoch = p_epoch for update;
     update lane l
        set lease_until = null, rung_at = null, strikes = p_strikes,
-           due_at = greatest(now() + p_wait_secs * interval '1 second',
-               (select min(case s.state when 'sending' then s.lease_until else s.due_at end) from slice s
-                 where s.broadcast_id = l.broadcast_id and s.channel = l.channel and s.state <> 'settled'))
+           due_at = (select case when b.state = 'cancelled' or b.deadline_at <= now()
+                             then coalesce(min(case s.state when 'sending' then s.lease_until else now() end), now())
+                             else greatest(now() + p_wait_secs * interval '1 second',
+                                           min(case s.state when 'sending' then s.lease_until else s.due_at end)) end
+                       from broadcast b left join slice s
+                         on s.broadcast_id = l.broadcast_id and s.channel = l.channel and s.state <> 'settled'
+                      where b.id = l.broadcast_id group by b.state, b.deadline_at)
      where l.broadcast_id = p_broadcast and l.sender_id = p_sender and l.epoch = p_epoch
-    returning l.due_at
-$$;
+    returning l.due_at into v_due;
+    return v_due;
+end $$;
 
 -- Claims the next slice of a lane, for the turn p_lane_epoch on it, and commits the intent to send its first p_window members.
 --   p_key_secs  how long the provider remembers our keys; 0: it has none

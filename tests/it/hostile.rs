@@ -35,6 +35,32 @@ async fn a_lost_answer_to_a_single_message_after_a_refused_multicast_is_repeated
     world.audit().await;
 }
 
+/// The cancel comes while a window is out; the window comes back with "ask again in an hour".
+#[tokio::test]
+async fn a_cancel_is_not_delayed_by_a_wait_that_comes_after_it() {
+    let db = database().await;
+    let shop = shop(&db.pool, 4, 100).await;
+    let broadcast = shop.opened(&[LINE], 2).await;
+    let take = format!("select (select epoch from take_lane('{broadcast}', (select sender_id from lane), 30))");
+    let epoch: Option<i32> = one(&db.pool, &take).await;
+    let claimed = claim(&db.pool, broadcast, "line", 2, KEY_SECS).await.unwrap();
+    run(&db.pool, &format!("select cancel_broadcast('{broadcast}')")).await;
+    run(
+        &db.pool,
+        &format!(
+            "select settle_slice('{broadcast}', 'line', 0, {}, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', null, 0, '{{}}', 3600, 30)",
+            claimed.epoch
+        ),
+    )
+    .await;
+    run(
+        &db.pool,
+        &format!("select leave_lane('{broadcast}', (select sender_id from lane), {}, 3600, 0)", epoch.unwrap()),
+    )
+    .await;
+    assert!(one::<bool>(&db.pool, "select due_at <= now() from lane").await, "the tokens stay held for an hour");
+}
+
 /// Two purges of one plan at once: when the last says it is done, nothing is left.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_purges_at_once_leave_nothing_behind() {
