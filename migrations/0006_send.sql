@@ -200,7 +200,7 @@ end $$;
 --   p_same_body the key stands for a body with the customer's name: who was renamed since cannot be repeated
 -- An interrupted intent is repeated with its key while the provider remembers it, else its members become `unknown`;
 -- members who may no longer be sent to are `skipped`, but only before their first attempt.
--- No row: no slice can be claimed now.
+-- No row: no slice can be claimed now, or the first 20 had nobody left to send to; the lane is due again at once then.
 create function claim_slice(p_broadcast uuid, p_channel channel, p_lane_epoch int, p_window int, p_lease_secs double precision,
         p_key_secs double precision, p_same_body boolean)
 returns table (slice_no int, epoch int, intent_no int, repeats int, in_flight bigint[], customers bigint[],
@@ -219,7 +219,8 @@ begin
     if not found then
         return;
     end if;
-    loop
+    -- Bounded: a suspended shop may have thousands of slices, and this transaction holds its lane and its tokens.
+    for v_turn in 1..20 loop
         -- Skip what another worker is claiming this very moment rather than wait for it.
         select * into s from slice t
          where t.broadcast_id = p_broadcast and t.channel = p_channel and t.state <> 'settled'

@@ -35,6 +35,24 @@ async fn a_lost_answer_to_a_single_message_after_a_refused_multicast_is_repeated
     world.audit().await;
 }
 
+/// A shop that is suspended with a million messages to go must not end them all in one transaction.
+#[tokio::test]
+async fn a_claim_ends_only_so_many_slices_in_one_transaction() {
+    let db = database().await;
+    let shop = shop(&db.pool, 200, 1000).await;
+    let broadcast = shop.opened(&[LINE], 1).await;
+    run(&db.pool, "update shop set state = 'suspended'").await;
+    assert!(claim(&db.pool, broadcast, "line", 1, KEY_SECS).await.is_none());
+    let ended: i64 = one(&db.pool, "select count(*) from slice where state = 'settled'").await;
+    assert!((1..=20).contains(&ended), "{ended} slices in one transaction");
+    for _ in 0..200 {
+        assert!(claim(&db.pool, broadcast, "line", 1, KEY_SECS).await.is_none());
+    }
+    assert_eq!(outcomes(&db.pool, broadcast).await, ["skipped shop_suspended 200"]);
+    assert_eq!(state(&db.pool, broadcast).await, "completed");
+    assert_clean(&db.pool).await;
+}
+
 /// The cancel comes while a window is out; the window comes back with "ask again in an hour".
 #[tokio::test]
 async fn a_cancel_is_not_delayed_by_a_wait_that_comes_after_it() {
