@@ -92,7 +92,10 @@ impl Delivery {
             Ok(briefing) => briefing,
             Err(DeliveryError::Sender(reason)) => {
                 tracing::error!(sender.id = %lane.sender, reason, "This sender cannot be used; it is paused until a person mends it");
-                store::pause_sender(&self.db, lane.sender, &reason).await?;
+                if !store::pause_sender(&self.db, lane.sender, &reason).await? {
+                    // Disconnected: the claim ends everybody, or this lane would turn for ever. Nothing can be repeated.
+                    store::claim_slice(&self.db, lane, 0, self.config.lease(), Duration::ZERO, false).await?;
+                }
                 return Ok((Duration::ZERO, lane.strikes));
             }
             Err(other) => return Err(other),

@@ -35,6 +35,22 @@ async fn a_lost_answer_to_a_single_message_after_a_refused_multicast_is_repeated
     world.audit().await;
 }
 
+/// An account that is gone, with credentials nobody can read any more, must not keep its lane turning for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disconnected_sender_without_usable_credentials_ends_its_lane() {
+    let world = World::new(&[]).await;
+    world.customers(30, "s.channel = 'line'").await;
+    let id = world.draft("priority_single", &["line"], "嗨 {first_name}").await;
+    world.run("update sender set state = 'paused' where channel = 'line'").await;
+    let _working = world.work();
+    world.send(id).await;
+    eventually("the broadcast is planned", 20, async || world.state(id).await == "sending").await;
+    world.run("update sender set state = 'disconnected', credentials = '' where channel = 'line'").await;
+    world.ended(id, 15).await;
+    assert_eq!(world.count(id, "skipped").await, 30);
+    world.audit().await;
+}
+
 /// A shop that is suspended with a million messages to go must not end them all in one transaction.
 #[tokio::test]
 async fn a_claim_ends_only_so_many_slices_in_one_transaction() {
