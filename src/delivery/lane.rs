@@ -59,17 +59,17 @@ pub(super) struct LaneJob<'a> {
 
 impl Delivery {
     /// Works one lane for one turn. Ends at once when there is nothing to do on it or somebody else has it.
-    /// `halt` is cancelled when the process stops or the job is no longer this worker's.
+    /// Returns how long the lane rests. `halt` is cancelled when the process stops or the job is no longer this worker's.
     pub async fn work_lane(
         &self,
         broadcast: BroadcastId,
         sender: SenderId,
         halt: &CancellationToken,
-    ) -> Result<(), DeliveryError> {
+    ) -> Result<Duration, DeliveryError> {
         // Taken before the question is asked, so that our side of the lease ends before Postgres' does.
         let taken_at = Instant::now();
         let Some(lane) = store::take_lane(&self.db, broadcast, sender, self.config.lease()).await? else {
-            return Ok(());
+            return Ok(Duration::ZERO);
         };
         let strikes = lane.strikes;
         let (wait, strikes) = match lane.mode {
@@ -78,7 +78,7 @@ impl Delivery {
             LaneMode::DrainExpired => (self.drain(&lane, "expired", halt).await?, strikes),
         };
         store::leave_lane(&self.db, &lane, wait, strikes).await?;
-        Ok(())
+        Ok(wait)
     }
 
     /// Sends for one turn. Returns how long the lane should rest and its strikes.

@@ -144,3 +144,19 @@ async fn a_locked_broadcast_does_not_hold_up_the_others() {
     let found = tokio::time::timeout(Duration::from_secs(5), look).await.expect("it waits for the frontend").unwrap();
     assert_eq!((found.due, found.unplanned), (1, 1));
 }
+
+/// A sender of two messages a second must get its two messages a second.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_sender_gets_the_rate_it_has() {
+    let world = World::new(&[]).await;
+    world.customers(16, "s.channel = 'line'").await;
+    world.run("update sender set rate_per_sec = 2 where channel = 'line'").await;
+    let id = world.draft("priority_single", &["line"], "嗨 {first_name}").await;
+    let _working = world.work();
+    world.send(id).await;
+    eventually("it begins", 20, async || world.count(id, "accepted").await > 0).await;
+    let begun = Instant::now();
+    world.ended(id, 60).await;
+    let secs = begun.elapsed().as_secs_f64();
+    assert!(secs < 12.0, "15 messages at 2 a second took {secs:.1} s");
+}
