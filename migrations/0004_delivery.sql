@@ -69,6 +69,8 @@ create table slice (
     -- repeat must do the same, or who has the message already gets it again under the multicast's key.
     intent_no        int not null default 0,
     first_attempt_at timestamptz,
+    -- When the members' names were read: a later window of the claim carries the names of then.
+    claimed_at       timestamptz,
     -- Repeats of the intent in flight; sets the back-off.
     repeats          int not null default 0,
     settles          int not null default 0,

@@ -241,7 +241,7 @@ begin
                        c.first_name, c.last_name,
                        case when d.customer_id = any (s.in_flight) and not v_repeat then v_lost
                             when a.id is null or c.id is null then 'erased'
-                            when d.customer_id = any (s.in_flight) and p_same_body and c.renamed_at >= s.first_attempt_at then 'renamed'
+                            when d.customer_id = any (s.in_flight) and p_same_body and c.renamed_at >= s.claimed_at then 'renamed'
                             when d.customer_id = any (s.in_flight) then null
                             when v_stopped is not null then v_stopped
                             when c.opted_out or a.state = 'opted_out' then 'opted_out'
@@ -276,7 +276,7 @@ begin
         update slice u
            set state = 'sending', epoch = claim_slice.epoch, lease_until = now() + p_lease_secs * interval '1 second',
                lane_epoch = p_lane_epoch, intent_no = claim_slice.intent_no, repeats = claim_slice.repeats, in_flight = claim_slice.in_flight,
-               first_attempt_at = case when v_repeat then u.first_attempt_at else now() end
+               first_attempt_at = case when v_repeat then u.first_attempt_at else now() end, claimed_at = now()
          where u.broadcast_id = p_broadcast and u.channel = p_channel and u.slice_no = s.slice_no;
         return next;
         return;

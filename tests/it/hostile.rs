@@ -160,3 +160,19 @@ async fn a_slow_sender_gets_the_rate_it_has() {
     let secs = begun.elapsed().as_secs_f64();
     assert!(secs < 12.0, "15 messages at 2 a second took {secs:.1} s");
 }
+
+/// Names are read when the slice is claimed; a window begun later carries those.
+#[tokio::test]
+async fn who_is_renamed_between_the_claim_and_their_window_is_not_repeated_with_another_body() {
+    let db = database().await;
+    let shop = shop(&db.pool, 2, 100).await;
+    let broadcast = shop.opened(&[LINE], 10).await;
+    let first = claim(&db.pool, broadcast, "line", 1, KEY_SECS).await.unwrap();
+    run(&db.pool, &format!("update customer set first_name = 'Other' where id = {}", shop.customers[1])).await;
+    settle(&db.pool, broadcast, "line", &first, (&first.in_flight, "accepted"), (Some(&shop.customers[1..]), None)).await;
+    let_leases_expire(&db.pool, broadcast).await;
+    let again = claim(&db.pool, broadcast, "line", 1, KEY_SECS).await;
+    assert!(again.is_none(), "sent as N2, repeated under the same key as {:?}", again.unwrap().first_names);
+    assert_eq!(outcomes(&db.pool, broadcast).await, ["accepted 1", "unknown renamed 1"]);
+    let _ = APP;
+}
