@@ -151,9 +151,8 @@ fn judge_once(keyed: bool, window: Vec<(i64, Sent)>) -> Verdict {
 /// The graver of two: a person, then failing, then the longer wait.
 fn worse(old: Option<SenderTrouble>, new: SenderTrouble) -> SenderTrouble {
     match (old, new) {
-        (None, new) => new,
         (Some(old @ SenderTrouble::NeedsPerson(..)), _) => old,
-        (Some(_), new @ SenderTrouble::NeedsPerson(..)) => new,
+        (None, new) | (Some(_), new @ SenderTrouble::NeedsPerson(..)) => new,
         (Some(SenderTrouble::Throttled(a)), SenderTrouble::Throttled(b)) => SenderTrouble::Throttled(a.max(b)),
         (Some(SenderTrouble::Failing), _) | (Some(_), SenderTrouble::Failing) => SenderTrouble::Failing,
     }
