@@ -190,7 +190,7 @@ impl LaneJob<'_> {
                 Ok(false) | Err(_) => return false,
             }
         }
-        store::is_sending(&self.delivery.db, self.lane.broadcast).await.unwrap_or(true)
+        store::is_sending(&self.delivery.db, &self.lane).await.unwrap_or(true)
     }
 
     /// Until when the leases of this turn hold, by our clock.
