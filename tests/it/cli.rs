@@ -173,7 +173,7 @@ async fn a_wrong_call_says_what_is_wrong_and_changes_nothing() {
     let mut wrong = String::new();
     for (args, says) in &calls {
         let ran = run(&world, args).await;
-        let clear = ran.code == 2 && ran.out.is_empty() && ran.err.contains(says) && ran.err.lines().count() <= 24;
+        let clear = ran.code == 2 && ran.out.is_empty() && ran.err.contains(says) && ran.err.lines().count() <= 30;
         if !clear {
             let _ = writeln!(wrong, "{args:?} should say {says:?}: {ran:?}");
         }
