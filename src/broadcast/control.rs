@@ -83,15 +83,12 @@ pub async fn resume(pool: &PgPool, broadcast: BroadcastId) -> Result<BroadcastSt
     .bind(broadcast.0)
     .fetch_optional(&mut *tx)
     .await?;
-    let state = match resumed {
-        Some(state) => state,
-        None => {
-            let state = state_of(&mut tx, broadcast).await?;
-            return Err(ControlError::WrongState {
-                state,
-                asked: "resumed",
-            });
-        }
+    let Some(state) = resumed else {
+        let state = state_of(&mut tx, broadcast).await?;
+        return Err(ControlError::WrongState {
+            state,
+            asked: "resumed",
+        });
     };
     tx.commit().await?;
     Ok(state)

@@ -8,7 +8,7 @@ use carillon_jobs::ShopId;
 use sqlx::PgPool;
 use thiserror::Error;
 
-use super::{CliError, need_schema, words::number};
+use super::{CliError, need_schema, table::number};
 use crate::{
     app::App,
     ledger::{self, AuditError, CheckReport, Report},

@@ -14,6 +14,7 @@
     missing_docs
 )]
 
+mod plan;
 mod queue;
 
 use std::process::ExitCode;
@@ -26,11 +27,12 @@ fn main() -> ExitCode {
     let subject = arguments.next();
     let arguments: Vec<String> = arguments.collect();
     match subject.as_deref() {
+        Some("plan") => plan::run(&arguments),
         Some("queue") => queue::run(&arguments),
         // `cargo test --all-targets` runs this binary without arguments.
         None => return ExitCode::SUCCESS,
         Some(other) => {
-            eprintln!("there is no benchmark `{other}`; there is: queue");
+            eprintln!("there is no benchmark `{other}`; there are: plan, queue");
             return ExitCode::from(2);
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use carillon_jobs::BroadcastId;
 use carillon_sandbox::{Channel, Fault, FaultKind, Latency};
 
-use crate::world::{World, eventually};
+use crate::{wait::eventually, world::World};
 
 const HELLO: &str = "哈囉 {first_name}";
 const SALE: &str = "週末特賣";

@@ -31,7 +31,15 @@ pub(crate) struct TestDb {
 
 /// A new database with every migration applied.
 pub(crate) async fn database() -> TestDb {
-    let template = TEMPLATE.get_or_init(template).await;
+    create(TEMPLATE.get_or_init(template).await).await
+}
+
+/// A new database without a schema.
+pub(crate) async fn empty_database() -> TestDb {
+    create("template1").await
+}
+
+async fn create(template: &str) -> TestDb {
     let name = format!("carillon_test_{}", Uuid::new_v4().simple());
     let mut admin = admin().await;
     execute(
@@ -120,11 +128,13 @@ async fn template() -> String {
     name
 }
 
+/// The address of a service the tests need.
+pub(crate) fn service(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests with bin/test"))
+}
+
 fn admin_options() -> PgConnectOptions {
-    let url = std::env::var("CARILLON_TEST_DATABASE_URL").expect(
-        "CARILLON_TEST_DATABASE_URL is the address of a Postgres for tests; bin/test sets it",
-    );
-    PgConnectOptions::from_str(&url).unwrap()
+    PgConnectOptions::from_str(&service("CARILLON_TEST_DATABASE_URL")).unwrap()
 }
 
 async fn admin() -> PgConnection {

@@ -8,8 +8,9 @@ use carillon_sandbox::{Channel, Latency};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
-    redis_server::Server,
-    world::{Process, World, eventually},
+    redis_server::{Memory, RedisServer},
+    wait::eventually,
+    world::{Process, World},
 };
 
 const CUSTOMERS: i32 = 5_000;
@@ -20,8 +21,7 @@ const IN_FLIGHT: i64 = 2 * (8 + 4);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_kills_a_dead_redis_and_a_flush_lose_nothing_and_repeat_nothing() {
-    let mut redis = Server::start();
-    redis.connect().await;
+    let mut redis = RedisServer::start(Memory::Lost).await;
     let world = World::on_redis(
         &redis.url(),
         &[

@@ -20,13 +20,15 @@ use carillon::limit::{Call, Grant, LimitConfig, LimitKey, Limits, PerSecond};
 use carillon_jobs::SenderId;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
-use crate::redis_server::Server;
+use crate::{
+    fixture_db::service,
+    redis_server::{Memory, RedisServer},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 pub(crate) fn redis_url() -> String {
-    std::env::var("CARILLON_TEST_REDIS_URL")
-        .expect("CARILLON_TEST_REDIS_URL names a Redis for the tests")
+    service("CARILLON_TEST_REDIS_URL")
 }
 
 pub(crate) fn config() -> LimitConfig {
@@ -243,7 +245,7 @@ async fn tasks_that_ask_at_once_share_one_call() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_flushed_killed_and_restarted_never_means_more_than_the_cap() {
-    let mut server = Server::start();
+    let mut server = RedisServer::start(Memory::Lost).await;
     let mut conn = server.connect().await;
     let fleet = four_processes(&server.url()).await;
     let key = key(50.0);

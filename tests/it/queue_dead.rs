@@ -8,7 +8,10 @@ use carillon::queue::{
 };
 use redis::AsyncCommands as _;
 
-use crate::fixture::{Fixture, Runs, job, text, until};
+use crate::{
+    fixture::{Fixture, Runs, job, text},
+    wait::until,
+};
 
 async fn rows(fixture: &Fixture) -> Vec<DeadJob> {
     dead::list(&fixture.pool, &DeadFilter::default(), None, 100)

@@ -14,7 +14,10 @@ use chrono::Utc;
 use redis::AsyncCommands as _;
 use tokio::sync::Semaphore;
 
-use crate::fixture::{Fixture, Runs, job, text, until};
+use crate::{
+    fixture::{Fixture, Runs, job, text},
+    wait::until,
+};
 
 #[tokio::test]
 async fn a_rung_job_runs_once_and_leaves_nothing_behind() {

@@ -15,7 +15,10 @@ use carillon::queue::{
 use redis::AsyncCommands as _;
 use tokio::sync::Semaphore;
 
-use crate::fixture::{Fixture, Runs, job, until};
+use crate::{
+    fixture::{Fixture, Runs, job},
+    wait::until,
+};
 
 #[tokio::test]
 async fn a_killed_workers_jobs_run_elsewhere_when_their_leases_are_over() {
@@ -215,12 +218,9 @@ async fn a_lease_is_renewed_for_as_long_as_a_handler_runs() {
         move |job: carillon_jobs::Job, context: carillon::queue::JobContext| {
             runs.note(&job);
             async move {
-                let begun = Instant::now();
-                until("three leases have passed", || async {
-                    begun.elapsed() > Duration::from_millis(1_800)
-                })
-                .await;
-                assert!(!context.lease.is_lost());
+                let three_leases = Duration::from_millis(1_800);
+                let lost = tokio::time::timeout(three_leases, context.lease.lost().cancelled_owned()).await;
+                assert!(lost.is_err(), "the lease was lost");
                 Ok(Outcome::Done)
             }
         }

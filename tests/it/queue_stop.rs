@@ -11,7 +11,11 @@ use std::{
 use carillon::queue::{JobError, Outcome};
 use carillon_jobs::Envelope;
 
-use crate::fixture::{Fixture, PrivateRedis, Runs, job, until};
+use crate::{
+    fixture::{Fixture, Runs, job},
+    redis_server::{Memory, RedisServer},
+    wait::until,
+};
 
 #[tokio::test]
 async fn a_stop_gives_back_what_cannot_finish_and_counts_no_attempt() {
@@ -103,7 +107,7 @@ async fn a_stop_lets_a_running_slice_finish() {
 
 #[tokio::test]
 async fn a_stop_ends_in_time_though_redis_hangs() {
-    let server = PrivateRedis::start().await;
+    let server = RedisServer::start(Memory::Kept).await;
     let mut fixture = Fixture::at(&server.url()).await;
     fixture.config.drain_secs = 2;
     let runs = Runs::default();

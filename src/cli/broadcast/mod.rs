@@ -12,7 +12,7 @@ mod watch;
 use carillon_jobs::BroadcastId;
 use serde_json::json;
 
-use super::{CliError, complain, say};
+use super::{CliError, complain, need_schema, say};
 use crate::{
     app::App,
     broadcast::{self, BroadcastState, ControlError, CreateError, ResendOutcome},
@@ -115,6 +115,7 @@ pub(super) struct ResendArgs {
 }
 
 pub(super) async fn run(app: App, command: Command) -> Result<(), CliError> {
+    need_schema(&app).await?;
     let (db, config) = (&app.db, &app.config.broadcast);
     match command {
         Command::Estimate(args) => {
@@ -143,21 +144,21 @@ pub(super) async fn run(app: App, command: Command) -> Result<(), CliError> {
         Command::Send(one) => {
             let state = broadcast::send(db, one.id).await?;
             ring(&app, one.id).await;
-            moved(one, state)
+            moved(&one, state)
         }
         Command::Pause(one) => {
             let state = broadcast::pause(db, one.id).await?;
-            moved(one, state)
+            moved(&one, state)
         }
         Command::Resume(one) => {
             let state = broadcast::resume(db, one.id).await?;
             ring(&app, one.id).await;
-            moved(one, state)
+            moved(&one, state)
         }
         Command::Cancel(one) => {
             let state = broadcast::cancel(db, one.id).await?;
             ring(&app, one.id).await;
-            moved(one, state)
+            moved(&one, state)
         }
         Command::Show(one) => {
             let report = broadcast::report(db, one.id).await?;
@@ -191,7 +192,7 @@ async fn made(app: &App, id: BroadcastId, send: bool, json: bool) -> Result<(), 
     }
 }
 
-fn moved(one: One, state: BroadcastState) -> Result<(), CliError> {
+fn moved(one: &One, state: BroadcastState) -> Result<(), CliError> {
     if one.json {
         return say_json(&json!({ "id": one.id, "state": state }));
     }

@@ -10,7 +10,7 @@ use carillon_jobs::BroadcastId;
 use super::{
     super::{
         CliError,
-        words::{number, span},
+        table::{number, span},
     },
     say_json, show,
 };
@@ -85,7 +85,7 @@ fn progress(report: &Report, rate: Option<f64>) -> String {
             let (ended, planned) = (report.total.ended(), report.total.planned);
             let full = usize::try_from(BAR_COLUMNS * ended / planned.max(1)).unwrap_or(0);
             let empty = usize::try_from(BAR_COLUMNS).unwrap_or(0).saturating_sub(full);
-            let mut line = format!(
+            let line = format!(
                 "{:<9} {}{} {} of {}",
                 report.state.as_str(),
                 "█".repeat(full),
@@ -96,7 +96,7 @@ fn progress(report: &Report, rate: Option<f64>) -> String {
             if let Some(rate) = rate.filter(|_| !report.is_over()) {
                 #[allow(clippy::cast_precision_loss, reason = "a time for people")]
                 let left = span(report.total.left as f64 / rate);
-                line.push_str(&format!("  {rate:.0}/s, {left} left"));
+                return format!("{line}  {rate:.0}/s, {left} left");
             }
             line
         }
