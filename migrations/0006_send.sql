@@ -107,6 +107,11 @@ begin
     return 'opened';
 end $$;
 
+-- A lane that rests is woken once by its broadcast's deadline.
+create function lane_is_due(l lane, b broadcast) returns boolean language sql stable as $$
+    select l.due_at <= now() or (b.deadline_at <= now() and (l.served_at is null or l.served_at < b.deadline_at))
+$$;
+
 -- Which lanes to ring for: at most p_per_shop of a shop are in the ready list or at work at once, the one served
 -- longest ago first. A bell nobody answered within p_stale_secs counts as lost.
 create function lanes_to_ring(p_shop uuid, p_per_shop int, p_stale_secs double precision)
@@ -114,7 +119,7 @@ returns table (broadcast_id uuid, sender_id uuid) language sql as $$
     with open as (
         select l.broadcast_id, l.sender_id, l.shop_id, l.served_at,
                l.lease_until > now() or l.rung_at > now() - p_stale_secs * interval '1 second' as busy,
-               l.due_at <= now() and (b.state = 'cancelled' or b.deadline_at <= now() or s.state <> 'paused') as due
+               lane_is_due(l, b) and (b.state = 'cancelled' or b.deadline_at <= now() or s.state <> 'paused') as due
           from lane l
           join broadcast b on b.id = l.broadcast_id and b.state in ('sending', 'cancelled')
           join sender s on s.id = l.sender_id
@@ -145,7 +150,7 @@ returns table (sender_id uuid, channel channel, epoch int, mode text, strikes in
        set lease_until = now() + p_lease_secs * interval '1 second', epoch = l.epoch + 1, rung_at = null, served_at = now()
       from broadcast b, sender s
      where l.broadcast_id = p_broadcast and l.sender_id = p_sender and b.id = l.broadcast_id and s.id = l.sender_id
-       and l.remaining > 0 and l.due_at <= now() and (l.lease_until is null or l.lease_until <= now())
+       and l.remaining > 0 and lane_is_due(l, b) and (l.lease_until is null or l.lease_until <= now())
        and b.state in ('sending', 'cancelled')
        and (b.state = 'cancelled' or b.deadline_at <= now() or s.state <> 'paused')
     returning l.sender_id, l.channel, l.epoch,

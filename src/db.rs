@@ -170,29 +170,6 @@ async fn applied(pool: &PgPool) -> Result<BTreeMap<i64, (Vec<u8>, bool)>, sqlx::
         .collect())
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn every_migration_file_is_embedded_and_says_why() {
-        let mut versions = Vec::new();
-        for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            if path.extension().is_some_and(|extension| extension == "sql") {
-                versions.push(name.split('_').next().unwrap().parse::<i64>().unwrap());
-                let text = std::fs::read_to_string(&path).unwrap();
-                assert!(text.starts_with("-- why:"), "{name} must begin with -- why:");
-            }
-        }
-        versions.sort_unstable();
-        let embedded: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
-        assert_eq!(versions, embedded);
-    }
-}
-
 /// Whether an error may be gone a moment later: the connection broke, the server restarts or is overloaded, or two
 /// transactions met in an unlucky order.
 #[must_use]
@@ -215,5 +192,28 @@ pub fn describe(error: &sqlx::Error) -> String {
             format!("PostgreSQL: {} ({})", database.message(), database.code().unwrap_or_default())
         }
         other => format!("PostgreSQL: {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_migration_file_is_embedded_and_says_why() {
+        let mut versions = Vec::new();
+        for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            if path.extension().is_some_and(|extension| extension == "sql") {
+                versions.push(name.split('_').next().unwrap().parse::<i64>().unwrap());
+                let text = std::fs::read_to_string(&path).unwrap();
+                assert!(text.starts_with("-- why:"), "{name} must begin with -- why:");
+            }
+        }
+        versions.sort_unstable();
+        let embedded: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
+        assert_eq!(versions, embedded);
     }
 }

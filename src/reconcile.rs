@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use carillon_jobs::{BroadcastId, BroadcastSend, SenderId};
+use carillon_jobs::{BroadcastId, BroadcastSend, SenderId, ShopId};
 use sqlx::{PgPool, types::Uuid};
 
 use crate::{
@@ -48,17 +48,28 @@ pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result
     for broadcast in &unplanned {
         ring(queue, *broadcast, None).await?;
     }
-    let lanes = store::lanes_to_ring(db, None, config.lanes_per_shop, config.bell_stale()).await?;
-    for (broadcast, sender) in &lanes {
-        ring(queue, *broadcast, Some(*sender)).await?;
-    }
+    let lanes = ring_lanes(db, queue, config, None).await?;
     let finished = finish_unnoticed(db).await?;
     Ok(Found {
         due,
         unplanned: unplanned.len(),
-        lanes: lanes.len(),
+        lanes,
         finished,
     })
+}
+
+/// Rings for the lanes that are due and in nobody's hands, of one shop or of all, and says how many those were.
+pub async fn ring_lanes(
+    db: &PgPool,
+    queue: &Queue,
+    config: &DeliveryConfig,
+    shop: Option<ShopId>,
+) -> Result<usize, ReconcileError> {
+    let lanes = store::lanes_to_ring(db, shop, config.lanes_per_shop, config.bell_stale()).await?;
+    for (broadcast, sender) in &lanes {
+        ring(queue, *broadcast, Some(*sender)).await?;
+    }
+    Ok(lanes.len())
 }
 
 /// Rings for a broadcast as a whole, or for one of its lanes. While such a bell waits another one is not queued.

@@ -142,18 +142,20 @@ fn handle(state: &State, request: &Request<'_>) -> Option<Outcome> {
             state.clock.advance(Duration::from_secs(clock.advance_secs));
             done
         }),
-        ("POST", "/_sandbox/reply-tokens") => read::<IssueReplyToken>(request).and_then(|issue| {
-            let valid = is_user_id(&issue.user_id);
-            valid
-                .then_some(())
-                .ok_or("`user_id` must be U and 32 lowercase hexadecimal digits")?;
-            let token = state
-                .line
-                .issue_reply_token(&issue.user_id, state.clock.elapsed());
-            Ok(serde_json::json!({"reply_token": token}))
-        }),
+        ("POST", "/_sandbox/reply-tokens") => issue_reply_token(state, request),
         _ => return None,
     })
+}
+
+fn issue_reply_token(state: &State, request: &Request<'_>) -> Outcome {
+    let issue = read::<IssueReplyToken>(request)?;
+    if !is_user_id(&issue.user_id) {
+        return Err("`user_id` must be U and 32 lowercase hexadecimal digits".to_owned());
+    }
+    let token = state
+        .line
+        .issue_reply_token(&issue.user_id, state.clock.elapsed());
+    Ok(serde_json::json!({"reply_token": token}))
 }
 
 fn apply(state: &State, revoke: &Revoke) -> Outcome {

@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use uuid::Uuid;
+
 use crate::channel::Channel;
 use crate::check::{Fields, Findings, Place};
 use crate::faults::Hit;
@@ -23,7 +25,7 @@ use crate::http::{Answer, Request, Verdict};
 use crate::json::Json;
 use crate::line::answers::{No, write_fault, write_repeat, write_sent};
 use crate::line::retry_keys::{Accepted, Keyed};
-use crate::mix::fingerprint;
+use crate::mix::short_fingerprint;
 use crate::received::Content;
 use crate::routes::conclude;
 use crate::state::State;
@@ -76,7 +78,7 @@ impl Endpoint {
 struct Order<'j> {
     to: Vec<&'j str>,
     reply_token: Option<&'j str>,
-    count: u64,
+    count: u32,
     marker: &'j str,
     text: String,
 }
@@ -107,7 +109,7 @@ fn send(state: &State, request: &Request<'_>, answer: &mut Answer, endpoint: End
 }
 
 /// Gives the answer its `x-line-request-id`.
-fn name_request(state: &State, answer: &mut Answer) -> u64 {
+fn name_request(state: &State, answer: &mut Answer) -> u32 {
     let serial = state.line.next_request();
     answer.headers.push_str("x-line-request-id: ");
     state.line.push_request_id(&mut answer.headers, serial);
@@ -127,7 +129,7 @@ fn attempt(
     request: &Request<'_>,
     answer: &mut Answer,
     endpoint: Endpoint,
-    serial: u64,
+    serial: u32,
     hit: &mut Hit,
 ) -> Result<(), No> {
     let official = authorize(state, request)?;
@@ -169,7 +171,7 @@ fn attempt(
     let accepted = match key {
         None => Keyed::Fresh(accept()?),
         Some(key) => {
-            let body = fingerprint(&(endpoint.name(), request.body));
+            let body = short_fingerprint(&(endpoint.name(), request.body));
             official.keys.accept(key, body, now, accept)
         }
     };
@@ -199,7 +201,7 @@ fn accept(
     official: &Official,
     order: &Order<'_>,
     to: &[&str],
-    serial: u64,
+    serial: u32,
 ) -> Result<Accepted, No> {
     if order.reply_token.is_none() && !official.spend(to.len() as u64) {
         return Err(No::quota());
@@ -232,7 +234,7 @@ fn raw_messages(body: &[u8]) -> &str {
 }
 
 /// The retry key, which only push and multicast may carry.
-fn retry_key(request: &Request<'_>, allowed: bool) -> Result<Option<u128>, No> {
+fn retry_key(request: &Request<'_>, allowed: bool) -> Result<Option<Uuid>, No> {
     let Some(text) = request.header("x-line-retry-key") else {
         return Ok(None);
     };
@@ -245,8 +247,8 @@ fn retry_key(request: &Request<'_>, allowed: bool) -> Result<Option<u128>, No> {
     // The dashed form only; `parse_str` alone would take three others.
     let key = Some(text)
         .filter(|text| text.len() == 36)
-        .and_then(|text| uuid::Uuid::parse_str(text).ok());
-    key.map(|key| Some(key.as_u128()))
+        .and_then(|text| Uuid::parse_str(text).ok());
+    key.map(Some)
         .ok_or_else(|| No::new(400, "The retry key must be a UUID"))
 }
 
@@ -299,7 +301,8 @@ fn read_order<'j>(json: &'j Json<'j>, endpoint: Endpoint) -> Result<Order<'j>, N
     order.marker = aggregation_unit(&fields, &mut found);
     if let Some(messages) = fields.required("messages", &mut found) {
         let place = Place::Member(&Place::Root, "messages");
-        order.count = message::check_messages(messages, place, &mut found, &mut order.text) as u64;
+        let count = message::check_messages(messages, place, &mut found, &mut order.text);
+        order.count = u32::try_from(count).unwrap_or(0);
     }
     if !found.wrong.is_empty() {
         return Err(No::wrong(found.wrong));

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::mix::fingerprint;
 
-const SHARDS: usize = 64;
+/// Hash tables double when they are 7/8 full; with 40, half a million and a million recipients fill them well.
+const SHARDS: u64 = 40;
 
 /// What was said: the human text, the marker naming the broadcast, and (when bodies are kept) the raw message.
 #[derive(PartialEq, Eq, Hash)]
@@ -137,7 +138,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn shard_of(hash: u64) -> usize {
-    usize::try_from(hash >> 58).unwrap_or(0)
+    usize::try_from((hash >> 32) % SHARDS).unwrap_or(0)
 }
 
 impl Received {

@@ -7,8 +7,6 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::Url;
 
-use super::Channel;
-
 /// `[channel]`: everything below.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -149,18 +147,6 @@ impl ChannelConfig {
             problems.push("channel.email.relay is not host:port".into());
         }
         problems
-    }
-
-    /// How many messages of a lane may be on their way at once.
-    #[must_use]
-    pub const fn in_flight(&self, channel: Channel) -> usize {
-        match channel {
-            Channel::Line => self.line.in_flight,
-            Channel::App => self.app.in_flight,
-            Channel::Email => self.email.in_flight,
-            // Not connected yet.
-            Channel::Messenger | Channel::Whatsapp | Channel::Sms => 1,
-        }
     }
 
     pub(super) fn check(&self) -> Result<(), ChannelsError> {

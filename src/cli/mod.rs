@@ -5,12 +5,19 @@
 //!
 //! To add a command: a file with its `Args` and `run`, one line in `Command`, one in `dispatch`.
 
+pub mod audit;
 mod broadcast;
 mod config;
+mod dead_jobs;
+mod enqueue;
+mod jobs;
 mod migrate;
 mod process;
 pub mod seed;
+mod sender;
+mod span;
 mod table;
+mod words;
 
 use std::{
     io::{self, Write as _},
@@ -21,8 +28,11 @@ use std::{
 use clap::{Parser, Subcommand};
 
 use crate::{
-    app::{App, AppError, ProcessKind},
+    app::{App, AppError, ProcessKind, schema_advice},
     config::{Config, Effective, Loaded, Origin, Sources},
+    db::{self, SchemaState},
+    limit::LimitError,
+    queue::QueueError,
     telemetry,
 };
 
@@ -60,6 +70,16 @@ enum Command {
     Broadcast(broadcast::Command),
     /// Make a shop with customers to try things with
     Seed(seed::Args),
+    /// Queue one job by hand, checked against its contract
+    Enqueue(enqueue::Args),
+    /// Look at the queue; read, retry and delete dead jobs
+    #[command(subcommand)]
+    Jobs(jobs::Args),
+    /// Look at the accounts messages leave from; pause and resume them
+    #[command(subcommand)]
+    Sender(sender::Args),
+    /// Prove tokens and deliveries against each other
+    Audit(audit::Args),
     /// Look at the configuration, make keys
     #[command(subcommand)]
     Config(config::Args),
@@ -88,11 +108,37 @@ impl CliError {
 impl From<AppError> for CliError {
     fn from(error: AppError) -> Self {
         match error {
-            AppError::RedisUrl(_) | AppError::Channels(_) | AppError::Secret(_) | AppError::RedisEvicts(_) => {
+            AppError::Db(error) => error.into(),
+            AppError::RedisUrl(_)
+            | AppError::RedisUnfit(_)
+            | AppError::Schema(_)
+            | AppError::Channels(_)
+            | AppError::Secret(_) => Self::Wrong(error.to_string()),
+            AppError::System { .. } => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<QueueError> for CliError {
+    fn from(error: QueueError) -> Self {
+        match error {
+            QueueError::Address | QueueError::Contract(_) | QueueError::Evicts { .. } | QueueError::TooOld { .. } => {
                 Self::Wrong(error.to_string())
             }
-            AppError::Db(_) | AppError::Schema(_) | AppError::System { .. } => Self::Failed(error.to_string()),
+            QueueError::Redis(_) | QueueError::Database(_) => Self::Failed(error.to_string()),
         }
+    }
+}
+
+impl From<LimitError> for CliError {
+    fn from(error: LimitError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<sqlx::Error> for CliError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(db::describe(&error))
     }
 }
 
@@ -101,8 +147,6 @@ impl From<io::Error> for CliError {
         Self::Failed(error.to_string())
     }
 }
-
-pub mod audit;
 
 /// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
@@ -135,6 +179,18 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Migrate(args) => with_app(ProcessKind::Command, |app| migrate::run(app, args)),
         Command::Broadcast(command) => with_app(ProcessKind::Command, |app| broadcast::run(app, command)),
         Command::Seed(args) => with_app(ProcessKind::Command, |app| seed::run(app, args)),
+        Command::Enqueue(args) => match enqueue::read(args)? {
+            enqueue::Task::List { json } => enqueue::list(json),
+            enqueue::Task::Ring { envelope, json } => {
+                with_app(ProcessKind::Command, |app| enqueue::ring(app, *envelope, json))
+            }
+        },
+        Command::Jobs(args) => {
+            jobs::check(&args)?;
+            with_app(ProcessKind::Command, |app| jobs::run(app, args))
+        }
+        Command::Sender(args) => with_app(ProcessKind::Command, |app| sender::run(app, args)),
+        Command::Audit(args) => with_app(ProcessKind::Command, |app| audit::run(app, args)),
         Command::Config(args) => config::run(&args),
     }
 }
@@ -159,6 +215,14 @@ where
     });
     runtime.shutdown_timeout(LEFT_BEHIND);
     result
+}
+
+/// Refuses to work on a database whose schema this program does not know.
+pub(crate) async fn need_schema(app: &App) -> Result<(), CliError> {
+    match db::check_schema(&app.db).await? {
+        SchemaState::UpToDate | SchemaState::Ahead(_) => Ok(()),
+        state @ (SchemaState::Behind(_) | SchemaState::Changed(_)) => Err(CliError::Wrong(schema_advice(&state))),
+    }
 }
 
 /// The configuration of this process, or everything that is wrong with it.
@@ -197,6 +261,10 @@ mod tests {
             &["carillon", "wrok"][..],
             &["carillon", "web", "--prot", "1"],
             &["carillon", "config"],
+            &["carillon", "enqueue"],
+            &["carillon", "jobs"],
+            &["carillon", "jobs", "show"],
+            &["carillon", "sender", "resume", "line"],
             &["carillon"],
         ] {
             let error = Cli::try_parse_from(call).unwrap_err();

@@ -123,7 +123,7 @@ impl Delivery {
             match end? {
                 TurnEnd::Trouble(SenderTrouble::Failing) => failing = true,
                 TurnEnd::Trouble(SenderTrouble::Throttled(after)) => {
-                    rest = rest.max(after.unwrap_or(Duration::from_secs(1)))
+                    rest = rest.max(after.unwrap_or(Duration::from_secs(1)));
                 }
                 TurnEnd::Limited(wait) => rest = rest.max(wait),
                 TurnEnd::Trouble(SenderTrouble::NeedsPerson(..))
@@ -186,12 +186,11 @@ impl LaneJob<'_> {
         if held_until.saturating_duration_since(asked_at) < lease * 2 / 3 {
             match store::renew_lane(&self.delivery.db, &self.lane, lease).await {
                 Ok(true) => self.hold_until(asked_at + lease),
-                Ok(false) => return false,
                 Err(_) if Instant::now() < held_until => {}
-                Err(_) => return false,
+                Ok(false) | Err(_) => return false,
             }
         }
-        store::is_sending(&self.delivery.db, self.lane.broadcast).await.unwrap_or(true)
+        store::is_sending(&self.delivery.db, &self.lane).await.unwrap_or(true)
     }
 
     /// Until when the leases of this turn hold, by our clock.

@@ -130,12 +130,17 @@ pub async fn renew_lane(db: &PgPool, lane: &TakenLane, lease: Duration) -> sqlx:
         .await
 }
 
-/// Whether the broadcast still sends.
-pub async fn is_sending(db: &PgPool, broadcast: BroadcastId) -> sqlx::Result<bool> {
-    sqlx::query_scalar("select exists (select from broadcast where id = $1 and state = 'sending' and deadline_at > now())")
-        .bind(broadcast.0)
-        .fetch_one(db)
-        .await
+/// Whether the broadcast still sends, and its sender was not paused. A disconnected sender goes on: what is left on it
+/// is skipped.
+pub async fn is_sending(db: &PgPool, lane: &TakenLane) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "select exists (select from broadcast where id = $1 and state = 'sending' and deadline_at > now())
+            and exists (select from sender where id = $2 and state <> 'paused')",
+    )
+    .bind(lane.broadcast.0)
+    .bind(lane.sender.0)
+    .fetch_one(db)
+    .await
 }
 
 /// Gives the lane back, due again after `wait` or when its first slice can be claimed, whichever is later. Returns

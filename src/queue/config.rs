@@ -166,6 +166,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_commented_file_holds_these_defaults() {
+        #[derive(Deserialize)]
+        struct File {
+            queue: QueueConfig,
+        }
+        let file = include_str!("../../config/default.toml");
+        let parsed = toml::from_str::<File>(file).map(|file| file.queue);
+        assert_eq!(parsed, Ok(QueueConfig::default()));
+    }
+
+    #[test]
     fn defaults_are_valid_and_every_problem_is_told_at_once() {
         assert!(QueueConfig::default().problems().is_empty());
         let bad = QueueConfig {

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use redis::{
     Client, Cmd, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind, Value,
-    aio::{ConnectionManager, ConnectionManagerConfig, PubSub},
+    aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, PubSub},
     io::tcp::TcpSettings,
 };
 
@@ -145,10 +145,9 @@ pub struct ServerInfo {
 ///
 /// # Errors
 /// [`QueueError::Evicts`], [`QueueError::TooOld`], or [`QueueError::Redis`] when it does not answer.
-pub async fn check_server(redis: &RedisConn) -> Result<ServerInfo, QueueError> {
+pub async fn check_server(redis: &mut impl ConnectionLike) -> Result<ServerInfo, QueueError> {
     // INFO and not CONFIG: hosted servers forbid CONFIG.
-    let reply = redis.send(&redis::cmd("INFO")).await?;
-    let text: String = redis::from_redis_value(reply).map_err(RedisError::from)?;
+    let text: String = redis::cmd("INFO").query_async(redis).await?;
     check_info(&text)
 }
 

@@ -104,6 +104,8 @@ pub struct DeadFilter {
     pub error_contains: Option<String>,
     /// That died at least so long ago.
     pub older_than: Option<Duration>,
+    /// That died at most so long ago.
+    pub within: Option<Duration>,
     /// Also those that were replayed already.
     pub replayed_too: bool,
 }
@@ -119,10 +121,11 @@ pub struct Replayed {
 
 const COLUMNS: &str = "select id, kind, job_id, reason, error, attempts, crashes, snoozes, raw, raw_length, \
      raw_sha256, first_at, died_at, replayed_at from dead_job where ";
-/// The filter as one condition over $1 … $6, so that listing, counting, replaying and deleting mean the same rows.
+/// The filter as one condition over $1 … $7, so that listing, counting, replaying and deleting mean the same rows.
 const MATCHES: &str = "($1::bigint[] is null or id = any($1)) and ($2::text is null or kind = $2) \
      and ($3::dead_reason is null or reason = $3) and ($4::text is null or position(lower($4) in lower(error)) > 0) \
-     and ($5::float8 is null or died_at <= now() - make_interval(secs => $5)) and ($6 or replayed_at is null)";
+     and ($5::float8 is null or died_at <= now() - make_interval(secs => $5)) \
+     and ($6::float8 is null or died_at >= now() - make_interval(secs => $6)) and ($7 or replayed_at is null)";
 /// Rows one replay transaction locks and pushes.
 const REPLAY_STEP: i64 = 500;
 
@@ -134,6 +137,7 @@ macro_rules! bind_filter {
             .bind($filter.reason)
             .bind($filter.error_contains.as_deref())
             .bind($filter.older_than.map(|age| age.as_secs_f64()))
+            .bind($filter.within.map(|age| age.as_secs_f64()))
             .bind($filter.replayed_too)
     };
 }
@@ -156,7 +160,7 @@ pub async fn list(
     let query = sql(&[
         COLUMNS,
         MATCHES,
-        " and ($7::bigint is null or id < $7) order by id desc limit $8",
+        " and ($8::bigint is null or id < $8) order by id desc limit $9",
     ]);
     let rows = bind_filter!(sqlx::query(query), filter)
         .bind(before)
@@ -211,7 +215,7 @@ pub async fn replay(
         let query = sql(&[
             COLUMNS,
             MATCHES,
-            " and id > $7 order by id limit $8 for update skip locked",
+            " and id > $8 order by id limit $9 for update skip locked",
         ]);
         let rows = bind_filter!(sqlx::query(query), filter)
             .bind(after)

@@ -168,9 +168,10 @@ impl Drop for Ticket {
         if self.settled {
             return;
         }
-        // Given back, unless its handler could not be stopped: then nobody else may have it until its lease has run out.
-        let verb = (!self.lease.is_running()).then_some(Verb::Head { header: None });
-        self.finish(verb);
+        // Given back, unless its handler still runs: then nobody else may have it until its lease has run out.
+        let running = self.lease.is_running();
+        self.lease.abort(Aborted::Stopping);
+        self.finish((!running).then_some(Verb::Head { header: None }));
     }
 }
 

@@ -31,7 +31,7 @@ struct Plan {
     samples: usize,
 }
 
-pub fn run(arguments: &[String]) {
+pub(crate) fn run(arguments: &[String]) {
     let mut plan = Plan {
         url: std::env::var("CARILLON_TEST_REDIS_URL").expect("CARILLON_TEST_REDIS_URL is set"),
         jobs: 40_000,

@@ -22,6 +22,7 @@ mod limit_scripts;
 mod queue_dead;
 mod queue_faults;
 mod queue_jobs;
+mod queue_lease;
 mod queue_stop;
 mod redis_server;
 mod scene;

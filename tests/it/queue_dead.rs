@@ -16,6 +16,23 @@ async fn rows(fixture: &Fixture) -> Vec<DeadJob> {
         .unwrap()
 }
 
+/// Texts that break the contract, each in its own way.
+fn bad_texts() -> Vec<Vec<u8>> {
+    let long_but_legal = format!(r#"{{"args":{{}},"traceparent":"{}"}}"#, "y".repeat(200_000));
+    let texts: [&[u8]; 9] = [
+        b"not json",
+        b"",
+        b"{}",
+        br#"{"args":{}}"#,
+        br#"{"args":{"broadcast_id":"x"}}"#,
+        b"\x00\x01\xff",
+        b"\x011 2 3\n{}",
+        &b"[".repeat(100_000),
+        long_but_legal.as_bytes(),
+    ];
+    texts.iter().map(|text| text.to_vec()).collect()
+}
+
 #[tokio::test]
 async fn a_malformed_text_is_dead_at_once_with_its_raw_form() {
     let fixture = Fixture::new().await;
@@ -28,20 +45,8 @@ async fn a_malformed_text_is_dead_at_once_with_its_raw_form() {
         }
     });
     let big = vec![b'x'; 10 * 1024 * 1024];
-    let long_but_legal = format!(r#"{{"args":{{}},"traceparent":"{}"}}"#, "y".repeat(200_000));
-    let deep = "[".repeat(100_000);
-    let bad: [&[u8]; 9] = [
-        b"not json",
-        b"",
-        b"{}",
-        br#"{"args":{}}"#,
-        br#"{"args":{"broadcast_id":"x"}}"#,
-        b"\x00\x01\xff",
-        b"\x011 2 3\n{}",
-        deep.as_bytes(),
-        long_but_legal.as_bytes(),
-    ];
-    for text in bad {
+    let bad = bad_texts();
+    for text in &bad {
         fixture
             .queue
             .push_raw("broadcast-send", text)
@@ -66,7 +71,7 @@ async fn a_malformed_text_is_dead_at_once_with_its_raw_form() {
         rows.iter()
             .all(|row| row.reason == DeadReason::Malformed && row.attempts == 0)
     );
-    for text in bad {
+    for text in &bad {
         let kept = &text[..text.len().min(65_536)];
         let row = rows
             .iter()

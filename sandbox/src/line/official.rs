@@ -3,7 +3,7 @@
 //! It must never compare or print a token beyond looking it up.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -58,8 +58,8 @@ pub(crate) struct LineState {
     tokens: RwLock<HashMap<String, Arc<Official>>>,
     channels: Mutex<HashMap<String, Arc<Official>>>,
     reply_tokens: Mutex<HashMap<String, ReplyToken>>,
-    requests: AtomicU64,
-    messages: AtomicU64,
+    requests: AtomicU32,
+    messages: AtomicU32,
 }
 
 impl LineState {
@@ -69,8 +69,8 @@ impl LineState {
             tokens: RwLock::default(),
             channels: Mutex::default(),
             reply_tokens: Mutex::default(),
-            requests: AtomicU64::new(0),
-            messages: AtomicU64::new(0),
+            requests: AtomicU32::new(0),
+            messages: AtomicU32::new(0),
         }
     }
 
@@ -122,7 +122,7 @@ impl LineState {
     /// A new reply token for `user_id`, as a webhook event would carry.
     pub(crate) fn issue_reply_token(&self, user_id: &str, now: Duration) -> String {
         let mut token = String::with_capacity(32);
-        let serial = self.requests.fetch_add(1, Ordering::Relaxed);
+        let serial = u64::from(self.next_request());
         push_hex(&mut token, mix(self.seed ^ mix(serial)));
         push_hex(&mut token, mix(serial));
         let issued = ReplyToken {
@@ -155,16 +155,17 @@ impl LineState {
             .is_some()
     }
 
-    pub(crate) fn next_request(&self) -> u64 {
+    pub(crate) fn next_request(&self) -> u32 {
         self.requests.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(crate) fn next_messages(&self, count: u64) -> u64 {
+    pub(crate) fn next_messages(&self, count: u32) -> u32 {
         self.messages.fetch_add(count, Ordering::Relaxed)
     }
 
     /// Appends the `x-line-request-id` of a request: a UUID that is a function of its serial.
-    pub(crate) fn push_request_id(&self, out: &mut String, serial: u64) {
+    pub(crate) fn push_request_id(&self, out: &mut String, serial: u32) {
+        let serial = u64::from(serial);
         let (high, low) = (mix(self.seed ^ mix(serial)), mix(serial ^ 0x11ce));
         let mut hex = String::with_capacity(32);
         push_hex(&mut hex, high);

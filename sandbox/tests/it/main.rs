@@ -15,6 +15,7 @@ mod fcm;
 mod line;
 mod line_messages;
 mod oauth;
+mod process;
 mod retry_keys;
 mod smtp;
 mod smtp_faults;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::super::{
     CliError, say,
-    table::{Table, number, span},
+    table::Table,
+    words::{number, span},
 };
 use crate::broadcast::{Estimate, Outcomes, Report};
 

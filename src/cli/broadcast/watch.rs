@@ -10,7 +10,7 @@ use carillon_jobs::BroadcastId;
 use super::{
     super::{
         CliError,
-        table::{number, span},
+        words::{number, span},
     },
     say_json, show,
 };
