@@ -104,6 +104,8 @@ pub async fn migrate(pool: &PgPool) -> Result<Vec<i64>, DbError> {
     let migrator = Migrator {
         migrations: MIGRATOR.migrations.clone(),
         locking: false,
+        // A database that a newer program has migrated further is fine: an old release may come back.
+        ignore_missing: true,
         ..Migrator::DEFAULT
     };
     let result = migrator.run(pool).await;

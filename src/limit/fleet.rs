@@ -129,7 +129,14 @@ impl Fleet {
         script: &ScriptInvocation<'_>,
     ) -> Result<T, LimitError> {
         let mut conn = self.conn.clone();
-        match tokio::time::timeout(self.timeout, script.invoke_async(&mut conn)).await {
+        let call = async {
+            match script.invoke_async(&mut conn.clone()).await {
+                // A connection that broke while nobody used it says so once, whether or not Redis is back by now.
+                Err(error) if error.is_connection_dropped() || error.is_io_error() => script.invoke_async(&mut conn).await,
+                answer => answer,
+            }
+        };
+        match tokio::time::timeout(self.timeout, call).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(LimitError::Timeout),
         }
