@@ -14,8 +14,12 @@
     missing_docs
 )]
 
+mod bed;
+mod broadcast;
+mod floor;
 mod plan;
 mod queue;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -29,10 +33,11 @@ fn main() -> ExitCode {
     match subject.as_deref() {
         Some("plan") => plan::run(&arguments),
         Some("queue") => queue::run(&arguments),
+        Some("broadcast") => return broadcast::run(&arguments),
         // `cargo test --all-targets` runs this binary without arguments.
         None => return ExitCode::SUCCESS,
         Some(other) => {
-            eprintln!("there is no benchmark `{other}`; there are: plan, queue");
+            eprintln!("there is no benchmark `{other}`; there are: broadcast, plan, queue");
             return ExitCode::from(2);
         }
     }
