@@ -138,7 +138,7 @@ pub(crate) struct Claim {
     pub(crate) first_names: Vec<String>,
 }
 
-/// Claims a slice with a window of `window` messages from a provider that remembers keys for `key_secs`.
+/// Claims a slice, for whatever turn its lane is in, with a window of `window` messages from a provider that remembers keys for `key_secs`.
 pub(crate) async fn claim(
     db: impl sqlx::PgExecutor<'_>,
     broadcast: Uuid,
@@ -147,7 +147,8 @@ pub(crate) async fn claim(
     key_secs: f64,
 ) -> Option<Claim> {
     let sql = format!(
-        "select * from claim_slice('{broadcast}', '{channel}', {window}, 60, {key_secs}, {})",
+        "select s.* from lane l, claim_slice('{broadcast}', '{channel}', l.epoch, {window}, 60, {key_secs}, {}) s
+          where l.broadcast_id = '{broadcast}' and l.channel = '{channel}'",
         key_secs > 0.0
     );
     sqlx::query_as(AssertSqlSafe(sql))
@@ -168,7 +169,7 @@ pub(crate) async fn settle(
     let reason = (!matches!(outcome, "accepted" | "cancelled" | "expired")).then_some("recipient");
     let none: Vec<Option<&str>> = vec![None; customers.len()];
     query_scalar(
-        "select settle_slice($1, $2::text::channel, $3, $4, $5, $6::text[]::delivery_state[], $7, $8, $8, $9, $10, 0, 60)",
+        "select settle_slice($1, $2::text::channel, $3, $4, $5, $6::text[]::delivery_state[], $7, $8, $8, $9, $11, $10, 0, 60)",
     )
     .bind(broadcast)
     .bind(channel)
@@ -180,6 +181,7 @@ pub(crate) async fn settle(
     .bind(none)
     .bind(next)
     .bind(uncertain)
+    .bind(claim.intent_no + 1)
     .fetch_one(db)
     .await
     .unwrap()
