@@ -180,7 +180,10 @@ pub fn may_pass(error: &sqlx::Error) -> bool {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) => true,
         sqlx::Error::Database(database) => database.code().is_some_and(|code| {
             // Connection, insufficient resources, operator intervention, system error, rolled back by the server.
-            ["08", "53", "57", "58", "40"].iter().any(|class| code.starts_with(class)) || code == "55P03"
+            ["08", "53", "57", "58", "40"]
+                .iter()
+                .any(|class| code.starts_with(class))
+                || code == "55P03"
         }),
         _ => false,
     }
@@ -191,7 +194,11 @@ pub fn may_pass(error: &sqlx::Error) -> bool {
 pub fn describe(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(database) => {
-            format!("PostgreSQL: {} ({})", database.message(), database.code().unwrap_or_default())
+            format!(
+                "PostgreSQL: {} ({})",
+                database.message(),
+                database.code().unwrap_or_default()
+            )
         }
         other => format!("PostgreSQL: {other}"),
     }

@@ -69,8 +69,10 @@ pub async fn pause(pool: &PgPool, broadcast: BroadcastId) -> Result<BroadcastSta
 /// Lets a paused broadcast go on where it was, with its lanes due now. Returns the state; the caller rings.
 pub async fn resume(pool: &PgPool, broadcast: BroadcastId) -> Result<BroadcastState, ControlError> {
     let mut tx = db::begin(pool).await?;
-    let resumed: bool =
-        sqlx::query_scalar("select resume_broadcast($1)").bind(broadcast.0).fetch_one(&mut *tx).await?;
+    let resumed: bool = sqlx::query_scalar("select resume_broadcast($1)")
+        .bind(broadcast.0)
+        .fetch_one(&mut *tx)
+        .await?;
     let state = state_of(&mut tx, broadcast).await?;
     refuse_unless(resumed, state, "resumed")?;
     tx.commit().await?;

@@ -15,9 +15,7 @@ use carillon::{
     config::{Config, Sources},
 };
 use carillon_jobs::BroadcastId;
-use carillon_sandbox::{
-    FCM_DEMO_KEY_JSON, LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, SMTP_PASSWORD, SMTP_USER,
-};
+use carillon_sandbox::{FCM_DEMO_KEY_JSON, LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, SMTP_PASSWORD, SMTP_USER};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use uuid::Uuid;
@@ -59,7 +57,9 @@ impl Sandbox {
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}; bin/bench builds it", binary.display()));
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         let ready: Value = serde_json::from_str(&line).expect("the sandbox says where it listens");
         Self {
             process: Process(child),
@@ -86,7 +86,11 @@ impl Sandbox {
             other => other.as_str(),
         };
         let count = |field: &str| summary[name][field].as_u64().expect("the sandbox counts");
-        (count("messages"), count("distinct_recipients"), count("max_to_one_recipient"))
+        (
+            count("messages"),
+            count("distinct_recipients"),
+            count("max_to_one_recipient"),
+        )
     }
 }
 
@@ -105,19 +109,27 @@ impl Bed {
     /// Everything but customers, and with no process of ours running yet.
     pub async fn new() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; bin/bench does it"));
+        let variable =
+            |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; bin/bench does it"));
         let admin = variable("CARILLON_TEST_DATABASE_URL");
         let database = format!("carillon_bench_{}", Uuid::new_v4().simple());
         admin_run(&admin, &format!("create database {database}")).await;
         let mut url: url::Url = admin.parse().expect("CARILLON_TEST_DATABASE_URL is an address");
         url.set_path(&database);
-        let pool = PgPoolOptions::new().max_connections(8).connect(url.as_str()).await.unwrap();
+        let pool = PgPoolOptions::new()
+            .max_connections(8)
+            .connect(url.as_str())
+            .await
+            .unwrap();
         carillon::db::MIGRATOR.run(&pool).await.unwrap();
         let sandbox = Sandbox::start();
         let env = [
             ("DATABASE_URL", url.to_string()),
             ("REDIS_URL", variable("CARILLON_TEST_REDIS_URL")),
-            ("CARILLON__REDIS__KEY_PREFIX", format!("bench{}", Uuid::new_v4().simple())),
+            (
+                "CARILLON__REDIS__KEY_PREFIX",
+                format!("bench{}", Uuid::new_v4().simple()),
+            ),
             ("CARILLON__SECRET__KEYS", KEY.to_owned()),
             ("CARILLON__LOG__FILTER", "warn".to_owned()),
             ("CARILLON__CHANNEL__LINE__BASE_URL", sandbox.http.clone()),
@@ -129,7 +141,14 @@ impl Bed {
         // What the caller wants to try: CARILLON__DELIVERY__PARALLEL_SLICES=3 bin/bench broadcast
         .chain(std::env::vars().filter(|(name, _)| name.starts_with("CARILLON__")))
         .collect();
-        let bed = Self { pool, sandbox, shop: Uuid::now_v7(), env, admin, database };
+        let bed = Self {
+            pool,
+            sandbox,
+            shop: Uuid::now_v7(),
+            env,
+            admin,
+            database,
+        };
         bed.open_shop().await;
         bed
     }
@@ -137,7 +156,11 @@ impl Bed {
     /// A real process of the product.
     pub fn process(&self, kind: &str) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
-        command.arg(kind).envs(&self.env).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+            .arg(kind)
+            .envs(&self.env)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         Process(command.spawn().unwrap())
     }
 
@@ -188,7 +211,8 @@ impl Bed {
             .await
             .unwrap();
         }
-        self.run(&format!("select ledger_top_up('{}', 1000000000, 'bench')", self.shop)).await;
+        self.run(&format!("select ledger_top_up('{}', 1000000000, 'bench')", self.shop))
+            .await;
     }
 
     /// Adds `n` customers, each with an address on each of these channels.
@@ -248,14 +272,20 @@ impl Bed {
     }
 
     pub async fn run(&self, sql: &str) {
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&self.pool).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+            .execute(&self.pool)
+            .await
+            .unwrap();
     }
 
     pub async fn one<T>(&self, sql: &str) -> T
     where
         T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
     {
-        sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&self.pool).await.unwrap()
+        sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
     }
 
     /// Waits until a question is answered with true, looking often enough to time what is measured in seconds.

@@ -36,9 +36,18 @@ struct Round {
 }
 
 pub fn run(arguments: &[String]) -> ExitCode {
-    let mut plan = Plan { customers: 100_000, channel: Channel::Line, rounds: 3 };
+    let mut plan = Plan {
+        customers: 100_000,
+        channel: Channel::Line,
+        rounds: 3,
+    };
     for pair in arguments.chunks(2) {
-        let number = || pair.get(1).and_then(|value| value.parse().ok()).filter(|n| *n > 0).expect(USAGE);
+        let number = || {
+            pair.get(1)
+                .and_then(|value| value.parse().ok())
+                .filter(|n| *n > 0)
+                .expect(USAGE)
+        };
         match pair[0].as_str() {
             "--customers" => plan.customers = number(),
             "--rounds" => plan.rounds = number(),
@@ -46,9 +55,16 @@ pub fn run(arguments: &[String]) -> ExitCode {
             _ => panic!("{USAGE}"),
         }
     }
-    assert!(matches!(plan.channel, Channel::Line | Channel::App | Channel::Email), "{USAGE}");
+    assert!(
+        matches!(plan.channel, Channel::Line | Channel::App | Channel::Email),
+        "{USAGE}"
+    );
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    if runtime.block_on(bench(&plan)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if runtime.block_on(bench(&plan)) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn content() -> Value {
@@ -133,7 +149,14 @@ async fn round(
     exact &= bed.one::<i64>(&accepted).await == i64::from(plan.customers);
     let audit = carillon::ledger::audit(&bed.pool, None).await.unwrap();
     exact &= audit.is_clean();
-    Round { bare_send_secs, bare_write_secs, ours_secs, exact, ours_cpu, bare_cpu }
+    Round {
+        bare_send_secs,
+        bare_write_secs,
+        ours_secs,
+        exact,
+        ours_cpu,
+        bare_cpu,
+    }
 }
 
 fn cores() -> usize {
@@ -152,7 +175,9 @@ fn share(
 
 fn percents(shares: &BTreeMap<&'static str, f64>) -> String {
     let busy = shares.iter().filter(|(_, percent)| **percent >= 1.0);
-    busy.map(|(name, percent)| format!("{name} {percent} %")).collect::<Vec<_>>().join(", ")
+    busy.map(|(name, percent)| format!("{name} {percent} %"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn tell(number: u32, plan: &Plan, round: &Round) {
@@ -164,9 +189,17 @@ fn tell(number: u32, plan: &Plan, round: &Round) {
         round.ours_secs,
         f64::from(plan.customers) / round.ours_secs,
         floor / round.ours_secs,
-        if round.exact { "everybody exactly once, books right" } else { "NOT EXACT" },
+        if round.exact {
+            "everybody exactly once, books right"
+        } else {
+            "NOT EXACT"
+        },
     );
-    eprintln!("         CPU while bare sends: {}; while ours sends: {}", percents(&round.bare_cpu), percents(&round.ours_cpu));
+    eprintln!(
+        "         CPU while bare sends: {}; while ours sends: {}",
+        percents(&round.bare_cpu),
+        percents(&round.ours_cpu)
+    );
 }
 
 fn report(plan: &Plan, floor: &Floor, rounds: &[Round], worker_peak_mb: f64) -> bool {

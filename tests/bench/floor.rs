@@ -57,11 +57,27 @@ pub struct Floor {
 
 impl Floor {
     pub fn new(bed: &Bed, channel: Channel) -> Self {
-        let Config { channel: channels, delivery, .. } = bed.config();
+        let Config {
+            channel: channels,
+            delivery,
+            ..
+        } = bed.config();
         let (in_flight, timeout_secs, path) = match channel {
-            Channel::App => (channels.app.in_flight, channels.app.timeout_secs, format!("/v1/projects/{FCM_PROJECT}/messages:send")),
-            Channel::Email => (channels.email.in_flight, channels.email.body_timeout_secs, String::new()),
-            _ => (channels.line.in_flight, channels.line.timeout_secs, "/v2/bot/message/push".to_owned()),
+            Channel::App => (
+                channels.app.in_flight,
+                channels.app.timeout_secs,
+                format!("/v1/projects/{FCM_PROJECT}/messages:send"),
+            ),
+            Channel::Email => (
+                channels.email.in_flight,
+                channels.email.body_timeout_secs,
+                String::new(),
+            ),
+            _ => (
+                channels.line.in_flight,
+                channels.line.timeout_secs,
+                "/v2/bot/message/push".to_owned(),
+            ),
         };
         let mut in_flight = in_flight * delivery.parallel_slices;
         if channel == Channel::Email {
@@ -155,7 +171,11 @@ impl Floor {
     }
 
     async fn send_requests(&self, wires: &[Wire], next: &AtomicUsize) {
-        let token = if self.channel == Channel::App { FCM_ACCESS_TOKEN } else { LINE_TOKEN };
+        let token = if self.channel == Channel::App {
+            FCM_ACCESS_TOKEN
+        } else {
+            LINE_TOKEN
+        };
         let authorization = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
         while let Some(wire) = wires.get(next.fetch_add(1, Ordering::Relaxed)) {
             let mut request = Request::new(Method::POST, self.url.clone());
@@ -179,7 +199,9 @@ impl Floor {
         let stream = tokio::net::TcpStream::connect(&self.smtp).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let hello = ClientId::Domain("localhost".to_owned());
-        let mut smtp = AsyncSmtpConnection::connect_with_transport(Box::new(stream), &hello).await.unwrap();
+        let mut smtp = AsyncSmtpConnection::connect_with_transport(Box::new(stream), &hello)
+            .await
+            .unwrap();
         let login = Credentials::new(SMTP_USER.to_owned(), SMTP_PASSWORD.to_owned());
         smtp.auth(&[Mechanism::Plain, Mechanism::Login], &login).await.unwrap();
         let from: lettre::Address = "news@shop.example".parse().unwrap();

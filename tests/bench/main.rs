@@ -25,9 +25,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // `cargo bench` adds `--bench`; the rest is ours.
-    let mut arguments = std::env::args()
-        .skip(1)
-        .filter(|argument| argument != "--bench");
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let subject = arguments.next();
     let arguments: Vec<String> = arguments.collect();
     match subject.as_deref() {

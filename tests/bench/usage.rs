@@ -13,7 +13,11 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 }
 
 fn ticks(stat: &[String], fields: &[usize]) -> f64 {
-    fields.iter().map(|field| stat[field - 3].parse::<f64>().unwrap()).sum::<f64>() / TICKS_PER_SEC
+    fields
+        .iter()
+        .map(|field| stat[field - 3].parse::<f64>().unwrap())
+        .sum::<f64>()
+        / TICKS_PER_SEC
 }
 
 /// CPU seconds of one process so far.
