@@ -7,9 +7,8 @@ use carillon_jobs::Kind;
 use serde_json::{Value, json};
 
 use super::{
-    CliError, need_schema, say, span,
+    CliError, need_schema, plain, say, span,
     table::{self, Align},
-    words,
 };
 use crate::{
     app::App,
@@ -144,7 +143,7 @@ impl Which {
             if let Some(at) = job.replayed_at.filter(|_| !again) {
                 return Err(CliError::Wrong(format!(
                     "dead job {id} was retried at {}: add --retried to do it again",
-                    words::moment(at)
+                    plain::moment(at)
                 )));
             }
         }
@@ -213,8 +212,8 @@ pub(super) async fn show(app: &App, args: Show) -> Result<(), CliError> {
         )
     };
     for (head, text) in [
-        ("kind", words::cell(&job.kind, 80)),
-        ("job id", words::cell(job.job_id.as_deref().unwrap_or("-"), 128)),
+        ("kind", plain::cell(&job.kind, 80)),
+        ("job id", plain::cell(job.job_id.as_deref().unwrap_or("-"), 128)),
         ("reason", job.reason.name().to_owned()),
         (
             "attempts",
@@ -223,18 +222,18 @@ pub(super) async fn show(app: &App, args: Show) -> Result<(), CliError> {
                 job.attempts, job.crashes, job.snoozes
             ),
         ),
-        ("first run", words::moment(job.first_at)),
-        ("died", words::moment(job.died_at)),
-        ("retried", words::moment_or_dash(job.replayed_at)),
+        ("first run", plain::moment(job.first_at)),
+        ("died", plain::moment(job.died_at)),
+        ("retried", plain::moment_or_dash(job.replayed_at)),
         ("sha-256", hex(&job.raw_sha256)),
         ("text", kept),
     ] {
         say(&format!("{head:<10} {text}"))?;
     }
-    say(&format!("\nerror:\n{}", words::block(&job.error)))?;
+    say(&format!("\nerror:\n{}", plain::block(&job.error)))?;
     say(&format!(
         "\ntext:\n{}",
-        words::block(&String::from_utf8_lossy(&job.raw))
+        plain::block(&String::from_utf8_lossy(&job.raw))
     ))
 }
 
@@ -297,11 +296,11 @@ fn print(jobs: &[DeadJob]) -> Result<(), CliError> {
         .map(|job| {
             vec![
                 job.id.to_string(),
-                words::moment(job.died_at),
-                words::cell(&job.kind, 40),
+                plain::moment(job.died_at),
+                plain::cell(&job.kind, 40),
                 job.reason.name().to_owned(),
                 job.attempts.to_string(),
-                words::cell(&job.error, ERROR_CHARS),
+                plain::cell(&job.error, ERROR_CHARS),
             ]
         })
         .collect();

@@ -125,7 +125,10 @@ fn refused(kind: Kind, text: &[u8], error: &ContractError) -> CliError {
     } else {
         ""
     };
-    CliError::Wrong(format!("{kind}: {error}{hint}"))
+    let said = error.to_string();
+    // The field is named; the place would be one in the text of the whole job, which nobody typed.
+    let said = said.split(" at line ").next().unwrap_or_default();
+    CliError::Wrong(format!("{kind}: {said}{hint}"))
 }
 
 fn time(text: &str) -> Result<DateTime<Utc>, String> {

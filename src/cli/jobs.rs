@@ -6,9 +6,8 @@ use carillon_jobs::Kind;
 use serde_json::{Value, json};
 
 use super::{
-    CliError, dead_jobs, say,
+    CliError, dead_jobs, plain, say,
     table::{self, Align},
-    words,
 };
 use crate::app::App;
 
@@ -84,7 +83,7 @@ async fn list(app: &App, as_json: bool) -> Result<(), CliError> {
             depth.delayed.to_string(),
             depth.running.to_string(),
             if depth.paused { "paused" } else { "-" }.to_owned(),
-            words::moment_or_dash(oldest),
+            plain::moment_or_dash(oldest),
         ]);
     }
     if as_json {

@@ -12,12 +12,12 @@ mod dead_jobs;
 mod enqueue;
 mod jobs;
 mod migrate;
+mod plain;
 mod process;
 pub mod seed;
 mod sender;
 mod span;
 mod table;
-mod words;
 
 use std::{
     io::{self, Write as _},
@@ -39,7 +39,7 @@ use crate::{
 /// What may still run when a process ends is given this long.
 const LEFT_BEHIND: Duration = Duration::from_millis(500);
 
-/// Messaging back office of an online-shop platform: broadcasts with an exact account of their tokens, and one inbox.
+/// Messaging back office of an online-shop platform: broadcasts exact to the token, and one inbox.
 #[derive(Debug, Parser)]
 #[command(
     name = "carillon",
@@ -47,8 +47,7 @@ const LEFT_BEHIND: Duration = Duration::from_millis(500);
     arg_required_else_help = true,
     disable_help_subcommand = true,
     max_term_width = 110,
-    after_help = "Configuration: every key is in config/default.toml; DATABASE_URL, REDIS_URL and CARILLON__SECRET__KEYS are \
-                  needed at least.\n`carillon config check` says what is in force, or everything that is wrong at once."
+    after_help = "Needs DATABASE_URL, REDIS_URL and CARILLON__SECRET__KEYS; every key is in config/default.toml.\n`carillon config check` says what is in force, or everything that is wrong at once."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -65,11 +64,6 @@ enum Command {
     Scheduler,
     /// Bring the database's schema up to this program's; run before the new processes start
     Migrate(migrate::Args),
-    /// Make, estimate, send, watch, pause and cancel broadcasts
-    #[command(subcommand)]
-    Broadcast(broadcast::Command),
-    /// Make a shop with customers to try things with
-    Seed(seed::Args),
     /// Queue one job by hand, checked against its contract
     Enqueue(enqueue::Args),
     /// Look at the queue; read, retry and delete dead jobs
@@ -80,6 +74,11 @@ enum Command {
     Sender(sender::Args),
     /// Prove tokens and deliveries against each other
     Audit(audit::Args),
+    /// Make, estimate, send, watch, pause and cancel broadcasts
+    #[command(subcommand)]
+    Broadcast(Box<broadcast::Command>),
+    /// Make a shop with customers to try things with
+    Seed(seed::Args),
     /// Look at the configuration, make keys
     #[command(subcommand)]
     Config(config::Args),
@@ -177,8 +176,6 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Worker => with_app(ProcessKind::Worker, process::run),
         Command::Scheduler => with_app(ProcessKind::Scheduler, process::run),
         Command::Migrate(args) => with_app(ProcessKind::Command, |app| migrate::run(app, args)),
-        Command::Broadcast(command) => with_app(ProcessKind::Command, |app| broadcast::run(app, command)),
-        Command::Seed(args) => with_app(ProcessKind::Command, |app| seed::run(app, args)),
         Command::Enqueue(args) => match enqueue::read(args)? {
             enqueue::Task::List { json } => enqueue::list(json),
             enqueue::Task::Ring { envelope, json } => {
@@ -191,6 +188,8 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         }
         Command::Sender(args) => with_app(ProcessKind::Command, |app| sender::run(app, args)),
         Command::Audit(args) => with_app(ProcessKind::Command, |app| audit::run(app, args)),
+        Command::Broadcast(command) => with_app(ProcessKind::Command, |app| broadcast::run(app, *command)),
+        Command::Seed(args) => with_app(ProcessKind::Command, |app| seed::run(app, args)),
         Command::Config(args) => config::run(&args),
     }
 }
@@ -269,7 +268,7 @@ mod tests {
         ] {
             let error = Cli::try_parse_from(call).unwrap_err();
             let text = error.to_string();
-            assert!(text.lines().count() <= 24, "{text}");
+            assert!(text.lines().count() <= 30, "{text}");
             assert!(error.use_stderr(), "{call:?}");
         }
     }

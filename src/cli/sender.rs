@@ -6,9 +6,8 @@ use carillon_jobs::{SenderId, ShopId};
 use serde_json::{Value, json};
 
 use super::{
-    CliError, complain, need_schema, say,
+    CliError, complain, need_schema, plain, say,
     table::{self, Align},
-    words,
 };
 use crate::{
     app::App,
@@ -120,13 +119,13 @@ fn list(senders: &[SenderOverview], as_json: bool) -> Result<(), CliError> {
                 sender.id.to_string(),
                 shop(sender),
                 sender.channel.to_string(),
-                words::cell(&sender.name, 30),
+                plain::cell(&sender.name, 30),
                 sender.state.as_str().to_owned(),
                 sender
                     .rate_per_sec
                     .map_or_else(|| "default".to_owned(), |rate| format!("{rate}/s")),
                 sender.waiting.to_string(),
-                words::cell(sender.reason.as_deref().unwrap_or("-"), REASON_CHARS),
+                plain::cell(sender.reason.as_deref().unwrap_or("-"), REASON_CHARS),
             ]
         })
         .collect();
@@ -144,7 +143,7 @@ fn list(senders: &[SenderOverview], as_json: bool) -> Result<(), CliError> {
 }
 
 async fn pause(app: &App, id: SenderId, reason: &str) -> Result<(), CliError> {
-    let reason = words::cell(reason.trim(), 200);
+    let reason = plain::cell(reason.trim(), 200);
     if reason.is_empty() {
         return Err(CliError::Wrong(
             "--reason is empty: say why, or leave it out".to_owned(),
@@ -199,8 +198,8 @@ async fn limits(app: &App, which: Which, as_json: bool) -> Result<(), CliError> 
                 call.to_string(),
                 format!("{}/s", rounded(status.configured_per_sec)),
                 format!("{}/s", rounded(status.effective_per_sec)),
-                words::moment_or_dash(status.closed_until),
-                words::moment_or_dash(status.last_throttled_at),
+                plain::moment_or_dash(status.closed_until),
+                plain::moment_or_dash(status.last_throttled_at),
             ]);
         }
     }
@@ -229,7 +228,7 @@ fn rounded(rate: f64) -> f64 {
 }
 
 fn shop(sender: &SenderOverview) -> String {
-    let name = sender.shop.as_ref().map(|(_, name)| words::cell(name, 30));
+    let name = sender.shop.as_ref().map(|(_, name)| plain::cell(name, 30));
     name.unwrap_or_else(|| "(platform)".to_owned())
 }
 

@@ -36,7 +36,7 @@ mod tests {
     #[test]
     fn spans_are_read_and_slips_are_told() {
         assert_eq!(parse("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse("7d"), Ok(Duration::from_secs(604_800)));
+        assert_eq!(parse("7d"), Ok(Duration::from_hours(168)));
         for wrong in [
             "",
             "7",

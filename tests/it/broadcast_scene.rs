@@ -1,5 +1,7 @@
 //! A shop of random people for broadcasts, and what a plan over them looks like.
 
+use std::fmt::Write as _;
+
 use carillon::{
     broadcast::{Advance, BroadcastConfig, Candidate, Mode, NewBroadcast, Place, Planner, Reach, plan},
     channel::Channel,
@@ -10,26 +12,9 @@ use sqlx::{AssertSqlSafe, PgPool, Postgres};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub(crate) use crate::scene::{one, run};
+
 pub const CHANNELS: [Channel; 4] = [Channel::App, Channel::Line, Channel::Messenger, Channel::Email];
-
-/// Runs SQL text for its effect.
-pub async fn run(pool: &PgPool, sql: &str) {
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
-        .execute(pool)
-        .await
-        .unwrap_or_else(|error| panic!("{sql}: {error}"));
-}
-
-/// Runs SQL text for its one value.
-pub async fn one<T>(pool: &PgPool, sql: &str) -> T
-where
-    T: for<'r> sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres> + Send + Unpin,
-{
-    sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
-        .fetch_one(pool)
-        .await
-        .unwrap_or_else(|error| panic!("{sql}: {error}"))
-}
 
 /// Runs SQL text for its one column.
 pub async fn column<T>(pool: &PgPool, sql: &str) -> Vec<T>
@@ -69,7 +54,11 @@ pub struct Person {
     pub addresses: Vec<Option<At>>,
 }
 
-/// An active address with its own text.
+/// An active address with its own text, as [`Person`] wants it.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "a person's addresses are optional, and this is one of them"
+)]
 pub fn at(text: impl Into<String>) -> Option<At> {
     Some(At {
         text: text.into(),
@@ -145,18 +134,20 @@ impl Shop {
                 let Some(address) = address else { continue };
                 let sender = self.sender(*channel);
                 if address.has_old {
-                    sql += &format!("select put_address('{sender}', {id}, 'old-{id}-{channel}');");
+                    write!(sql, "select put_address('{sender}', {id}, 'old-{id}-{channel}');").unwrap();
                 }
                 let inbound = address
                     .inbound_hours
                     .map_or("null".to_owned(), |hours| format!("now() - interval '{hours} hours'"));
-                sql += &format!(
+                write!(
+                    sql,
                     "select put_address('{sender}', {id}, '{text}');
                      update address set state = '{}', last_inbound_at = {inbound}
                       where sender_id = '{sender}' and customer_id = {id} and address = '{text}';",
                     address.state,
                     text = address.text,
-                );
+                )
+                .unwrap();
             }
         }
         run(&self.pool, &sql).await;

@@ -1,5 +1,9 @@
 //! The integration tests: one binary, a module per subject, on a real Redis and a real PostgreSQL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+// Nothing is public outside a test binary; `pub` in its modules only means "for the other modules".
+#![allow(unreachable_pub)]
+// Seeds and measured times, for whoever runs a test with --nocapture.
+#![allow(clippy::print_stdout)]
 
 mod audit;
 mod broadcast_create;
@@ -10,6 +14,7 @@ mod channel_app;
 mod channel_email;
 mod channel_line;
 mod channel_scene;
+mod cli;
 mod delivery;
 mod fixture;
 mod fixture_db;
@@ -27,5 +32,6 @@ mod queue_stop;
 mod redis_server;
 mod scene;
 mod send_sql;
+mod wait;
 mod web;
 mod world;

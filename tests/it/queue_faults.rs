@@ -12,11 +12,15 @@ use carillon::queue::{Outcome, QueueError, RedisConn, check_server};
 use carillon_jobs::Envelope;
 use redis::AsyncCommands as _;
 
-use crate::fixture::{Fixture, PrivateRedis, Runs, job, until};
+use crate::{
+    fixture::{Fixture, Runs, job},
+    redis_server::{Memory, RedisServer},
+    wait::until,
+};
 
 #[tokio::test]
 async fn redis_killed_and_restarted_during_work_loses_nothing() {
-    let mut server = PrivateRedis::start().await;
+    let mut server = RedisServer::start(Memory::Kept).await;
     let fixture = Fixture::at(&server.url()).await;
     let runs = Runs::default();
     let worker = fixture.worker({
@@ -34,27 +38,15 @@ async fn redis_killed_and_restarted_during_work_loses_nothing() {
     fixture.queue.ring_many(&jobs).await.unwrap();
     until("some have run", || async { runs.jobs() > 50 }).await;
     server.kill();
-    assert!(matches!(
-        fixture.queue.ring(job().0).await,
-        Err(QueueError::Redis(_))
-    ));
-    until("what was claimed has ended", || async {
-        fixture_quiet(&runs).await
-    })
-    .await;
+    assert!(matches!(fixture.queue.ring(job().0).await, Err(QueueError::Redis(_))));
+    until("what was claimed has ended", || async { fixture_quiet(&runs).await }).await;
     server.restart().await;
     until("all have run", || async { runs.jobs() == 500 }).await;
     let fresh = redis::Client::open(server.url()).unwrap();
     let mut connection = fresh.get_multiplexed_async_connection().await.unwrap();
     until("Redis is empty", || {
         let mut connection = connection.clone();
-        async move {
-            connection
-                .keys::<_, Vec<String>>("*")
-                .await
-                .unwrap()
-                .is_empty()
-        }
+        async move { connection.keys::<_, Vec<String>>("*").await.unwrap().is_empty() }
     })
     .await;
     let _: String = connection.ping().await.unwrap();
@@ -74,7 +66,7 @@ async fn fixture_quiet(runs: &Runs) -> bool {
 
 #[tokio::test]
 async fn a_worker_that_boots_while_redis_is_away_starts_when_it_answers() {
-    let mut server = PrivateRedis::start().await;
+    let mut server = RedisServer::start(Memory::Kept).await;
     let mut fixture = Fixture::at(&server.url()).await;
     server.kill();
     fixture.redis = RedisConn::connect(&server.url(), &fixture.config).unwrap();
@@ -98,7 +90,7 @@ async fn a_worker_that_boots_while_redis_is_away_starts_when_it_answers() {
 
 #[tokio::test]
 async fn flushed_data_and_scripts_and_killed_clients_are_survived() {
-    let server = PrivateRedis::start().await;
+    let server = RedisServer::start(Memory::Kept).await;
     let fixture = Fixture::at(&server.url()).await;
     let done = Arc::new(AtomicU32::new(0));
     let worker = fixture.worker({
@@ -129,29 +121,26 @@ async fn flushed_data_and_scripts_and_killed_clients_are_survived() {
             fixture.queue.ring(envelope.clone()).await.is_ok()
         })
         .await;
-        until("it has run", || async {
-            done.load(Ordering::SeqCst) > before
-        })
-        .await;
+        until("it has run", || async { done.load(Ordering::SeqCst) > before }).await;
     }
     worker.stop().await;
 }
 
 #[tokio::test]
 async fn a_redis_that_may_evict_is_refused() {
-    let server = PrivateRedis::start().await;
+    let server = RedisServer::start(Memory::Kept).await;
     let fixture = Fixture::at(&server.url()).await;
-    assert!(check_server(&fixture.redis).await.is_ok());
+    assert!(check_server(&mut fixture.raw.clone()).await.is_ok());
     let mut call = redis::cmd("CONFIG");
     call.arg(&["SET", "maxmemory-policy", "allkeys-lru"]);
     let _: String = call.query_async(&mut fixture.raw.clone()).await.unwrap();
-    let error = check_server(&fixture.redis).await.unwrap_err();
+    let error = check_server(&mut fixture.raw.clone()).await.unwrap_err();
     assert!(error.to_string().contains("noeviction"), "{error}");
 }
 
 #[tokio::test]
 async fn a_redis_whose_memory_is_full_is_drained() {
-    let server = PrivateRedis::start().await;
+    let server = RedisServer::start(Memory::Kept).await;
     let mut fixture = Fixture::at(&server.url()).await;
     fixture.config.lease_ms = Some(600);
     let delayed = Envelope {

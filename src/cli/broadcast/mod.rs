@@ -12,7 +12,7 @@ mod watch;
 use carillon_jobs::BroadcastId;
 use serde_json::json;
 
-use super::{CliError, complain, say};
+use super::{CliError, complain, need_schema, say};
 use crate::{
     app::App,
     broadcast::{self, BroadcastState, ControlError, CreateError, ResendOutcome},
@@ -115,6 +115,7 @@ pub(super) struct ResendArgs {
 }
 
 pub(super) async fn run(app: App, command: Command) -> Result<(), CliError> {
+    need_schema(&app).await?;
     let (db, config) = (&app.db, &app.config.broadcast);
     match command {
         Command::Estimate(args) => {

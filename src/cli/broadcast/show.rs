@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::{
     CliError, say,
-    table::Table,
-    words::{number, span},
+    table::{Table, number, span},
 };
 use crate::broadcast::{Estimate, Outcomes, Report};
 

@@ -10,7 +10,7 @@ use carillon_jobs::BroadcastId;
 use super::{
     super::{
         CliError,
-        words::{number, span},
+        table::{number, span},
     },
     say_json, show,
 };

@@ -11,7 +11,7 @@ use carillon_jobs::{SenderId, ShopId};
 use serde::Serialize;
 use sqlx::{PgPool, types::Uuid};
 
-use super::{CliError, say};
+use super::{CliError, need_schema, say};
 use crate::{
     app::App,
     channel::{Channel, Sender},
@@ -108,6 +108,7 @@ pub enum SeedError {
 }
 
 pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
+    need_schema(&app).await?;
     let credentials = [
         (Channel::Line, &args.line),
         (Channel::App, &args.app),
