@@ -78,7 +78,8 @@ create table address (
 create unique index address_current on address (sender_id, customer_id) where is_current;
 create unique index address_once on address (sender_id, address, customer_id);
 create index address_twins on address (twin_of) where twin_of is not null;
-create index address_of_customer on address (customer_id);
+-- With the sender, so that planning's join over a range of customers reads only the addresses it wants.
+create index address_of_customer on address (customer_id, sender_id);
 
 create function address_mark_twins() returns trigger language plpgsql as $$
 begin

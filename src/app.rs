@@ -161,7 +161,10 @@ impl App {
         Ok(BroadcastWork {
             db: self.db.clone(),
             queue: self.queue()?,
-            planner: Planner { db: self.db.clone(), config: self.config.broadcast.clone() },
+            planner: Planner {
+                db: self.db.clone(),
+                config: self.config.broadcast.clone(),
+            },
             delivery: self.delivery()?,
         })
     }

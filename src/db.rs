@@ -104,6 +104,8 @@ pub async fn migrate(pool: &PgPool) -> Result<Vec<i64>, DbError> {
     let migrator = Migrator {
         migrations: MIGRATOR.migrations.clone(),
         locking: false,
+        // A database that a newer program has migrated further is fine: an old release may come back.
+        ignore_missing: true,
         ..Migrator::DEFAULT
     };
     let result = migrator.run(pool).await;
@@ -178,7 +180,10 @@ pub fn may_pass(error: &sqlx::Error) -> bool {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) => true,
         sqlx::Error::Database(database) => database.code().is_some_and(|code| {
             // Connection, insufficient resources, operator intervention, system error, rolled back by the server.
-            ["08", "53", "57", "58", "40"].iter().any(|class| code.starts_with(class)) || code == "55P03"
+            ["08", "53", "57", "58", "40"]
+                .iter()
+                .any(|class| code.starts_with(class))
+                || code == "55P03"
         }),
         _ => false,
     }
@@ -189,7 +194,11 @@ pub fn may_pass(error: &sqlx::Error) -> bool {
 pub fn describe(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(database) => {
-            format!("PostgreSQL: {} ({})", database.message(), database.code().unwrap_or_default())
+            format!(
+                "PostgreSQL: {} ({})",
+                database.message(),
+                database.code().unwrap_or_default()
+            )
         }
         other => format!("PostgreSQL: {other}"),
     }

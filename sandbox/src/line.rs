@@ -63,12 +63,9 @@ impl Endpoint {
 
     fn properties(self) -> &'static [&'static str] {
         match self {
-            Endpoint::Push | Endpoint::Multicast => &[
-                "to",
-                "messages",
-                "notificationDisabled",
-                "customAggregationUnits",
-            ],
+            Endpoint::Push | Endpoint::Multicast => {
+                &["to", "messages", "notificationDisabled", "customAggregationUnits"]
+            }
             Endpoint::Reply => &["replyToken", "messages", "notificationDisabled"],
         }
     }
@@ -144,12 +141,7 @@ fn attempt(
     pace.note(now);
     let invalid_token = || No::new(400, "Invalid reply token");
     let replied_to = match order.reply_token {
-        Some(token) => Some(
-            state
-                .line
-                .reply_user(token, now)
-                .ok_or_else(invalid_token)?,
-        ),
+        Some(token) => Some(state.line.reply_user(token, now).ok_or_else(invalid_token)?),
         None => None,
     };
     let to: Cow<'_, [&str]> = match &replied_to {
@@ -239,10 +231,7 @@ fn retry_key(request: &Request<'_>, allowed: bool) -> Result<Option<Uuid>, No> {
         return Ok(None);
     };
     if !allowed {
-        return Err(No::new(
-            400,
-            "The retry key is not supported on this endpoint",
-        ));
+        return Err(No::new(400, "The retry key is not supported on this endpoint"));
     }
     // The dashed form only; `parse_str` alone would take three others.
     let key = Some(text)
@@ -284,17 +273,12 @@ fn read_order<'j>(json: &'j Json<'j>, endpoint: Endpoint) -> Result<Order<'j>, N
             .to
             .extend(fields.required("to", &mut found).and_then(Json::as_text)),
         Endpoint::Multicast => {
-            let ids = fields
-                .list("to", 1..=MAX_MULTICAST, &mut found)
-                .unwrap_or(&[]);
+            let ids = fields.list("to", 1..=MAX_MULTICAST, &mut found).unwrap_or(&[]);
             // Anything but text becomes an id that cannot be valid, and is reported below at its index.
-            order
-                .to
-                .extend(ids.iter().map(|id| id.as_text().unwrap_or("")));
+            order.to.extend(ids.iter().map(|id| id.as_text().unwrap_or("")));
         }
         Endpoint::Reply => {
-            order.reply_token =
-                fields.text("replyToken", crate::check::Limit::Utf16(200), &mut found);
+            order.reply_token = fields.text("replyToken", crate::check::Limit::Utf16(200), &mut found);
         }
     }
     fields.optional_bool("notificationDisabled", &mut found);
@@ -310,9 +294,7 @@ fn read_order<'j>(json: &'j Json<'j>, endpoint: Endpoint) -> Result<Order<'j>, N
     let bad = order.to.iter().position(|id| !is_user_id(id));
     let expected = usize::from(endpoint == Endpoint::Push);
     match bad {
-        Some(index) if endpoint == Endpoint::Multicast => {
-            Err(bad_property(&format!("to[{index}]")))
-        }
+        Some(index) if endpoint == Endpoint::Multicast => Err(bad_property(&format!("to[{index}]"))),
         Some(_) => Err(bad_property("to")),
         None if order.to.len() < expected => Err(bad_property("to")),
         None => Ok(order),
@@ -320,8 +302,7 @@ fn read_order<'j>(json: &'j Json<'j>, endpoint: Endpoint) -> Result<Order<'j>, N
 }
 
 fn bad_property(name: &str) -> No {
-    let message =
-        format!("The property, {name}, in the request body is invalid (line: -, column: -)");
+    let message = format!("The property, {name}, in the request body is invalid (line: -, column: -)");
     No {
         status: 400,
         message: message.into(),
@@ -337,17 +318,11 @@ fn aggregation_unit<'j>(fields: &Fields<'j, '_>, found: &mut Findings) -> &'j st
     let Some([unit]) = fields.list("customAggregationUnits", 1..=1, found) else {
         return "";
     };
-    let named = |unit: &&str| {
-        (1..=30).contains(&unit.len())
-            && unit.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-    };
+    let named =
+        |unit: &&str| (1..=30).contains(&unit.len()) && unit.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     let unit = unit.as_text().filter(named);
     if unit.is_none() {
-        fields.wrong(
-            "customAggregationUnits",
-            "must match ^[A-Za-z0-9_]{1,30}$",
-            found,
-        );
+        fields.wrong("customAggregationUnits", "must match ^[A-Za-z0-9_]{1,30}$", found);
     }
     unit.unwrap_or("")
 }

@@ -69,27 +69,12 @@ pub async fn pause(pool: &PgPool, broadcast: BroadcastId) -> Result<BroadcastSta
 /// Lets a paused broadcast go on where it was, with its lanes due now. Returns the state; the caller rings.
 pub async fn resume(pool: &PgPool, broadcast: BroadcastId) -> Result<BroadcastState, ControlError> {
     let mut tx = db::begin(pool).await?;
-    // Lanes before the broadcast: settles lock them in this order.
-    sqlx::query(
-        "update lane set due_at = now() where broadcast_id = $1 and remaining > 0
-            and exists (select from broadcast where id = $1 and state = 'paused')",
-    )
-    .bind(broadcast.0)
-    .execute(&mut *tx)
-    .await?;
-    let resumed: Option<BroadcastState> = sqlx::query_scalar(
-        "update broadcast set state = resume_state, resume_state = null where id = $1 and state = 'paused' returning state",
-    )
-    .bind(broadcast.0)
-    .fetch_optional(&mut *tx)
-    .await?;
-    let Some(state) = resumed else {
-        let state = state_of(&mut tx, broadcast).await?;
-        return Err(ControlError::WrongState {
-            state,
-            asked: "resumed",
-        });
-    };
+    let resumed: bool = sqlx::query_scalar("select resume_broadcast($1)")
+        .bind(broadcast.0)
+        .fetch_one(&mut *tx)
+        .await?;
+    let state = state_of(&mut tx, broadcast).await?;
+    refuse_unless(resumed, state, "resumed")?;
     tx.commit().await?;
     Ok(state)
 }

@@ -77,7 +77,8 @@ impl BroadcastWork {
     async fn ring_lanes(&self, broadcast: BroadcastId) -> Result<Outcome, JobError> {
         let config = &self.delivery.config;
         let lanes = match store::lanes_beside(&self.db, broadcast, config.lanes_per_shop, config.bell_stale()).await {
-            Ok(lanes) => lanes,
+            Ok(Some(lanes)) => lanes,
+            Ok(None) => return Err(missing(broadcast)),
             Err(error) => return database(&error),
         };
         for (broadcast, sender) in lanes {
@@ -102,11 +103,15 @@ fn plan_turn(broadcast: BroadcastId, result: Result<Advance, PlanError>) -> Resu
     match result {
         Ok(Advance::Again) => Ok(Turn::Ended(Outcome::Again)),
         Ok(Advance::WaitUntil(until)) => Ok(Turn::Ended(Outcome::Snooze { until })),
-        Ok(Advance::Missing) => Err(JobError::dead(format!("there is no broadcast {broadcast}"))),
+        Ok(Advance::Missing) => Err(missing(broadcast)),
         Ok(Advance::Opened | Advance::NothingToDo(_)) => Ok(Turn::RingLanes(Duration::ZERO)),
         Err(PlanError::Database(error)) => database(&error).map(Turn::Ended),
         Err(error @ PlanError::UnknownAnswer(_)) => Err(JobError::retry(error.to_string())),
     }
+}
+
+fn missing(broadcast: BroadcastId) -> JobError {
+    JobError::dead(format!("there is no broadcast {broadcast}"))
 }
 
 /// An outage counts as no attempt; an error that will not pass does.

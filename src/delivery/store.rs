@@ -188,20 +188,20 @@ pub async fn lanes_to_ring(
         .collect())
 }
 
-/// The same for the shop of one broadcast.
+/// The same for the shop of one broadcast; `None` when there is no such broadcast.
 pub async fn lanes_beside(
     db: &PgPool,
     broadcast: BroadcastId,
     per_shop: u32,
     stale: Duration,
-) -> sqlx::Result<Vec<(BroadcastId, SenderId)>> {
+) -> sqlx::Result<Option<Vec<(BroadcastId, SenderId)>>> {
     let shop: Option<Uuid> = sqlx::query_scalar("select shop_id from broadcast where id = $1")
         .bind(broadcast.0)
         .fetch_optional(db)
         .await?;
     match shop {
-        Some(shop) => lanes_to_ring(db, Some(ShopId(shop)), per_shop, stale).await,
-        None => Ok(Vec::new()),
+        Some(shop) => lanes_to_ring(db, Some(ShopId(shop)), per_shop, stale).await.map(Some),
+        None => Ok(None),
     }
 }
 

@@ -237,7 +237,11 @@ mod tests {
     #[test]
     fn a_full_mailbox_fails_and_stays_open() {
         let refused = |code| Sent::Outcome(SendOutcome::Refused(Refusal::new(ErrorClass::Recipient, code)));
-        let verdict = judge(false, false, vec![(1, refused("rcpt 452 4.2.2")), (2, refused("rcpt 550 5.1.1"))]);
+        let verdict = judge(
+            false,
+            false,
+            vec![(1, refused("rcpt 452 4.2.2")), (2, refused("rcpt 550 5.1.1"))],
+        );
         assert_eq!(verdict.ended.len(), 2);
         assert_eq!(verdict.dead_addresses, [(2, "rcpt 550 5.1.1".to_owned())]);
     }

@@ -125,18 +125,18 @@ async fn singly(
     until: Instant,
 ) -> Vec<(i64, Sent)> {
     // Collected first: a stream of closures over borrows cannot be proved Send.
-    let sends: Vec<_> = members.iter().map(|customer| begin(job, slice, places, *customer, until)).collect();
-    stream::iter(sends).buffer_unordered(job.briefing.in_flight()).collect().await
+    let sends: Vec<_> = members
+        .iter()
+        .map(|customer| begin(job, slice, places, *customer, until))
+        .collect();
+    stream::iter(sends)
+        .buffer_unordered(job.briefing.in_flight())
+        .collect()
+        .await
 }
 
 /// One member, unless told to stop.
-async fn begin(
-    job: &LaneJob<'_>,
-    slice: &ClaimedSlice,
-    places: &Places,
-    customer: i64,
-    until: Instant,
-) -> (i64, Sent) {
+async fn begin(job: &LaneJob<'_>, slice: &ClaimedSlice, places: &Places, customer: i64, until: Instant) -> (i64, Sent) {
     if job.told_to_stop(until) {
         return (customer, Sent::NotBegun);
     }

@@ -76,8 +76,7 @@ impl Claimer {
                 self.accept(claimed, first, sent).await;
                 // An empty claim without a sweep may have left due jobs behind; the next one sweeps.
                 if idle && sweep != Sweep::None {
-                    self.rest(Duration::from_millis(engine.config.poll_ms))
-                        .await;
+                    self.rest(Duration::from_millis(engine.config.poll_ms)).await;
                 } else if idle {
                     self.swept = None;
                 }
@@ -94,11 +93,7 @@ impl Claimer {
         let due = self.more_due || self.swept.is_none_or(|swept| swept.elapsed() >= pause);
         if !due {
             Sweep::None
-        } else if self
-            .engine
-            .redis
-            .is_fresh(GRACE.min(self.engine.shortest_lease() / 2))
-        {
+        } else if self.engine.redis.is_fresh(GRACE.min(self.engine.shortest_lease() / 2)) {
             Sweep::Due
         } else {
             Sweep::DueAndAbandoned
@@ -121,8 +116,7 @@ impl Claimer {
         }
         for kind in 0..self.engine.kinds.len() {
             for number in first..first + u64::from(free.total()) {
-                self.engine
-                    .settle(kind, number, Verb::Head { header: None });
+                self.engine.settle(kind, number, Verb::Head { header: None });
             }
         }
     }
@@ -165,12 +159,9 @@ impl Claimer {
             }
             let count = u32::try_from(ready.len()).unwrap_or(u32::MAX);
             engine.slots.take(kind, count);
-            engine.held.insert(
-                kind,
-                ready
-                    .iter()
-                    .map(|work| (work.number, work.context.lease.clone())),
-            );
+            engine
+                .held
+                .insert(kind, ready.iter().map(|work| (work.number, work.context.lease.clone())));
             // Let go of before the handlers start: a bell that is kept out while the key is held speaks of something a
             // handler that has not begun will see.
             if !held.is_empty() {
@@ -202,10 +193,7 @@ impl Claimer {
             && (claim.history.fresh || claim.history.crashes > 0)
             && let Some(id) = &envelope.id
         {
-            held.push((
-                keys::held(&engine.config.key_prefix, kind.name(), key),
-                id.clone(),
-            ));
+            held.push((keys::held(&engine.config.key_prefix, kind.name(), key), id.clone()));
         }
         if claim.history.crashes >= engine.config.max_crashes {
             let last = claim.history.lost_tag.as_deref().unwrap_or("unknown");
@@ -233,9 +221,7 @@ impl Claimer {
             Duration::from_secs(u64::from(policy.timeout_secs)),
         );
         let context = JobContext {
-            id: envelope
-                .id
-                .unwrap_or_else(|| claim.history.reference.clone()),
+            id: envelope.id.unwrap_or_else(|| claim.history.reference.clone()),
             attempt: claim.history.attempts.saturating_add(1),
             lease: lease.clone(),
             stop: engine.stop.clone(),

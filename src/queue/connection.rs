@@ -60,23 +60,12 @@ impl RedisConn {
     }
 
     pub(crate) async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
-        self.manager
-            .clone()
-            .send_packed_command(command)
-            .await?
-            .extract_error()
+        self.manager.clone().send_packed_command(command).await?.extract_error()
     }
 
-    pub(crate) async fn pipeline(
-        &self,
-        pipeline: &redis::Pipeline,
-    ) -> Result<Vec<Value>, RedisError> {
+    pub(crate) async fn pipeline(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>, RedisError> {
         let count = pipeline.len();
-        let values = self
-            .manager
-            .clone()
-            .send_packed_commands(pipeline, 0, count)
-            .await?;
+        let values = self.manager.clone().send_packed_commands(pipeline, 0, count).await?;
         values.into_iter().map(Value::extract_error).collect()
     }
 
@@ -159,9 +148,7 @@ fn check_info(info: &str) -> Result<ServerInfo, QueueError> {
             .map(|(_, value)| value)
     };
     let version = field("redis_version").unwrap_or("unknown").to_owned();
-    let mut numbers = version
-        .split('.')
-        .map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if (major, minor) < (6, 2) {
         return Err(QueueError::TooOld { version });
@@ -175,9 +162,7 @@ fn check_info(info: &str) -> Result<ServerInfo, QueueError> {
     }
     Ok(ServerInfo {
         version,
-        used_memory: field("used_memory")
-            .and_then(|n| n.parse().ok())
-            .unwrap_or(0),
+        used_memory: field("used_memory").and_then(|n| n.parse().ok()).unwrap_or(0),
     })
 }
 
@@ -188,15 +173,9 @@ mod tests {
 
     #[test]
     fn old_or_evicting_servers_are_refused() {
-        let info = |version, policy| {
-            format!("redis_version:{version}\r\nused_memory:7\r\nmaxmemory_policy:{policy}\r\n")
-        };
-        assert_eq!(
-            check_info(&info("7.0.15", "noeviction"))
-                .unwrap()
-                .used_memory,
-            7
-        );
+        let info =
+            |version, policy| format!("redis_version:{version}\r\nused_memory:7\r\nmaxmemory_policy:{policy}\r\n");
+        assert_eq!(check_info(&info("7.0.15", "noeviction")).unwrap().used_memory, 7);
         assert!(check_info(&info("6.2.0", "noeviction")).is_ok());
         assert!(check_info(&info("10.0.0", "noeviction")).is_ok());
         assert!(matches!(

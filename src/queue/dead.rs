@@ -13,9 +13,7 @@ use super::{Queue, QueueError};
 pub(crate) use super::dead_record::Record;
 
 /// Why a job is dead.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type, serde::Serialize, serde::Deserialize)]
 #[sqlx(type_name = "dead_reason", rename_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum DeadReason {
@@ -31,12 +29,7 @@ pub enum DeadReason {
 
 impl DeadReason {
     /// Every reason.
-    pub const ALL: &'static [Self] = &[
-        Self::Malformed,
-        Self::Exhausted,
-        Self::Poison,
-        Self::Rejected,
-    ];
+    pub const ALL: &'static [Self] = &[Self::Malformed, Self::Exhausted, Self::Poison, Self::Rejected];
 
     /// Its name: `malformed`, `exhausted`, `poison`, `rejected`.
     #[must_use]
@@ -188,9 +181,7 @@ pub async fn get(pool: &PgPool, id: i64) -> Result<Option<DeadJob>, QueueError> 
 /// [`QueueError::Database`].
 pub async fn count(pool: &PgPool, filter: &DeadFilter) -> Result<u64, QueueError> {
     let query = sql(&["select count(*) from dead_job where ", MATCHES]);
-    let count: i64 = bind_filter!(sqlx::query_scalar(query), filter)
-        .fetch_one(pool)
-        .await?;
+    let count: i64 = bind_filter!(sqlx::query_scalar(query), filter).fetch_one(pool).await?;
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
@@ -201,11 +192,7 @@ pub async fn count(pool: &PgPool, filter: &DeadFilter) -> Result<u64, QueueError
 ///
 /// # Errors
 /// [`QueueError::Database`] or [`QueueError::Redis`]; what was pushed before it stays pushed and is marked.
-pub async fn replay(
-    pool: &PgPool,
-    queue: &Queue,
-    filter: &DeadFilter,
-) -> Result<Replayed, QueueError> {
+pub async fn replay(pool: &PgPool, queue: &Queue, filter: &DeadFilter) -> Result<Replayed, QueueError> {
     let mut total = Replayed::default();
     let mut after = 0_i64;
     loop {

@@ -59,9 +59,7 @@ impl JobError {
 
     /// An error no attempt can mend.
     pub fn dead(error: impl Into<String>) -> Self {
-        Self::Dead {
-            error: error.into(),
-        }
+        Self::Dead { error: error.into() }
     }
 }
 

@@ -97,11 +97,7 @@ impl Queue {
                 let mut load = redis::cmd("SCRIPT");
                 load.arg("LOAD").arg(self.push.code());
                 self.redis.send(&load).await?;
-                let again: Vec<Bell> = bells
-                    .iter()
-                    .filter(|bell| bell.unique.is_some())
-                    .cloned()
-                    .collect();
+                let again: Vec<Bell> = bells.iter().filter(|bell| bell.unique.is_some()).cloned().collect();
                 let mut rung = self.push_once(&again).await?.into_iter();
                 Ok(bells
                     .iter()
@@ -143,9 +139,7 @@ impl Queue {
         }
         if let Some(kind) = rings_now {
             // Every worker looks at every queue, so one bell is enough for all of them.
-            pipeline
-                .publish(keys::wake(&self.prefix), kind.name())
-                .ignore();
+            pipeline.publish(keys::wake(&self.prefix), kind.name()).ignore();
         }
         let replies = self.redis.pipeline(&pipeline).await?;
         bells
@@ -153,11 +147,7 @@ impl Queue {
             .zip(replies)
             .map(|(bell, reply)| {
                 let waiting = bell.unique.is_some() && redis::from_redis_value::<i64>(reply)? == 0;
-                Ok(if waiting {
-                    Rung::AlreadyWaiting
-                } else {
-                    bell.queued()
-                })
+                Ok(if waiting { Rung::AlreadyWaiting } else { bell.queued() })
             })
             .collect()
     }
@@ -206,27 +196,19 @@ struct Bell {
 
 impl Bell {
     fn new(mut envelope: Envelope) -> Result<Self, QueueError> {
-        let id = envelope
-            .id
-            .take()
-            .unwrap_or_else(|| Uuid::now_v7().to_string());
+        let id = envelope.id.take().unwrap_or_else(|| Uuid::now_v7().to_string());
         envelope.id = Some(id.clone());
         Ok(Self {
             kind: envelope.job.kind(),
             text: envelope.to_text()?,
             // One that is due already takes its place in the list.
-            due_ms: envelope
-                .run_at
-                .filter(|at| *at > chrono::Utc::now())
-                .map(millis),
+            due_ms: envelope.run_at.filter(|at| *at > chrono::Utc::now()).map(millis),
             unique: envelope.unique,
             id,
         })
     }
 
     fn queued(&self) -> Rung {
-        Rung::Queued {
-            id: self.id.clone(),
-        }
+        Rung::Queued { id: self.id.clone() }
     }
 }

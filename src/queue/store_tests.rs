@@ -19,9 +19,8 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
-        let url = std::env::var("CARILLON_TEST_REDIS_URL").expect(
-            "CARILLON_TEST_REDIS_URL is not set; `bin/test` starts the services and sets it",
-        );
+        let url = std::env::var("CARILLON_TEST_REDIS_URL")
+            .expect("CARILLON_TEST_REDIS_URL is not set; `bin/test` starts the services and sets it");
         Self {
             prefix: format!("{{test-{}}}", Uuid::new_v4().simple()),
             redis: RedisConn::connect(&url, &QueueConfig::default()).unwrap(),
@@ -62,10 +61,7 @@ async fn shared_slots_go_by_priority_and_own_slots_to_their_kind() {
     bench.push("first", 10).await;
     bench.push("second", 10).await;
     let store = bench.store("w1", 60_000);
-    let claimed = store
-        .claim(1, &free([1, 2], 3), Sweep::DueAndAbandoned)
-        .await
-        .unwrap();
+    let claimed = store.claim(1, &free([1, 2], 3), Sweep::DueAndAbandoned).await.unwrap();
     let counts: Vec<usize> = claimed.entries.iter().map(Vec::len).collect();
     assert_eq!(counts, [4, 2]);
     assert_eq!(claimed.entries[0][0], b"first 0");
@@ -87,21 +83,13 @@ async fn one_call_promotes_a_bounded_number_of_due_jobs() {
     let bench = Bench::new().await;
     let keys = KindKeys::new(&bench.prefix, "first");
     let due: Vec<(f64, String)> = (0..2_000).map(|n| (1.0, format!("job {n}"))).collect();
-    let _: i64 = bench
-        .raw
-        .clone()
-        .zadd_multiple(&keys.due, &due)
-        .await
-        .unwrap();
+    let _: i64 = bench.raw.clone().zadd_multiple(&keys.due, &due).await.unwrap();
     let store = bench.store("w1", 60_000);
     let mut calls = 0;
     loop {
         calls += 1;
         let before: i64 = bench.raw.clone().zcard(&keys.due).await.unwrap();
-        let claimed = store
-            .claim(calls, &free([0, 0], 0), Sweep::Due)
-            .await
-            .unwrap();
+        let claimed = store.claim(calls, &free([0, 0], 0), Sweep::Due).await.unwrap();
         let after: i64 = bench.raw.clone().zcard(&keys.due).await.unwrap();
         assert!(before - after <= 500, "{} in one call", before - after);
         if !claimed.more_due {
@@ -119,10 +107,7 @@ async fn a_settlement_under_a_lost_tag_changes_nothing() {
     let (late, quick) = (bench.store("w1", 1), bench.store("w2", 60_000));
     late.claim(1, &free([1, 0], 0), Sweep::None).await.unwrap();
     let taken = loop {
-        let claimed = quick
-            .claim(1, &free([1, 0], 0), Sweep::DueAndAbandoned)
-            .await
-            .unwrap();
+        let claimed = quick.claim(1, &free([1, 0], 0), Sweep::DueAndAbandoned).await.unwrap();
         if !claimed.entries[0].is_empty() {
             break claimed.entries[0][0].clone();
         }
@@ -140,9 +125,7 @@ async fn a_settlement_under_a_lost_tag_changes_nothing() {
     };
     let verbs = [
         Verb::Head { header: None },
-        Verb::Tail {
-            header: "-".to_owned(),
-        },
+        Verb::Tail { header: "-".to_owned() },
         Verb::After {
             delay_ms: 1,
             header: "-".to_owned(),
@@ -154,29 +137,16 @@ async fn a_settlement_under_a_lost_tag_changes_nothing() {
         Verb::Done,
     ];
     let stale = late.settle(&verbs.map(settlement)).await.unwrap();
-    assert_eq!(
-        stale, 4,
-        "all that is told of is stale, and a stale Done is silent"
-    );
+    assert_eq!(stale, 4, "all that is told of is stale, and a stale Done is silent");
     assert_eq!(late.renew(&late.kinds[0], &[1]).await.unwrap(), [1]);
     assert!(quick.renew(&quick.kinds[0], &[1]).await.unwrap().is_empty());
-    let keys: Vec<String> = bench
-        .raw
-        .clone()
-        .keys(format!("{}:*", bench.prefix))
-        .await
-        .unwrap();
+    let keys: Vec<String> = bench.raw.clone().keys(format!("{}:*", bench.prefix)).await.unwrap();
     assert_eq!(
         keys.len(),
         2,
         "only the lease and the run of the one who has it: {keys:?}"
     );
     assert_eq!(quick.settle(&[settlement(Verb::Done)]).await.unwrap(), 0);
-    let keys: Vec<String> = bench
-        .raw
-        .clone()
-        .keys(format!("{}:*", bench.prefix))
-        .await
-        .unwrap();
+    let keys: Vec<String> = bench.raw.clone().keys(format!("{}:*", bench.prefix)).await.unwrap();
     assert!(keys.is_empty());
 }

@@ -113,9 +113,7 @@ impl Ticket {
             },
             Ok(Outcome::GiveBack) => Verb::Head { header: None },
             Err(Failure::Handler(JobError::Retry { error, after })) => self.failed(&error, after),
-            Err(Failure::Handler(JobError::Dead { error })) => {
-                self.dead(DeadReason::Rejected, &error)
-            }
+            Err(Failure::Handler(JobError::Dead { error })) => self.dead(DeadReason::Rejected, &error),
             Err(Failure::Panicked(message)) => self.failed(&format!("panicked: {message}"), None),
             Err(Failure::Aborted) => match self.lease.aborted() {
                 Some(Aborted::TooLong) => self.failed("ran longer than its kind allows", None),

@@ -14,25 +14,28 @@
     missing_docs
 )]
 
+mod bed;
+mod broadcast;
+mod floor;
 mod plan;
 mod queue;
+mod usage;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // `cargo bench` adds `--bench`; the rest is ours.
-    let mut arguments = std::env::args()
-        .skip(1)
-        .filter(|argument| argument != "--bench");
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let subject = arguments.next();
     let arguments: Vec<String> = arguments.collect();
     match subject.as_deref() {
         Some("plan") => plan::run(&arguments),
         Some("queue") => queue::run(&arguments),
+        Some("broadcast") => return broadcast::run(&arguments),
         // `cargo test --all-targets` runs this binary without arguments.
         None => return ExitCode::SUCCESS,
         Some(other) => {
-            eprintln!("there is no benchmark `{other}`; there are: plan, queue");
+            eprintln!("there is no benchmark `{other}`; there are: broadcast, plan, queue");
             return ExitCode::from(2);
         }
     }

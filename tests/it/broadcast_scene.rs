@@ -55,7 +55,10 @@ pub struct Person {
 }
 
 /// An active address with its own text, as [`Person`] wants it.
-#[expect(clippy::unnecessary_wraps, reason = "a person's addresses are optional, and this is one of them")]
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "a person's addresses are optional, and this is one of them"
+)]
 pub fn at(text: impl Into<String>) -> Option<At> {
     Some(At {
         text: text.into(),

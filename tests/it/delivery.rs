@@ -49,12 +49,17 @@ async fn everybody_reachable_gets_the_message_once_and_exactly_that_is_charged()
 #[tokio::test(flavor = "multi_thread")]
 async fn app_plus_one_reaches_a_customer_on_both() {
     let world = World::new(&[]).await;
-    world.customers(120, "s.channel = 'app' or (s.channel = 'line' and n.i % 2 = 0)").await;
+    world
+        .customers(120, "s.channel = 'app' or (s.channel = 'line' and n.i % 2 = 0)")
+        .await;
     let id = world.draft("app_plus_one", &["app", "line"], HELLO).await;
     let _working = world.work();
     world.send(id).await;
     world.ended(id, 30).await;
-    assert_eq!((got(&world, Channel::Fcm), got(&world, Channel::Line)), ((120, 1), (60, 1)));
+    assert_eq!(
+        (got(&world, Channel::Fcm), got(&world, Channel::Line)),
+        ((120, 1), (60, 1))
+    );
     assert_eq!(spent(&world).await, 120 + 60 * 5);
     nothing_is_left(&world, id).await;
 }
@@ -68,7 +73,10 @@ async fn a_message_that_is_the_same_for_all_goes_out_in_multicasts() {
     world.send(id).await;
     world.ended(id, 30).await;
     let summary = world.sandbox.handle().channel_summary(Channel::Line);
-    assert_eq!((summary.requests, summary.messages, summary.max_to_one_recipient), (3, 1_200, 1));
+    assert_eq!(
+        (summary.requests, summary.messages, summary.max_to_one_recipient),
+        (3, 1_200, 1)
+    );
     nothing_is_left(&world, id).await;
 }
 
@@ -80,20 +88,33 @@ async fn one_bad_address_in_a_multicast_costs_nobody_else_the_message() {
     world
         .sandbox
         .handle()
-        .set_fault(Fault::new(Channel::Line, FaultKind::InvalidRecipient).recipients([bad.clone()]).at("multicast"))
+        .set_fault(
+            Fault::new(Channel::Line, FaultKind::InvalidRecipient)
+                .recipients([bad.clone()])
+                .at("multicast"),
+        )
         .unwrap();
     world
         .sandbox
         .handle()
-        .set_fault(Fault::new(Channel::Line, FaultKind::InvalidRecipient).recipients([bad.clone()]).at("push"))
+        .set_fault(
+            Fault::new(Channel::Line, FaultKind::InvalidRecipient)
+                .recipients([bad.clone()])
+                .at("push"),
+        )
         .unwrap();
     let id = world.draft("priority_single", &["line"], SALE).await;
     let _working = world.work();
     world.send(id).await;
     world.ended(id, 30).await;
     assert_eq!(got(&world, Channel::Line), (49, 1));
-    assert_eq!((world.count(id, "accepted").await, world.count(id, "failed").await), (49, 1));
-    let state: String = world.one(&format!("select state from address where address = '{bad}'")).await;
+    assert_eq!(
+        (world.count(id, "accepted").await, world.count(id, "failed").await),
+        (49, 1)
+    );
+    let state: String = world
+        .one(&format!("select state from address where address = '{bad}'"))
+        .await;
     assert_eq!(state, "suppressed");
     nothing_is_left(&world, id).await;
 }
@@ -101,7 +122,11 @@ async fn one_bad_address_in_a_multicast_costs_nobody_else_the_message() {
 /// LINE honours keys: whatever happens to the answer, the message is there once.
 #[tokio::test(flavor = "multi_thread")]
 async fn line_is_exactly_once_through_lost_answers_errors_and_throttling() {
-    let world = World::new(&[("CHANNEL__HTTP__CONNECT_TIMEOUT_SECS", "1"), ("CHANNEL__LINE__TIMEOUT_SECS", "2")]).await;
+    let world = World::new(&[
+        ("CHANNEL__HTTP__CONNECT_TIMEOUT_SECS", "1"),
+        ("CHANNEL__LINE__TIMEOUT_SECS", "2"),
+    ])
+    .await;
     world.customers(400, "s.channel = 'line'").await;
     let faults = [
         (FaultKind::ResetAfter, 15),
@@ -113,7 +138,11 @@ async fn line_is_exactly_once_through_lost_answers_errors_and_throttling() {
         (FaultKind::Throttled, 5),
     ];
     for (kind, times) in faults {
-        world.sandbox.handle().set_fault(Fault::new(Channel::Line, kind).times(times).probability(0.3)).unwrap();
+        world
+            .sandbox
+            .handle()
+            .set_fault(Fault::new(Channel::Line, kind).times(times).probability(0.3))
+            .unwrap();
     }
     let id = world.draft("priority_single", &["line"], HELLO).await;
     let _working = world.work();
@@ -127,20 +156,33 @@ async fn line_is_exactly_once_through_lost_answers_errors_and_throttling() {
 /// Push and mail have no keys: what may have been sent is unknown, free of charge, and never tried again.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_keys_a_lost_answer_is_unknown_and_never_repeated() {
-    let world = World::new(&[("CHANNEL__HTTP__CONNECT_TIMEOUT_SECS", "1"), ("CHANNEL__APP__TIMEOUT_SECS", "2")]).await;
+    let world = World::new(&[
+        ("CHANNEL__HTTP__CONNECT_TIMEOUT_SECS", "1"),
+        ("CHANNEL__APP__TIMEOUT_SECS", "2"),
+    ])
+    .await;
     world.customers(200, "s.channel = 'app'").await;
     world.customers(60, "s.channel = 'email'").await;
     let sandbox = world.sandbox.handle();
-    sandbox.set_fault(Fault::new(Channel::Fcm, FaultKind::ResetAfter).times(10)).unwrap();
-    sandbox.set_fault(Fault::new(Channel::Fcm, FaultKind::ServerError).times(7)).unwrap();
-    sandbox.set_fault(Fault::new(Channel::Smtp, FaultKind::ResetAfter).times(5)).unwrap();
+    sandbox
+        .set_fault(Fault::new(Channel::Fcm, FaultKind::ResetAfter).times(10))
+        .unwrap();
+    sandbox
+        .set_fault(Fault::new(Channel::Fcm, FaultKind::ServerError).times(7))
+        .unwrap();
+    sandbox
+        .set_fault(Fault::new(Channel::Smtp, FaultKind::ResetAfter).times(5))
+        .unwrap();
     let id = world.draft("priority_single", &["app", "email"], HELLO).await;
     let _working = world.work();
     world.send(id).await;
     world.ended(id, 60).await;
     assert_eq!(world.count(id, "unknown").await, 22);
     assert_eq!(world.count(id, "accepted").await, 238);
-    assert_eq!((got(&world, Channel::Fcm), got(&world, Channel::Smtp)), ((193, 1), (60, 1)));
+    assert_eq!(
+        (got(&world, Channel::Fcm), got(&world, Channel::Smtp)),
+        ((193, 1), (60, 1))
+    );
     assert_eq!(spent(&world).await, 183 + 55 * 2);
     nothing_is_left(&world, id).await;
 }
@@ -151,15 +193,27 @@ async fn who_opted_out_between_planning_and_sending_gets_nothing_and_costs_nothi
     world.customers(40, "s.channel = 'line'").await;
     let id = world.draft("priority_single", &["line"], HELLO).await;
     // A sender that rests keeps the planned broadcast from sending.
-    world.run("update sender set state = 'paused' where channel = 'line'").await;
+    world
+        .run("update sender set state = 'paused' where channel = 'line'")
+        .await;
     let _working = world.work();
     world.send(id).await;
-    eventually("the broadcast is planned", 20, async || world.state(id).await == "sending").await;
-    world.run("select close_address(id, 'opted_out', 'asked') from address order by id limit 7").await;
-    world.run("update customer set opted_out = true where id in (select id from customer order by id desc limit 3)").await;
+    eventually("the broadcast is planned", 20, async || {
+        world.state(id).await == "sending"
+    })
+    .await;
+    world
+        .run("select close_address(id, 'opted_out', 'asked') from address order by id limit 7")
+        .await;
+    world
+        .run("update customer set opted_out = true where id in (select id from customer order by id desc limit 3)")
+        .await;
     world.run("update sender set state = 'connected'").await;
     world.ended(id, 20).await;
-    assert_eq!((world.count(id, "accepted").await, world.count(id, "skipped").await), (30, 10));
+    assert_eq!(
+        (world.count(id, "accepted").await, world.count(id, "skipped").await),
+        (30, 10)
+    );
     assert_eq!(got(&world, Channel::Line), (30, 1));
     assert_eq!(spent(&world).await, 150);
     nothing_is_left(&world, id).await;
@@ -169,7 +223,13 @@ async fn who_opted_out_between_planning_and_sending_gets_nothing_and_costs_nothi
 async fn cancel_while_sending_ends_the_rest_and_returns_its_tokens() {
     let world = World::new(&[("BROADCAST__SLICE_SIZE", "50"), ("CHANNEL__LINE__IN_FLIGHT", "5")]).await;
     world.customers(800, "s.channel = 'line'").await;
-    world.sandbox.handle().set_latency(Channel::Line, Latency { fixed_ms: 30, jitter_ms: 20 });
+    world.sandbox.handle().set_latency(
+        Channel::Line,
+        Latency {
+            fixed_ms: 30,
+            jitter_ms: 20,
+        },
+    );
     let id = world.draft("priority_single", &["line"], HELLO).await;
     let _working = world.work();
     world.send(id).await;
@@ -189,7 +249,13 @@ async fn cancel_while_sending_ends_the_rest_and_returns_its_tokens() {
 async fn a_pause_takes_effect_within_a_second_and_resume_sends_exactly_the_rest() {
     let world = World::new(&[("CHANNEL__LINE__IN_FLIGHT", "10")]).await;
     world.customers(900, "s.channel = 'line'").await;
-    world.sandbox.handle().set_latency(Channel::Line, Latency { fixed_ms: 40, jitter_ms: 10 });
+    world.sandbox.handle().set_latency(
+        Channel::Line,
+        Latency {
+            fixed_ms: 40,
+            jitter_ms: 10,
+        },
+    );
     let id = world.draft("priority_single", &["line"], HELLO).await;
     let _working = world.work();
     world.send(id).await;
@@ -219,30 +285,47 @@ async fn a_pause_takes_effect_within_a_second_and_resume_sends_exactly_the_rest(
 /// LINE forgets keys after a day: what was in flight when a pause longer than that began is unknown, the rest is sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_pause_longer_than_the_key_lives_nothing_in_flight_is_repeated() {
-    let world = World::new(&[("CHANNEL__HTTP__CONNECT_TIMEOUT_SECS", "1"), ("CHANNEL__LINE__TIMEOUT_SECS", "2")]).await;
+    let world = World::new(&[
+        ("CHANNEL__HTTP__CONNECT_TIMEOUT_SECS", "1"),
+        ("CHANNEL__LINE__TIMEOUT_SECS", "2"),
+    ])
+    .await;
     world.customers(30, "s.channel = 'line'").await;
     let sandbox = world.sandbox.handle();
-    let lost = sandbox.set_fault(Fault::new(Channel::Line, FaultKind::ResetAfter).probability(0.5)).unwrap();
+    let lost = sandbox
+        .set_fault(Fault::new(Channel::Line, FaultKind::ResetAfter).probability(0.5))
+        .unwrap();
     let id = world.draft("priority_single", &["line"], HELLO).await;
     let working = world.work();
     world.send(id).await;
     eventually("answers are lost", 20, async || {
-        world.one::<i64>("select coalesce(sum(cardinality(in_flight)), 0) from slice where state = 'planned'").await > 0
+        world
+            .one::<i64>("select coalesce(sum(cardinality(in_flight)), 0) from slice where state = 'planned'")
+            .await
+            > 0
     })
     .await;
     world.run(&format!("select pause_broadcast('{id}')")).await;
     working.stop().await;
-    let in_flight: i64 = world.one("select coalesce(sum(cardinality(in_flight)), 0) from slice").await;
+    let in_flight: i64 = world
+        .one("select coalesce(sum(cardinality(in_flight)), 0) from slice")
+        .await;
     assert!(in_flight > 0);
     sandbox.clear_fault(lost);
-    sandbox.advance_clock(Duration::from_secs(25 * 3600));
-    world.run("update slice set first_attempt_at = first_attempt_at - interval '25 hours', due_at = now()").await;
-    world.run("update broadcast set deadline_at = now() + interval '1 hour'").await;
+    sandbox.advance_clock(Duration::from_hours(25));
+    world
+        .run("update slice set first_attempt_at = first_attempt_at - interval '25 hours', due_at = now()")
+        .await;
+    world
+        .run("update broadcast set deadline_at = now() + interval '1 hour'")
+        .await;
     let _working = world.work();
     carillon::broadcast::resume(world.pool(), id).await.unwrap();
     world.ended(id, 30).await;
     assert_eq!(world.count(id, "unknown").await, in_flight);
-    let reason: String = world.one("select max(reason) from delivery_result where state = 'unknown'").await;
+    let reason: String = world
+        .one("select max(reason) from delivery_result where state = 'unknown'")
+        .await;
     assert_eq!(reason, "key_expired");
     nothing_is_left(&world, id).await;
 }
@@ -252,10 +335,15 @@ async fn what_is_left_at_the_deadline_expires() {
     let world = World::new(&[]).await;
     world.customers(25, "s.channel = 'line'").await;
     let id = world.draft("priority_single", &["line"], HELLO).await;
-    world.run("update sender set state = 'paused' where channel = 'line'").await;
+    world
+        .run("update sender set state = 'paused' where channel = 'line'")
+        .await;
     let _working = world.work();
     world.send(id).await;
-    eventually("the broadcast is planned", 20, async || world.state(id).await == "sending").await;
+    eventually("the broadcast is planned", 20, async || {
+        world.state(id).await == "sending"
+    })
+    .await;
     world.run("update lane set due_at = now() + interval '3 days'").await;
     world.run("update broadcast set deadline_at = now()").await;
     world.ended(id, 20).await;
@@ -267,17 +355,27 @@ async fn what_is_left_at_the_deadline_expires() {
 async fn refused_credentials_pause_the_sender_and_mending_them_sends_everything() {
     let world = World::new(&[]).await;
     world.customers(30, "s.channel = 'line'").await;
-    let refused = world.sandbox.handle().set_fault(Fault::new(Channel::Line, FaultKind::BadCredentials)).unwrap();
+    let refused = world
+        .sandbox
+        .handle()
+        .set_fault(Fault::new(Channel::Line, FaultKind::BadCredentials))
+        .unwrap();
     let id = world.draft("priority_single", &["line"], HELLO).await;
     let _working = world.work();
     world.send(id).await;
     eventually("the sender is paused", 20, async || {
-        world.one::<bool>("select exists (select from sender where state = 'paused' and state_reason like 'credentials%')").await
+        world
+            .one::<bool>(
+                "select exists (select from sender where state = 'paused' and state_reason like 'credentials%')",
+            )
+            .await
     })
     .await;
     assert_eq!(world.count(id, "failed").await, 0);
     world.sandbox.handle().clear_fault(refused);
-    world.run("update sender set state = 'connected', state_reason = null").await;
+    world
+        .run("update sender set state = 'connected', state_reason = null")
+        .await;
     world.ended(id, 20).await;
     assert_eq!(got(&world, Channel::Line), (30, 1));
     nothing_is_left(&world, id).await;
@@ -291,11 +389,18 @@ async fn an_unreachable_provider_is_probed_and_loses_nothing() {
     let id = world.draft("priority_single", &["line"], HELLO).await;
     let working = world.work();
     world.send(id).await;
-    eventually("the lane rests", 20, async || world.one::<bool>("select coalesce(bool_and(strikes > 0), false) from lane").await).await;
+    eventually("the lane rests", 20, async || {
+        world
+            .one::<bool>("select coalesce(bool_and(strikes > 0), false) from lane")
+            .await
+    })
+    .await;
     assert_eq!(world.count(id, "queued").await, 30);
     working.stop().await;
     let mut world = world;
-    world.env.insert("CARILLON__CHANNEL__LINE__BASE_URL".to_owned(), world.sandbox.http_url());
+    world
+        .env
+        .insert("CARILLON__CHANNEL__LINE__BASE_URL".to_owned(), world.sandbox.http_url());
     world.run("update lane set due_at = now()").await;
     let _working = world.work();
     world.ended(id, 30).await;

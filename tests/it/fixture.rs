@@ -119,9 +119,7 @@ impl Fixture {
             let redis = RedisConn::connect(&url, &config).unwrap();
             queue::run(config, redis, pool, handler, CancellationToken::new()).await;
         });
-        Killable {
-            runtime: Some(runtime),
-        }
+        Killable { runtime: Some(runtime) }
     }
 }
 

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout)]
 
 mod audit;
+mod broadcast_create;
 mod broadcast_plan;
 mod broadcast_routing;
 mod broadcast_scene;

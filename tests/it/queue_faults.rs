@@ -38,27 +38,15 @@ async fn redis_killed_and_restarted_during_work_loses_nothing() {
     fixture.queue.ring_many(&jobs).await.unwrap();
     until("some have run", || async { runs.jobs() > 50 }).await;
     server.kill();
-    assert!(matches!(
-        fixture.queue.ring(job().0).await,
-        Err(QueueError::Redis(_))
-    ));
-    until("what was claimed has ended", || async {
-        fixture_quiet(&runs).await
-    })
-    .await;
+    assert!(matches!(fixture.queue.ring(job().0).await, Err(QueueError::Redis(_))));
+    until("what was claimed has ended", || async { fixture_quiet(&runs).await }).await;
     server.restart().await;
     until("all have run", || async { runs.jobs() == 500 }).await;
     let fresh = redis::Client::open(server.url()).unwrap();
     let mut connection = fresh.get_multiplexed_async_connection().await.unwrap();
     until("Redis is empty", || {
         let mut connection = connection.clone();
-        async move {
-            connection
-                .keys::<_, Vec<String>>("*")
-                .await
-                .unwrap()
-                .is_empty()
-        }
+        async move { connection.keys::<_, Vec<String>>("*").await.unwrap().is_empty() }
     })
     .await;
     let _: String = connection.ping().await.unwrap();
@@ -133,10 +121,7 @@ async fn flushed_data_and_scripts_and_killed_clients_are_survived() {
             fixture.queue.ring(envelope.clone()).await.is_ok()
         })
         .await;
-        until("it has run", || async {
-            done.load(Ordering::SeqCst) > before
-        })
-        .await;
+        until("it has run", || async { done.load(Ordering::SeqCst) > before }).await;
     }
     worker.stop().await;
 }

@@ -47,15 +47,8 @@ async fn a_killed_workers_jobs_run_elsewhere_when_their_leases_are_over() {
         }
     });
     until("all have run", || async { runs.jobs() == 10 }).await;
-    assert!(
-        killed.elapsed() < Duration::from_secs(3),
-        "took {:?}",
-        killed.elapsed()
-    );
-    until("Redis is empty", || async {
-        fixture.keys().await.is_empty()
-    })
-    .await;
+    assert!(killed.elapsed() < Duration::from_secs(3), "took {:?}", killed.elapsed());
+    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
     worker.stop().await;
 }
 
@@ -85,10 +78,7 @@ async fn a_job_that_takes_down_three_workers_is_poison() {
         }
     });
     until("it is dead", || async {
-        dead::count(&fixture.pool, &DeadFilter::default())
-            .await
-            .unwrap()
-            == 1
+        dead::count(&fixture.pool, &DeadFilter::default()).await.unwrap() == 1
     })
     .await;
     assert_eq!(begun.of(id), 3, "it takes down at most three");
@@ -96,10 +86,7 @@ async fn a_job_that_takes_down_three_workers_is_poison() {
         .await
         .unwrap()
         .remove(0);
-    assert_eq!(
-        (row.reason, row.crashes, row.attempts),
-        (DeadReason::Poison, 3, 0)
-    );
+    assert_eq!((row.reason, row.crashes, row.attempts), (DeadReason::Poison, 3, 0));
     worker.stop().await;
 }
 
@@ -135,10 +122,7 @@ async fn a_worker_that_comes_back_late_changes_nothing_and_goes_on() {
     });
     let (job_one, _) = job();
     fixture.queue.ring(&job_one).await.unwrap();
-    until("it has stalled", || async {
-        stalled.load(Ordering::SeqCst)
-    })
-    .await;
+    until("it has stalled", || async { stalled.load(Ordering::SeqCst) }).await;
 
     let (runs, gate) = (Runs::default(), Arc::new(Semaphore::new(0)));
     let worker = fixture.worker({
@@ -155,10 +139,7 @@ async fn a_worker_that_comes_back_late_changes_nothing_and_goes_on() {
     until("another has taken over", || async { runs.total() == 1 }).await;
     *release.0.lock().unwrap() = true;
     release.1.notify_all();
-    until("the late one has ended its turn", || async {
-        late_runs.total() == 1
-    })
-    .await;
+    until("the late one has ended its turn", || async { late_runs.total() == 1 }).await;
     assert!(
         saw_loss.load(Ordering::SeqCst),
         "the deadline told it without anybody's help"
@@ -191,19 +172,13 @@ async fn a_handler_learns_that_its_lease_was_lost() {
         }
     });
     fixture.queue.ring(job().0).await.unwrap();
-    until("it is claimed", || async {
-        fixture.depth().await.running == 1
-    })
-    .await;
+    until("it is claimed", || async { fixture.depth().await.running == 1 }).await;
     // As after FLUSHALL, but for this test alone.
     let _: i64 = fixture.raw.clone().del(fixture.keys().await).await.unwrap();
     until("it was told", || async { told.total() == 1 }).await;
     let (next, id) = job();
     fixture.queue.ring(next).await.unwrap();
-    until("the worker goes on", || async {
-        fixture.depth().await.running == 1
-    })
-    .await;
+    until("the worker goes on", || async { fixture.depth().await.running == 1 }).await;
     assert_eq!(told.of(id), 0);
     worker.running.abort();
 }
@@ -266,9 +241,6 @@ async fn a_running_job_whose_lease_was_deleted_is_found_again() {
         }
     });
     until("it has run", || async { begun.total() == 2 }).await;
-    until("Redis is empty", || async {
-        fixture.keys().await.is_empty()
-    })
-    .await;
+    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
     worker.stop().await;
 }

@@ -35,7 +35,12 @@ impl RedisServer {
         std::fs::create_dir(&folder).unwrap();
         // Bound and let go: the port was free a moment ago.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut server = Self { folder, port, memory, process: None };
+        let mut server = Self {
+            folder,
+            port,
+            memory,
+            process: None,
+        };
         server.restart().await;
         server
     }
@@ -52,8 +57,13 @@ impl RedisServer {
         };
         let mut command = Command::new("redis-server");
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-        command.args(["--appendonly", appendonly, "--appendfsync", "always", "--dir"]).arg(&self.folder);
-        let process = command.stdout(Stdio::null()).spawn().expect("redis-server is installed");
+        command
+            .args(["--appendonly", appendonly, "--appendfsync", "always", "--dir"])
+            .arg(&self.folder);
+        let process = command
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
         self.process = Some(process);
     }
 

@@ -48,7 +48,11 @@ impl Fixture {
         let config = Config::load(&Sources::of(env)).unwrap().config;
         let app = App::for_process(ProcessKind::Web, config).unwrap();
         let web = carillon::web::router(app.clone());
-        Self { _db: Some(db), app, web }
+        Self {
+            _db: Some(db),
+            app,
+            web,
+        }
     }
 
     async fn call(&self, method: &str, path: &str, body: &'static str) -> (StatusCode, String) {

@@ -13,8 +13,11 @@ use carillon::{
     secret::Secrets,
 };
 use carillon_jobs::BroadcastId;
-use carillon_sandbox::{LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, Running, SMTP_PASSWORD, SMTP_USER, Sandbox, SandboxConfig};
+use carillon_sandbox::{
+    LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, Running, SMTP_PASSWORD, SMTP_USER, Sandbox, SandboxConfig,
+};
 use sqlx::PgPool;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -49,13 +52,20 @@ impl World {
             ("CARILLON__SECRET__KEYS", KEY.to_owned()),
             ("CARILLON__CHANNEL__LINE__BASE_URL", sandbox.http_url()),
             ("CARILLON__CHANNEL__APP__BASE_URL", sandbox.http_url()),
-            ("CARILLON__CHANNEL__APP__TOKEN_URL", format!("{}/token", sandbox.http_url())),
+            (
+                "CARILLON__CHANNEL__APP__TOKEN_URL",
+                format!("{}/token", sandbox.http_url()),
+            ),
             ("CARILLON__CHANNEL__EMAIL__RELAY", String::new()),
             ("CARILLON__DATABASE__POOL_WORKER", "12".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
-        env.extend(settings.iter().map(|(name, value)| (format!("CARILLON__{name}"), (*value).to_owned())));
+        env.extend(
+            settings
+                .iter()
+                .map(|(name, value)| (format!("CARILLON__{name}"), (*value).to_owned())),
+        );
         let shop = Uuid::now_v7();
         let world = Self { db, sandbox, shop, env };
         world.open_shop().await;
@@ -86,7 +96,11 @@ impl World {
     /// A real process of the product's binary.
     pub(crate) fn process(&self, kind: &str) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
-        command.arg(kind).envs(&self.env).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+            .arg(kind)
+            .envs(&self.env)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         if std::env::var_os("CARILLON_TEST_LOGS").is_none() {
             command.stderr(Stdio::null());
         }
@@ -120,8 +134,11 @@ impl World {
             .await
             .unwrap();
         }
-        self.run(&format!("select ledger_refill('{}', '2026-11', 5000), ledger_top_up('{}', 1000000, 'test')", self.shop, self.shop))
-            .await;
+        self.run(&format!(
+            "select ledger_refill('{}', '2026-11', 5000), ledger_top_up('{}', 1000000, 'test')",
+            self.shop, self.shop
+        ))
+        .await;
     }
 
     /// Adds `n` customers; customer number i is reachable on the channels `on` picks by i (of app, line, email).
@@ -191,7 +208,8 @@ impl World {
     }
 
     pub(crate) async fn state(&self, id: BroadcastId) -> String {
-        self.one(&format!("select state from broadcast where id = '{id}'")).await
+        self.one(&format!("select state from broadcast where id = '{id}'"))
+            .await
     }
 
     /// Waits until the broadcast has ended, its lanes drained.
@@ -200,7 +218,11 @@ impl World {
         let deadline = Instant::now() + Duration::from_secs(secs);
         while !self.one::<bool>(&done).await {
             let late = Instant::now() > deadline;
-            assert!(!late, "not within {secs} s: the broadcast ends\n{}", self.left(id).await);
+            assert!(
+                !late,
+                "not within {secs} s: the broadcast ends\n{}",
+                self.left(id).await
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -221,7 +243,10 @@ impl World {
 
     /// How many deliveries are in a state.
     pub(crate) async fn count(&self, id: BroadcastId, state: &str) -> i64 {
-        self.one(&format!("select count(*) from delivery_with_state where broadcast_id = '{id}' and state = '{state}'")).await
+        self.one(&format!(
+            "select count(*) from delivery_with_state where broadcast_id = '{id}' and state = '{state}'"
+        ))
+        .await
     }
 
     /// Proves the books; panics with what is wrong.
@@ -234,11 +259,11 @@ impl World {
 /// A worker and a scheduler running in this process; told to stop when dropped.
 pub(crate) struct Working {
     stop: [CancellationToken; 2],
-    tasks: Vec<tokio::task::JoinHandle<()>>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Working {
-    /// Tells both to stop, and waits until they have.
+    /// Tells both to stop and waits until they have.
     pub(crate) async fn stop(mut self) {
         self.stop.iter().for_each(CancellationToken::cancel);
         for task in std::mem::take(&mut self.tasks) {

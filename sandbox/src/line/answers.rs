@@ -48,10 +48,7 @@ impl No {
     }
 
     pub(crate) fn rate() -> Self {
-        Self::new(
-            429,
-            "The API rate limit has been exceeded. Try again later.",
-        )
+        Self::new(429, "The API rate limit has been exceeded. Try again later.")
     }
 
     pub(crate) fn quota() -> Self {

@@ -83,19 +83,17 @@ impl LineState {
         }
         let quota = account.monthly_quota.unwrap_or(u64::MAX);
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let official = channels
-            .entry(account.channel_id.clone())
-            .or_insert_with(|| {
-                Arc::new(Official {
-                    channel_id: account.channel_id,
-                    bot_user_id: account.bot_user_id,
-                    display_name: account.display_name,
-                    quota: AtomicU64::new(quota),
-                    used: AtomicU64::new(0),
-                    keys: RetryKeys::new(),
-                    paces: Default::default(),
-                })
-            });
+        let official = channels.entry(account.channel_id.clone()).or_insert_with(|| {
+            Arc::new(Official {
+                channel_id: account.channel_id,
+                bot_user_id: account.bot_user_id,
+                display_name: account.display_name,
+                quota: AtomicU64::new(quota),
+                used: AtomicU64::new(0),
+                keys: RetryKeys::new(),
+                paces: Default::default(),
+            })
+        });
         official.quota.store(quota, Ordering::Relaxed);
         let mut tokens = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
         tokens.insert(account.access_token, Arc::clone(official));
@@ -138,10 +136,7 @@ impl LineState {
 
     /// The user a reply token stands for, if it is still fresh; the token stays usable.
     pub(crate) fn reply_user(&self, token: &str, now: Duration) -> Option<String> {
-        let tokens = self
-            .reply_tokens
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let tokens = self.reply_tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let known = tokens.get(token)?;
         (now.saturating_sub(known.issued) <= REPLY_TOKEN_LIFETIME).then(|| known.user_id.clone())
     }
@@ -189,16 +184,8 @@ impl LineState {
     }
 
     pub(crate) fn clear(&self) {
-        self.reply_tokens
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
-        for official in self
-            .channels
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-        {
+        self.reply_tokens.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        for official in self.channels.lock().unwrap_or_else(PoisonError::into_inner).values() {
             official.used.store(0, Ordering::Relaxed);
             official.keys.clear();
             official.paces.iter().for_each(Pace::clear);
@@ -208,10 +195,6 @@ impl LineState {
 
 /// True for `U` and 32 lowercase hexadecimal digits.
 pub(crate) fn is_user_id(text: &str) -> bool {
-    text.strip_prefix('U').is_some_and(|hex| {
-        hex.len() == 32
-            && hex
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    })
+    text.strip_prefix('U')
+        .is_some_and(|hex| hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
 }

@@ -37,10 +37,7 @@ async fn it_announces_its_addresses_obeys_its_flags_and_ends_on_sigterm() {
     let (mut child, ready) = spawn(&flags);
     assert_eq!(ready["pid"], json!(child.id()));
     assert!(ready["smtp"].as_str().unwrap().starts_with("127.0.0.1:"));
-    let url = format!(
-        "http://{}/v2/bot/message/push",
-        ready["http"].as_str().unwrap()
-    );
+    let url = format!("http://{}/v2/bot/message/push", ready["http"].as_str().unwrap());
     let body = json!({"to": user(1), "messages": text("x")});
     let mut statuses = Vec::new();
     for _ in 0..3 {
@@ -49,10 +46,7 @@ async fn it_announces_its_addresses_obeys_its_flags_and_ends_on_sigterm() {
     }
     // The fault, the one message of the quota, the quota.
     assert_eq!(statuses, [400, 200, 429]);
-    let terminated = Command::new("kill")
-        .arg(child.id().to_string())
-        .status()
-        .unwrap();
+    let terminated = Command::new("kill").arg(child.id().to_string()).status().unwrap();
     assert!(terminated.success());
     assert!(child.wait().unwrap().success());
 }
@@ -66,13 +60,8 @@ fn it_refuses_flags_that_make_no_sense() {
         ["--smtp-login", "nobody"],
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_carillon-sandbox"));
-        command
-            .args(["--http-port", "0", "--smtp-port", "0"])
-            .args(flags);
+        command.args(["--http-port", "0", "--smtp-port", "0"]).args(flags);
         let output = command.output().unwrap();
-        assert!(
-            !output.status.success() && !output.stderr.is_empty(),
-            "{flags:?}"
-        );
+        assert!(!output.status.success() && !output.stderr.is_empty(), "{flags:?}");
     }
 }
