@@ -300,10 +300,11 @@ pub async fn suppress_addresses(db: &PgPool, dead: &[(i64, String)]) -> sqlx::Re
 
 /// Pauses a sender until a person acts. `reason` names the class and the provider's code. False: it was not connected.
 pub async fn pause_sender(db: &PgPool, sender: SenderId, reason: &str) -> sqlx::Result<bool> {
-    let paused = sqlx::query("update sender set state = 'paused', state_reason = $2 where id = $1 and state = 'connected'")
-        .bind(sender.0)
-        .bind(reason)
-        .execute(db)
-        .await?;
+    let paused =
+        sqlx::query("update sender set state = 'paused', state_reason = $2 where id = $1 and state = 'connected'")
+            .bind(sender.0)
+            .bind(reason)
+            .execute(db)
+            .await?;
     Ok(paused.rows_affected() > 0)
 }
