@@ -50,19 +50,16 @@ async fn end(shop: &Shop, broadcast: BroadcastId, channel: Channel, customers: &
     column::<i64>(&shop.pool, &sql).await;
 }
 
-#[tokio::test]
-async fn every_mistake_of_a_new_broadcast_is_named_at_once() {
-    let db = database().await;
-    let shop = shop(&db.pool, 1000).await;
-    shop.add(&[person([at("a"), None, None, None])]).await;
-    let config = config(100);
+/// Wrong broadcasts, each with what is said of it.
+#[allow(clippy::too_many_lines, reason = "a table")]
+fn mistakes(shop: &Shop) -> Vec<(NewBroadcast, Vec<(&'static str, &'static str)>)> {
     let fine = || shop.new_broadcast(Mode::AppPlusOne, &[App]);
     let content = |value| NewBroadcast {
         content: value,
         ..fine()
     };
     let channels = |mode, channels: &[Channel]| shop.new_broadcast(mode, channels);
-    let cases: Vec<(NewBroadcast, Vec<(&str, &str)>)> = vec![
+    vec![
         (
             content(json!({"text": "很".repeat(66)})),
             vec![("content_invalid", "content.text")],
@@ -155,8 +152,16 @@ async fn every_mistake_of_a_new_broadcast_is_named_at_once() {
                 ("content_invalid", "content.text"),
             ],
         ),
-    ];
-    for (new, expected) in cases {
+    ]
+}
+
+#[tokio::test]
+async fn every_mistake_of_a_new_broadcast_is_named_at_once() {
+    let db = database().await;
+    let shop = shop(&db.pool, 1000).await;
+    shop.add(&[person([at("a"), None, None, None])]).await;
+    let config = config(100);
+    for (new, expected) in mistakes(&shop) {
         let found = refusals(broadcast::create(&db.pool, &config, &new).await.unwrap_err());
         let found: Vec<_> = found.iter().map(|(id, field)| (*id, field.as_str())).collect();
         assert_eq!(found, expected, "{new:?}");
@@ -168,7 +173,7 @@ async fn every_mistake_of_a_new_broadcast_is_named_at_once() {
         shop.id
     );
     run(&db.pool, &sql).await;
-    let new = channels(Mode::AppPlusOne, &[App, Whatsapp]);
+    let new = shop.new_broadcast(Mode::AppPlusOne, &[App, Whatsapp]);
     let found = refusals(broadcast::create(&db.pool, &config, &new).await.unwrap_err());
     assert_eq!(found, [("price_missing", "channels[1]".to_owned())]);
     assert_eq!(one::<i64>(&db.pool, "select count(*) from broadcast").await, 0);
