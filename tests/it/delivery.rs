@@ -312,7 +312,7 @@ async fn after_a_pause_longer_than_the_key_lives_nothing_in_flight_is_repeated()
         .await;
     assert!(in_flight > 0);
     sandbox.clear_fault(lost);
-    sandbox.advance_clock(Duration::from_secs(25 * 3600));
+    sandbox.advance_clock(Duration::from_hours(25));
     world
         .run("update slice set first_attempt_at = first_attempt_at - interval '25 hours', due_at = now()")
         .await;
