@@ -6,8 +6,8 @@ use carillon_jobs::{BroadcastId, CustomerId};
 
 use crate::{
     broadcast_scene::{
-        ALL, advance_fully, assert_adds_up, at, column, config, held, one, people, person, planner, rows_left, run,
-        sent, shop, skipped, state, step, stepping,
+        ALL, advance_fully, assert_adds_up, at, config, held, one, people, person, planner, rows_left, run, sent, shop,
+        skipped, state, step, stepping,
     },
     fixture_db::database,
 };
