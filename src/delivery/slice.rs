@@ -196,7 +196,7 @@ impl SliceTurn<'_> {
                 .dead_addresses
                 .iter()
                 .filter_map(|(customer, code)| {
-                    let place = self.slice.customers.binary_search(customer).ok()?;
+                    let place = self.slice.place(*customer)?;
                     Some((*self.slice.address_ids.get(place)?, code.clone()))
                 })
                 .collect();

@@ -70,6 +70,11 @@ impl ClaimedSlice {
     pub(super) fn one_by_one(&self) -> bool {
         self.intent_no < 0
     }
+
+    /// Where a customer stands in the parallel lists.
+    pub(super) fn place(&self, customer: i64) -> Option<usize> {
+        self.customers.binary_search(&customer).ok()
+    }
 }
 
 /// What a settle says about going on.
