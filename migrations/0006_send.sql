@@ -291,7 +291,8 @@ begin
 end $$;
 
 -- Writes the outcome of a window and, in the same transaction, the intent of the next one (p_next) or the end of the
--- claim (p_next null: what is left goes back, due in p_wait_secs; p_uncertain are members whose intent stays in flight).
+-- claim (p_next null: what is left goes back, due in p_wait_secs). p_uncertain are members whose own intent stays in flight
+-- beside the next one, so that one at whom the provider stumbles holds nobody up.
 -- An empty p_next keeps the claim without an intent, while its worker waits for permits. Called again with the same
 -- arguments after a lost answer it changes nothing more: the results are there, and p_intent_no is said, not counted.
 -- Returns `stale` (nothing was written: the slice belongs to somebody else), or the state of the broadcast afterwards,
@@ -317,10 +318,12 @@ begin
        set state = case when p_next is null then 'planned' else 'sending' end,
            lease_until = case when p_next is null then null else now() + p_lease_secs * interval '1 second' end,
            due_at = case when p_next is null then now() + p_wait_secs * interval '1 second' else due_at end,
-           in_flight = nullif(coalesce(p_next, p_uncertain), '{}'),
+           in_flight = nullif(coalesce(p_next, '{}') || coalesce(p_uncertain, '{}'), '{}'),
            intent_no = case when cardinality(p_next) > 0 then p_intent_no else t.intent_no end,
-           first_attempt_at = case when cardinality(p_next) > 0 then now() else t.first_attempt_at end,
-           repeats = case when p_next is null then t.repeats else 0 end
+           -- The oldest send in flight decides how long the provider can be trusted to remember.
+           first_attempt_at = case when cardinality(p_next) > 0 and coalesce(cardinality(p_uncertain), 0) = 0 then now()
+                                   else t.first_attempt_at end,
+           repeats = case when p_next is null or cardinality(p_uncertain) > 0 then t.repeats else 0 end
      where t.broadcast_id = p_broadcast and t.channel = p_channel and t.slice_no = p_slice_no;
     if cardinality(p_customers) > 0 then
         perform record_results(p_broadcast, p_channel, p_slice_no, p_customers, p_states, p_reasons, p_codes, p_provider_ids);

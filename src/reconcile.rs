@@ -131,7 +131,7 @@ async fn finish_unnoticed(db: &PgPool) -> sqlx::Result<usize> {
     .await?;
     let mut finished = 0;
     for id in ended {
-        let mut tx = db.begin().await?;
+        let mut tx = crate::db::begin(db).await?;
         let locked = sqlx::query("select from broadcast where id = $1 for update skip locked")
             .bind(id)
             .fetch_optional(&mut *tx)

@@ -95,13 +95,8 @@ pub enum Next<'a> {
     Hold,
     /// Begin these members, as the intent with this number.
     Send(&'a [i64], i32),
-    /// Give the slice back, due again after the wait; the members listed keep their intent.
-    GiveBack {
-        /// Members whose outcome is open and whose key will be repeated.
-        uncertain: &'a [i64],
-        /// When the slice is due again.
-        wait: Duration,
-    },
+    /// Give the slice back, due again after the wait.
+    GiveBack(Duration),
 }
 
 /// Takes the lane's lease if there is something to do on it now.
@@ -235,12 +230,14 @@ pub async fn claim_slice(
     Ok(slice)
 }
 
-/// Writes what ended in a window and what comes next, all or nothing.
+/// Writes what ended in a window and what comes next, all or nothing. `uncertain` are members whose outcome is open and
+/// whose key will be repeated: they stay in flight beside whatever comes next.
 pub async fn settle_slice(
     db: &PgPool,
     lane: &TakenLane,
     slice: &ClaimedSlice,
     ended: &[Ended],
+    uncertain: &[i64],
     next: Next<'_>,
     lease: Duration,
 ) -> sqlx::Result<Settled> {
@@ -249,10 +246,10 @@ pub async fn settle_slice(
     let reasons: Vec<Option<&str>> = ended.iter().map(|e| e.reason).collect();
     let codes: Vec<Option<&str>> = ended.iter().map(|e| e.code.as_deref()).collect();
     let provider_ids: Vec<Option<&str>> = ended.iter().map(|e| e.provider_id.as_deref()).collect();
-    let (next, intent_no, uncertain, wait) = match next {
-        Next::Hold => (Some(&[][..]), 0, &[][..], Duration::ZERO),
-        Next::Send(members, intent_no) => (Some(members), intent_no, &[][..], Duration::ZERO),
-        Next::GiveBack { uncertain, wait } => (None, 0, uncertain, wait),
+    let (next, intent_no, wait) = match next {
+        Next::Hold => (Some(&[][..]), 0, Duration::ZERO),
+        Next::Send(members, intent_no) => (Some(members), intent_no, Duration::ZERO),
+        Next::GiveBack(wait) => (None, 0, wait),
     };
     let state: String = sqlx::query_scalar(
         "select settle_slice($1, $2, $3, $4, $5, $6::text[]::delivery_state[], $7, $8, $9, $10, $11, $12, $13, $14)",

@@ -269,7 +269,6 @@ async fn a_slow_sender_gets_the_rate_it_has() {
 
 /// One customer at whom the provider always stumbles must not keep the rest of the slice waiting for a day.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "open: fails; the members behind an intent that stays uncertain wait for it"]
 async fn one_message_that_is_always_uncertain_does_not_hold_up_the_others() {
     let world = World::new(&[]).await;
     world.customers(120, "s.channel = 'line'").await;
