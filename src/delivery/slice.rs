@@ -4,21 +4,25 @@
 //! then the socket is written, then the outcome and the next intent are committed together. Killed anywhere, the next
 //! worker knows from the slice's row what may have been sent.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     channel::ErrorClass,
     delivery::{
         DeliveryError,
-        lane::{LaneJob, TurnEnd},
         store::{self, ClaimedSlice, Next, Settled},
+        turn::{LaneTurn, TurnEnd},
         verdict::{Ended, SenderTrouble, Sent, Verdict, judge, repeat_after},
         window,
     },
 };
 
 /// Works slices one after another. Several of these run side by side on one lane.
-pub(super) async fn work(job: &LaneJob<'_>) -> Result<TurnEnd, DeliveryError> {
+pub(super) async fn work(turn: Arc<LaneTurn>) -> Result<TurnEnd, DeliveryError> {
+    let job = &*turn;
     loop {
         if job.turn_is_over() {
             return Ok(TurnEnd::Budget);
@@ -58,7 +62,7 @@ pub(super) async fn work(job: &LaneJob<'_>) -> Result<TurnEnd, DeliveryError> {
 
 /// One claimed slice.
 struct SliceTurn<'a> {
-    job: &'a LaneJob<'a>,
+    job: &'a LaneTurn,
     slice: ClaimedSlice,
     /// The window in hand was begun before, by us or by a worker that died.
     repeat: bool,
@@ -202,7 +206,7 @@ impl SliceTurn<'_> {
 
     /// Judges a window, and tells the limiter, the address book and the operator what they must know.
     async fn judge(&self, sent: Vec<(i64, Sent)>) -> Verdict {
-        let delivery = self.job.delivery;
+        let delivery = &self.job.delivery;
         let verdict = judge(self.job.briefing.keyed(), self.repeat, sent);
         if verdict.accepted > 0 {
             self.job.proved();
@@ -244,7 +248,7 @@ impl SliceTurn<'_> {
     /// Writes, and tries again through a short absence of Postgres while the lease lasts: what a provider accepted
     /// must not become unknown because a connection broke.
     async fn settle(&mut self, ended: &[Ended], next: Next<'_>) -> Result<Settled, DeliveryError> {
-        let delivery = self.job.delivery;
+        let delivery = &self.job.delivery;
         let lease = delivery.config.lease();
         loop {
             let asked_at = Instant::now();

@@ -13,13 +13,13 @@ use futures::future::join_all;
 
 use crate::{
     channel::{ErrorClass, Refusal, SendOutcome, delivery_key, slice_key},
-    delivery::{lane::LaneJob, store::ClaimedSlice, verdict::Sent},
+    delivery::{store::ClaimedSlice, turn::LaneTurn, verdict::Sent},
 };
 
 /// Sends to `members` of a slice. `until`: nothing is begun after this moment, because the lease may end. `None`: their
 /// multicast was refused, so nobody has it, and they are to be sent to one by one under an intent that says so.
 pub(super) async fn send(
-    job: &LaneJob<'_>,
+    job: &LaneTurn,
     slice: &ClaimedSlice,
     members: &[i64],
     until: Instant,
@@ -32,12 +32,7 @@ pub(super) async fn send(
 }
 
 /// One request for all: nothing in the message depends on the recipient.
-async fn multicast(
-    job: &LaneJob<'_>,
-    slice: &ClaimedSlice,
-    members: &[i64],
-    until: Instant,
-) -> Option<Vec<(i64, Sent)>> {
+async fn multicast(job: &LaneTurn, slice: &ClaimedSlice, members: &[i64], until: Instant) -> Option<Vec<(i64, Sent)>> {
     if job.told_to_stop(until) {
         return Some(members.iter().map(|customer| (*customer, Sent::NotBegun)).collect());
     }
@@ -73,7 +68,7 @@ async fn multicast(
 
 /// The permit of the multicast covers one request: the single ones take theirs as they go.
 async fn singly_within_limit(
-    job: &LaneJob<'_>,
+    job: &LaneTurn,
     slice: &ClaimedSlice,
     members: &[i64],
     until: Instant,
@@ -100,7 +95,7 @@ async fn singly_within_limit(
 ///
 /// Senders are few and take member after member: a future of its own for each message would be allocated, moved and
 /// freed thousands of times a second, and those futures are large.
-async fn singly(job: &LaneJob<'_>, slice: &ClaimedSlice, members: &[i64], until: Instant) -> Vec<(i64, Sent)> {
+async fn singly(job: &LaneTurn, slice: &ClaimedSlice, members: &[i64], until: Instant) -> Vec<(i64, Sent)> {
     let next = AtomicUsize::new(0);
     let senders = members.len().min(job.briefing.in_flight());
     // Collected first: an iterator of closures over borrows cannot be proved Send.
@@ -112,7 +107,7 @@ async fn singly(job: &LaneJob<'_>, slice: &ClaimedSlice, members: &[i64], until:
 
 /// Sends to the members nobody has taken yet, one at a time.
 async fn member_after_member(
-    job: &LaneJob<'_>,
+    job: &LaneTurn,
     slice: &ClaimedSlice,
     members: &[i64],
     next: &AtomicUsize,
@@ -126,7 +121,7 @@ async fn member_after_member(
 }
 
 /// One member, unless told to stop.
-async fn begin(job: &LaneJob<'_>, slice: &ClaimedSlice, customer: i64, until: Instant) -> (i64, Sent) {
+async fn begin(job: &LaneTurn, slice: &ClaimedSlice, customer: i64, until: Instant) -> (i64, Sent) {
     if job.told_to_stop(until) {
         return (customer, Sent::NotBegun);
     }
@@ -157,7 +152,7 @@ impl<'a> Member<'a> {
     }
 }
 
-async fn one(job: &LaneJob<'_>, customer: i64, member: &Member<'_>) -> SendOutcome {
+async fn one(job: &LaneTurn, customer: i64, member: &Member<'_>) -> SendOutcome {
     let key = delivery_key(job.lane.broadcast, job.lane.channel, CustomerId(customer));
     match job
         .briefing
