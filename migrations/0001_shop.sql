@@ -78,7 +78,8 @@ create table address (
 create unique index address_current on address (sender_id, customer_id) where is_current;
 create unique index address_once on address (sender_id, address, customer_id);
 create index address_twins on address (twin_of) where twin_of is not null;
-create index address_of_customer on address (customer_id);
+-- With the sender, so that planning's join over a range of customers reads only the addresses it wants.
+create index address_of_customer on address (customer_id, sender_id);
 
 create function address_mark_twins() returns trigger language plpgsql as $$
 begin
@@ -103,6 +104,8 @@ create trigger address_twins after insert on address
 create function put_address(p_sender uuid, p_customer bigint, p_address text) returns bigint language plpgsql as $$
 declare v_id bigint;
 begin
+    -- The lock the trigger takes, before any row: two changes at once would wait for each other, or both be current.
+    perform pg_advisory_xact_lock(hashtextextended('address:' || shop_id::text, 0)) from customer where id = p_customer;
     update address set is_current = false
      where sender_id = p_sender and customer_id = p_customer and is_current and address <> p_address;
     insert into address (shop_id, sender_id, customer_id, address)

@@ -78,8 +78,49 @@ begin
     end if;
     return new;
 end $$;
+-- Once it is being planned a message is what it is: a repeat under the same key must have the same body.
+create function broadcast_freeze_content() returns trigger language plpgsql as $$
+begin
+    raise exception 'the content of a broadcast in % cannot change; make a new one', old.state
+        using errcode = 'check_violation', constraint = 'broadcast_content_frozen';
+end $$;
+create trigger broadcast_content_frozen before update of content on broadcast for each row
+    when (old.content is distinct from new.content and old.state not in ('draft', 'scheduled', 'queued', 'compliance_review'))
+    execute function broadcast_freeze_content();
 create trigger broadcast_state_moves before update of state on broadcast
     for each row when (old.state is distinct from new.state) execute function broadcast_guard_state();
+
+-- A new broadcast's id: a UUIDv7 by this server's clock.
+create function new_broadcast_id() returns uuid language sql volatile as $$
+    select encode(set_byte(set_byte(
+        overlay(uuid_send(gen_random_uuid()) placing
+            substring(int8send(floor(extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6),
+        6, (get_byte(uuid_send(gen_random_uuid()), 0) & 15) | 112),
+        8, (get_byte(uuid_send(gen_random_uuid()), 1) & 63) | 128), 'hex')::uuid
+$$;
+
+-- Stores a draft and returns its id. Channels in order of priority, each from its primary sender: the shop's own, else
+-- the platform's. What else a broadcast has (scheduled_at, budget_tokens, other senders) is set on its rows before
+-- send_broadcast. The message itself is checked when planning begins; `carillon broadcast create` checks it at once.
+create function draft_broadcast(p_shop uuid, p_name text, p_mode text, p_channels channel[], p_content jsonb, p_audience jsonb)
+returns uuid language plpgsql as $$
+declare v_id uuid := new_broadcast_id(); v_channel channel; v_position int := 0; v_sender uuid;
+begin
+    insert into broadcast (id, shop_id, name, mode, content, audience)
+    values (v_id, p_shop, p_name, p_mode, p_content, p_audience);
+    foreach v_channel in array p_channels loop
+        select id into v_sender from sender
+         where channel = v_channel and is_primary and (shop_id = p_shop or shop_id is null)
+         order by shop_id nulls last limit 1;
+        if v_sender is null then
+            raise exception 'shop % has no primary sender on %; connect one first', p_shop, v_channel using errcode = 'no_data_found';
+        end if;
+        insert into broadcast_channel (broadcast_id, position, channel, sender_id, tokens)
+        values (v_id, v_position, v_channel, v_sender, 0);
+        v_position := v_position + 1;
+    end loop;
+    return v_id;
+end $$;
 
 -- A frontend calls this in its own transaction, then rings. Due broadcasts become `queued`, later ones `scheduled`.
 -- Sending one that is already on its way changes nothing. Returns the state.
@@ -106,6 +147,16 @@ create function pause_broadcast(p_id uuid) returns boolean language plpgsql as $
 begin
     update broadcast set resume_state = state, state = 'paused'
      where id = p_id and state in ('scheduled', 'queued', 'planning', 'sending');
+    return found;
+end $$;
+
+-- Lets a paused broadcast go on where it was, its lanes due at once: exactly the rest is sent. Ring afterwards.
+create function resume_broadcast(p_id uuid) returns boolean language plpgsql as $$
+begin
+    -- Lanes before the broadcast: settles lock them in this order.
+    update lane set due_at = now()
+     where broadcast_id = p_id and remaining > 0 and exists (select from broadcast where id = p_id and state = 'paused');
+    update broadcast set state = resume_state, resume_state = null where id = p_id and state = 'paused';
     return found;
 end $$;
 

@@ -113,6 +113,11 @@ begin
     return 'opened';
 end $$;
 
+-- A lane that rests is woken once by its broadcast's deadline.
+create function lane_is_due(l lane, b broadcast) returns boolean language sql stable as $$
+    select l.due_at <= now() or (b.deadline_at <= now() and (l.served_at is null or l.served_at < b.deadline_at))
+$$;
+
 -- Which lanes to ring for: at most p_per_shop of a shop are in the ready list or at work at once, the one served
 -- longest ago first. A bell nobody answered within p_stale_secs counts as lost.
 create function lanes_to_ring(p_shop uuid, p_per_shop int, p_stale_secs double precision)
@@ -120,7 +125,7 @@ returns table (broadcast_id uuid, sender_id uuid) language sql as $$
     with open as (
         select l.broadcast_id, l.sender_id, l.shop_id, l.served_at,
                l.lease_until > now() or l.rung_at > now() - p_stale_secs * interval '1 second' as busy,
-               l.due_at <= now() and (b.state = 'cancelled' or b.deadline_at <= now() or s.state <> 'paused') as due
+               lane_is_due(l, b) and (b.state = 'cancelled' or b.deadline_at <= now() or s.state <> 'paused') as due
           from lane l
           join broadcast b on b.id = l.broadcast_id and b.state in ('sending', 'cancelled')
           join sender s on s.id = l.sender_id
@@ -151,7 +156,7 @@ returns table (sender_id uuid, channel channel, epoch int, mode text, strikes in
        set lease_until = now() + p_lease_secs * interval '1 second', epoch = l.epoch + 1, rung_at = null, served_at = now()
       from broadcast b, sender s
      where l.broadcast_id = p_broadcast and l.sender_id = p_sender and b.id = l.broadcast_id and s.id = l.sender_id
-       and l.remaining > 0 and l.due_at <= now() and (l.lease_until is null or l.lease_until <= now())
+       and l.remaining > 0 and lane_is_due(l, b) and (l.lease_until is null or l.lease_until <= now())
        and b.state in ('sending', 'cancelled')
        and (b.state = 'cancelled' or b.deadline_at <= now() or s.state <> 'paused')
     returning l.sender_id, l.channel, l.epoch,
@@ -175,23 +180,33 @@ begin
 end $$;
 
 -- Gives a lane back. Due again at the latest of p_wait_secs from now and the time its first open slice can be claimed.
+-- One that is to be ended and not sent waits for no provider, only for slices under a live lease.
 create function leave_lane(p_broadcast uuid, p_sender uuid, p_epoch int, p_wait_secs double precision, p_strikes int)
-returns timestamptz language sql as $$
+returns timestamptz language plpgsql as $$
+declare v_due timestamptz;
+begin
+    -- Locked first, so that a cancel which has the lane now is seen below.
+    perform from lane where broadcast_id = p_broadcast and sender_id = p_sender and epoch = p_epoch for update;
     update lane l
        set lease_until = null, rung_at = null, strikes = p_strikes,
-           due_at = greatest(now() + p_wait_secs * interval '1 second',
-               (select min(case s.state when 'sending' then s.lease_until else s.due_at end) from slice s
-                 where s.broadcast_id = l.broadcast_id and s.channel = l.channel and s.state <> 'settled'))
+           due_at = (select case when b.state = 'cancelled' or b.deadline_at <= now()
+                             then coalesce(min(case s.state when 'sending' then s.lease_until else now() end), now())
+                             else greatest(now() + p_wait_secs * interval '1 second',
+                                           min(case s.state when 'sending' then s.lease_until else s.due_at end)) end
+                       from broadcast b left join slice s
+                         on s.broadcast_id = l.broadcast_id and s.channel = l.channel and s.state <> 'settled'
+                      where b.id = l.broadcast_id group by b.state, b.deadline_at)
      where l.broadcast_id = p_broadcast and l.sender_id = p_sender and l.epoch = p_epoch
-    returning l.due_at
-$$;
+    returning l.due_at into v_due;
+    return v_due;
+end $$;
 
 -- Claims the next slice of a lane, for the turn p_lane_epoch on it, and commits the intent to send its first p_window members.
 --   p_key_secs  how long the provider remembers our keys; 0: it has none
 --   p_same_body the key stands for a body with the customer's name: who was renamed since cannot be repeated
 -- An interrupted intent is repeated with its key while the provider remembers it, else its members become `unknown`;
 -- members who may no longer be sent to are `skipped`, but only before their first attempt.
--- No row: no slice can be claimed now.
+-- No row: no slice can be claimed now, or the first 20 had nobody left to send to; the lane is due again at once then.
 create function claim_slice(p_broadcast uuid, p_channel channel, p_lane_epoch int, p_window int, p_lease_secs double precision,
         p_key_secs double precision, p_same_body boolean)
 returns table (slice_no int, epoch int, intent_no int, repeats int, in_flight bigint[], customers bigint[],
@@ -211,7 +226,8 @@ begin
     if not found then
         return;
     end if;
-    loop
+    -- Bounded: a suspended shop may have thousands of slices, and this transaction holds its lane and its tokens.
+    for v_turn in 1..20 loop
         -- Skip what another worker is claiming this very moment rather than wait for it.
         select * into s from slice t
          where t.broadcast_id = p_broadcast and t.channel = p_channel and t.state <> 'settled'
@@ -232,7 +248,7 @@ begin
                        c.first_name, c.last_name,
                        case when d.customer_id = any (s.in_flight) and not v_repeat then v_lost
                             when a.id is null or c.id is null then 'erased'
-                            when d.customer_id = any (s.in_flight) and p_same_body and c.renamed_at >= s.first_attempt_at then 'renamed'
+                            when d.customer_id = any (s.in_flight) and p_same_body and c.renamed_at >= s.claimed_at then 'renamed'
                             when d.customer_id = any (s.in_flight) then null
                             when v_stopped is not null then v_stopped
                             when c.opted_out or a.state = 'opted_out' then 'opted_out'
@@ -261,13 +277,13 @@ begin
         v_repeat := v_repeat and in_flight is not null;
         slice_no := s.slice_no;
         epoch := s.epoch + 1;
-        intent_no := s.intent_no + case when v_repeat then 0 else 1 end;
+        intent_no := case when v_repeat then s.intent_no else abs(s.intent_no) + 1 end;
         repeats := case when v_repeat then s.repeats + 1 else 0 end;
         in_flight := case when v_repeat then in_flight else customers[1:p_window] end;
         update slice u
            set state = 'sending', epoch = claim_slice.epoch, lease_until = now() + p_lease_secs * interval '1 second',
                lane_epoch = p_lane_epoch, intent_no = claim_slice.intent_no, repeats = claim_slice.repeats, in_flight = claim_slice.in_flight,
-               first_attempt_at = case when v_repeat then u.first_attempt_at else now() end
+               first_attempt_at = case when v_repeat then u.first_attempt_at else now() end, claimed_at = now()
          where u.broadcast_id = p_broadcast and u.channel = p_channel and u.slice_no = s.slice_no;
         return next;
         return;
@@ -275,7 +291,8 @@ begin
 end $$;
 
 -- Writes the outcome of a window and, in the same transaction, the intent of the next one (p_next) or the end of the
--- claim (p_next null: what is left goes back, due in p_wait_secs; p_uncertain are members whose intent stays in flight).
+-- claim (p_next null: what is left goes back, due in p_wait_secs). p_uncertain are members whose own intent stays in flight
+-- beside the next one, so that one at whom the provider stumbles holds nobody up.
 -- An empty p_next keeps the claim without an intent, while its worker waits for permits. Called again with the same
 -- arguments after a lost answer it changes nothing more: the results are there, and p_intent_no is said, not counted.
 -- Returns `stale` (nothing was written: the slice belongs to somebody else), or the state of the broadcast afterwards,
@@ -301,10 +318,12 @@ begin
        set state = case when p_next is null then 'planned' else 'sending' end,
            lease_until = case when p_next is null then null else now() + p_lease_secs * interval '1 second' end,
            due_at = case when p_next is null then now() + p_wait_secs * interval '1 second' else due_at end,
-           in_flight = nullif(coalesce(p_next, p_uncertain), '{}'),
+           in_flight = nullif(coalesce(p_next, '{}') || coalesce(p_uncertain, '{}'), '{}'),
            intent_no = case when cardinality(p_next) > 0 then p_intent_no else t.intent_no end,
-           first_attempt_at = case when cardinality(p_next) > 0 then now() else t.first_attempt_at end,
-           repeats = case when p_next is null then t.repeats else 0 end
+           -- The oldest send in flight decides how long the provider can be trusted to remember.
+           first_attempt_at = case when cardinality(p_next) > 0 and coalesce(cardinality(p_uncertain), 0) = 0 then now()
+                                   else t.first_attempt_at end,
+           repeats = case when p_next is null or cardinality(p_uncertain) > 0 then t.repeats else 0 end
      where t.broadcast_id = p_broadcast and t.channel = p_channel and t.slice_no = p_slice_no;
     if cardinality(p_customers) > 0 then
         perform record_results(p_broadcast, p_channel, p_slice_no, p_customers, p_states, p_reasons, p_codes, p_provider_ids);

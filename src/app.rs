@@ -17,7 +17,7 @@ use crate::{
     db::{self, DbError, SchemaState},
     delivery::Delivery,
     limit::Limits,
-    queue::{Queue, QueueConfig, RedisConn},
+    queue::{self, Queue, QueueConfig, QueueError, RedisConn},
     secret::{SecretError, Secrets},
 };
 
@@ -62,11 +62,9 @@ pub enum AppError {
     /// Keys.
     #[error("secret.keys: {0}")]
     Secret(#[from] SecretError),
-    /// Redis would throw work away when it is full.
-    #[error(
-        "Redis has maxmemory-policy {0}, which may throw away queued work. Set it to noeviction (redis-cli config set maxmemory-policy noeviction, or in your provider's settings) and start again"
-    )]
-    RedisEvicts(String),
+    /// A Redis that would lose work, or is too old.
+    #[error("{0}; then start again")]
+    RedisUnfit(QueueError),
     /// The schema is not the one this program needs.
     #[error("{0}")]
     Schema(String),
@@ -163,20 +161,24 @@ impl App {
         Ok(BroadcastWork {
             db: self.db.clone(),
             queue: self.queue()?,
-            planner: Planner { db: self.db.clone(), config: self.config.broadcast.clone() },
+            planner: Planner {
+                db: self.db.clone(),
+                config: self.config.broadcast.clone(),
+            },
             delivery: self.delivery()?,
         })
     }
 
-    /// Refuses what a process must not start with: a Redis that may evict, a schema that is not migrated. Whoever does not
+    /// Refuses what a process must not start with: a Redis that may evict or is too old, a schema that is not migrated. Whoever does not
     /// answer in time is no reason: the process starts and waits.
     pub async fn check_start(&self) -> Result<(), AppError> {
-        match tokio::time::timeout(START_CHECK, self.redis_policy()).await {
-            Ok(Ok(policy)) if policy != "noeviction" => return Err(AppError::RedisEvicts(policy)),
+        let mut redis = self.redis.clone();
+        match tokio::time::timeout(START_CHECK, queue::check_server(&mut redis)).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(error.kind = ?error.kind(), "Redis does not answer yet; starting all the same");
+            Ok(Err(error @ (QueueError::Evicts { .. } | QueueError::TooOld { .. }))) => {
+                return Err(AppError::RedisUnfit(error));
             }
+            Ok(Err(error)) => tracing::warn!(%error, "Redis does not answer yet; starting all the same"),
             Err(_) => tracing::warn!("Redis does not answer yet; starting all the same"),
         }
         match tokio::time::timeout(START_CHECK, db::check_schema(&self.db)).await {
@@ -199,17 +201,6 @@ impl App {
             "Ready to start"
         );
         Ok(())
-    }
-
-    /// What Redis does when it is full. Asked by INFO, which hosted services allow where they forbid CONFIG.
-    pub async fn redis_policy(&self) -> redis::RedisResult<String> {
-        let mut connection = self.redis.clone();
-        let info: String = redis::cmd("INFO").arg("memory").query_async(&mut connection).await?;
-        let policy = info
-            .lines()
-            .find_map(|line| line.trim().strip_prefix("maxmemory_policy:"));
-        // One that does not tell is taken at its word by the operator's manual.
-        Ok(policy.unwrap_or("noeviction").to_owned())
     }
 }
 

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sqlx::{
-    Executor as _, PgPool,
+    Executor as _, PgPool, Postgres, Transaction,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -78,11 +78,22 @@ fn connect_options(config: &DatabaseConfig, process: ProcessKind) -> Result<PgCo
     ]))
 }
 
+/// Begins a transaction, safely for a caller whose future may be dropped.
+///
+/// `Pool::begin` of sqlx 0.9 is not: dropped between sending BEGIN and hearing the answer it gives the connection back
+/// with the transaction open, and what the next user writes there is never committed. Here BEGIN runs in a task of its
+/// own, which always hears the answer; a transaction that nobody waits for any more is rolled back.
+pub async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let pool = pool.clone();
+    let begun = tokio::spawn(async move { pool.begin().await }).await;
+    begun.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+}
+
 /// Applies what is missing and returns the versions applied. Two at once are fine: the second waits, then finds nothing to do.
 pub async fn migrate(pool: &PgPool) -> Result<Vec<i64>, DbError> {
     // A lock that belongs to a transaction holds through a pooler, where one that belongs to a session would be lost or stay
     // for ever. It is held on a connection of its own, because a migration may need to run outside a transaction.
-    let mut lock = pool.begin().await?;
+    let mut lock = begin(pool).await?;
     lock.execute("SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
         .await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
@@ -93,6 +104,8 @@ pub async fn migrate(pool: &PgPool) -> Result<Vec<i64>, DbError> {
     let migrator = Migrator {
         migrations: MIGRATOR.migrations.clone(),
         locking: false,
+        // A database that a newer program has migrated further is fine: an old release may come back.
+        ignore_missing: true,
         ..Migrator::DEFAULT
     };
     let result = migrator.run(pool).await;
@@ -159,6 +172,38 @@ async fn applied(pool: &PgPool) -> Result<BTreeMap<i64, (Vec<u8>, bool)>, sqlx::
         .collect())
 }
 
+/// Whether an error may be gone a moment later: the connection broke, the server restarts or is overloaded, or two
+/// transactions met in an unlucky order.
+#[must_use]
+pub fn may_pass(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) => true,
+        sqlx::Error::Database(database) => database.code().is_some_and(|code| {
+            // Connection, insufficient resources, operator intervention, system error, rolled back by the server.
+            ["08", "53", "57", "58", "40"]
+                .iter()
+                .any(|class| code.starts_with(class))
+                || code == "55P03"
+        }),
+        _ => false,
+    }
+}
+
+/// An error in words that hold no data of a row: the server's message without its detail.
+#[must_use]
+pub fn describe(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(database) => {
+            format!(
+                "PostgreSQL: {} ({})",
+                database.message(),
+                database.code().unwrap_or_default()
+            )
+        }
+        other => format!("PostgreSQL: {other}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -179,30 +224,5 @@ mod tests {
         versions.sort_unstable();
         let embedded: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
         assert_eq!(versions, embedded);
-    }
-}
-
-/// Whether an error may be gone a moment later: the connection broke, the server restarts or is overloaded, or two
-/// transactions met in an unlucky order.
-#[must_use]
-pub fn may_pass(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) => true,
-        sqlx::Error::Database(database) => database.code().is_some_and(|code| {
-            // Connection, insufficient resources, operator intervention, system error, rolled back by the server.
-            ["08", "53", "57", "58", "40"].iter().any(|class| code.starts_with(class)) || code == "55P03"
-        }),
-        _ => false,
-    }
-}
-
-/// An error in words that hold no data of a row: the server's message without its detail.
-#[must_use]
-pub fn describe(error: &sqlx::Error) -> String {
-    match error {
-        sqlx::Error::Database(database) => {
-            format!("PostgreSQL: {} ({})", database.message(), database.code().unwrap_or_default())
-        }
-        other => format!("PostgreSQL: {other}"),
     }
 }

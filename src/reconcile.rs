@@ -2,11 +2,12 @@
 //!
 //! Redis may be lost at any moment and workers may die anywhere: whatever waits has its time in Postgres, and this loop
 //! rings again for what is overdue and in nobody's hands. It takes no input and remembers nothing, so any number of
-//! schedulers may run it, and a bell too many is harmless.
+//! schedulers may run it, and a bell too many is harmless. It never waits for a row: somebody who sits on one broadcast
+//! (a frontend in the middle of its transaction) must not keep all the others from being rung for.
 
 use std::time::Duration;
 
-use carillon_jobs::{BroadcastId, BroadcastSend, SenderId};
+use carillon_jobs::{BroadcastId, BroadcastSend, SenderId, ShopId};
 use sqlx::{PgPool, types::Uuid};
 
 use crate::{
@@ -48,17 +49,28 @@ pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result
     for broadcast in &unplanned {
         ring(queue, *broadcast, None).await?;
     }
-    let lanes = store::lanes_to_ring(db, None, config.lanes_per_shop, config.bell_stale()).await?;
-    for (broadcast, sender) in &lanes {
-        ring(queue, *broadcast, Some(*sender)).await?;
-    }
+    let lanes = ring_lanes(db, queue, config, None).await?;
     let finished = finish_unnoticed(db).await?;
     Ok(Found {
         due,
         unplanned: unplanned.len(),
-        lanes: lanes.len(),
+        lanes,
         finished,
     })
+}
+
+/// Rings for the lanes that are due and in nobody's hands, of one shop or of all, and says how many those were.
+pub async fn ring_lanes(
+    db: &PgPool,
+    queue: &Queue,
+    config: &DeliveryConfig,
+    shop: Option<ShopId>,
+) -> Result<usize, ReconcileError> {
+    let lanes = store::lanes_to_ring(db, shop, config.lanes_per_shop, config.bell_stale()).await?;
+    for (broadcast, sender) in &lanes {
+        ring(queue, *broadcast, Some(*sender)).await?;
+    }
+    Ok(lanes.len())
 }
 
 /// Rings for a broadcast as a whole, or for one of its lanes. While such a bell waits another one is not queued.
@@ -82,7 +94,8 @@ pub async fn ring(
 /// Scheduled broadcasts become `queued` when their time has come, by Postgres' clock.
 async fn start_scheduled(db: &PgPool) -> sqlx::Result<usize> {
     let done = sqlx::query(
-        "update broadcast set state = 'queued', queued_at = now() where state = 'scheduled' and scheduled_at <= now()",
+        "update broadcast set state = 'queued', queued_at = now()
+          where id in (select id from broadcast where state = 'scheduled' and scheduled_at <= now() for update skip locked)",
     )
     .execute(db)
     .await?;
@@ -93,9 +106,11 @@ async fn start_scheduled(db: &PgPool) -> sqlx::Result<usize> {
 async fn unplanned(db: &PgPool, stale: Duration) -> sqlx::Result<Vec<BroadcastId>> {
     let ids: Vec<Uuid> = sqlx::query_scalar(
         "update broadcast set rung_at = now()
-          where (state in ('queued', 'planning') or purge)
-            and (plan_lease_until is null or plan_lease_until <= now())
-            and (rung_at is null or rung_at <= now() - $1 * interval '1 second')
+          where id in (select id from broadcast
+                where (state in ('queued', 'planning') or purge)
+                  and (plan_lease_until is null or plan_lease_until <= now())
+                  and (rung_at is null or rung_at <= now() - $1 * interval '1 second')
+                  for update skip locked)
          returning id",
     )
     .bind(stale.as_secs_f64())
@@ -116,11 +131,14 @@ async fn finish_unnoticed(db: &PgPool) -> sqlx::Result<usize> {
     .await?;
     let mut finished = 0;
     for id in ended {
-        let mut tx = db.begin().await?;
-        sqlx::query("select from broadcast where id = $1 for update")
+        let mut tx = crate::db::begin(db).await?;
+        let locked = sqlx::query("select from broadcast where id = $1 for update skip locked")
             .bind(id)
-            .execute(&mut *tx)
+            .fetch_optional(&mut *tx)
             .await?;
+        if locked.is_none() {
+            continue;
+        }
         let done: bool = sqlx::query_scalar("select finish_broadcast($1)")
             .bind(id)
             .fetch_one(&mut *tx)

@@ -41,13 +41,12 @@ pub async fn run(app: App) -> Result<(), AppError> {
                 away = false;
                 tracing::info!("Looking for due work again");
             }
-            (Ok(()), false) => {}
-            // Said once: an outage of an hour is one line, not two thousand.
             (Err(error), false) => {
                 away = true;
                 tracing::warn!(%error, "Cannot look for due work; trying again every few seconds");
             }
-            (Err(_), true) => {}
+            // Said once: an outage of an hour is one line, not two thousand.
+            (Ok(()), false) | (Err(_), true) => {}
         }
     }
 }

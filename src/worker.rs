@@ -24,11 +24,20 @@ impl Work {
 
 /// Works until the process is told to stop.
 pub async fn run(app: App) -> Result<(), AppError> {
-    let work = Work { broadcast: app.broadcast_work()? };
+    let work = Work {
+        broadcast: app.broadcast_work()?,
+    };
     let handler = move |job: Job, context: JobContext| {
         let work = work.clone();
         async move { work.run(job, context).await }
     };
-    queue::run(app.queue_config(), app.queue_conn()?, app.db.clone(), handler, app.stop.clone()).await;
+    queue::run(
+        app.queue_config(),
+        app.queue_conn()?,
+        app.db.clone(),
+        handler,
+        app.stop.clone(),
+    )
+    .await;
     Ok(())
 }

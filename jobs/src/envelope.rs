@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     ContractError, Job, Kind,
     limits::{
-        MAX_ATTEMPTS, MAX_DEPTH, MAX_ID_CHARS, MAX_RUN_AHEAD_DAYS, MAX_TEXT_BYTES,
-        MAX_TRACEPARENT_CHARS, MAX_UNIQUE_CHARS, depth,
+        MAX_ATTEMPTS, MAX_DEPTH, MAX_ID_CHARS, MAX_RUN_AHEAD_DAYS, MAX_TEXT_BYTES, MAX_TRACEPARENT_CHARS,
+        MAX_UNIQUE_CHARS, depth,
     },
     object::Object,
 };
@@ -56,10 +56,7 @@ struct Wire<A> {
     max_attempts: Option<u32>,
     /// While a job with this key waits, another one with it is not queued. 1 to 200 characters, no control characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(min = 1, max = 200),
-        regex(pattern = r"^[^\u0000-\u001f\u007f]+$")
-    )]
+    #[schemars(length(min = 1, max = 200), regex(pattern = r"^[^\u0000-\u001f\u007f]+$"))]
     unique: Option<String>,
     /// The W3C trace context of the producer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,10 +133,7 @@ impl<J: Into<Job>> From<J> for Envelope {
 }
 
 /// Parses a text whose size and depth are known to be within the limits.
-pub(crate) fn parse<A: DeserializeOwned>(
-    text: &[u8],
-    job: fn(A) -> Job,
-) -> Result<Envelope, ContractError> {
+pub(crate) fn parse<A: DeserializeOwned>(text: &[u8], job: fn(A) -> Job) -> Result<Envelope, ContractError> {
     let wire: Wire<A> = match serde_json::from_slice(text) {
         Ok(Object(wire)) => wire,
         // The second pass keeps track of the path. It costs half as much again, so only texts that fail pay for it.
@@ -203,9 +197,7 @@ fn scrub(problem: &str) -> String {
 
 fn check(envelope: &Envelope, now: DateTime<Utc>) -> Result<(), ContractError> {
     if let Some(id) = &envelope.id
-        && (id.is_empty()
-            || id.len() > MAX_ID_CHARS
-            || !id.bytes().all(|byte| byte.is_ascii_graphic()))
+        && (id.is_empty() || id.len() > MAX_ID_CHARS || !id.bytes().all(|byte| byte.is_ascii_graphic()))
     {
         return Err(ContractError::field(
             "id",
@@ -214,18 +206,14 @@ fn check(envelope: &Envelope, now: DateTime<Utc>) -> Result<(), ContractError> {
     }
     if let Some(unique) = &envelope.unique {
         let length = unique.chars().count();
-        if length == 0 || length > MAX_UNIQUE_CHARS || unique.chars().any(|c| c.is_ascii_control())
-        {
+        if length == 0 || length > MAX_UNIQUE_CHARS || unique.chars().any(|c| c.is_ascii_control()) {
             return Err(ContractError::field(
                 "unique",
                 format!("must be 1 to {MAX_UNIQUE_CHARS} characters without control characters"),
             ));
         }
     }
-    if envelope
-        .max_attempts
-        .is_some_and(|n| n == 0 || n > MAX_ATTEMPTS)
-    {
+    if envelope.max_attempts.is_some_and(|n| n == 0 || n > MAX_ATTEMPTS) {
         return Err(ContractError::field(
             "max_attempts",
             format!("must be 1 to {MAX_ATTEMPTS}"),
@@ -257,10 +245,7 @@ fn check(envelope: &Envelope, now: DateTime<Utc>) -> Result<(), ContractError> {
 fn is_traceparent(value: &str) -> bool {
     let parts: Vec<&str> = value.split('-').collect();
     let hex = |part: &str, length: usize| {
-        part.len() == length
-            && part
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     };
     match parts.as_slice() {
         [version, trace, span, flags] => {

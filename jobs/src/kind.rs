@@ -106,11 +106,7 @@ impl FromStr for Kind {
             .find(|kind| kind.name() == name)
             .ok_or_else(|| ContractError::UnknownKind {
                 name: name.chars().take(64).collect(),
-                known: Self::ALL
-                    .iter()
-                    .map(|kind| kind.name())
-                    .collect::<Vec<_>>()
-                    .join(", "),
+                known: Self::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", "),
             })
     }
 }

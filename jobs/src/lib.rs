@@ -21,6 +21,4 @@ pub use envelope::Envelope;
 pub use error::ContractError;
 pub use ids::{AddressId, BroadcastId, CustomerId, SenderId, ShopId};
 pub use kind::{Job, Kind, Policy};
-pub use limits::{
-    MAX_ATTEMPTS, MAX_DEPTH, MAX_ID_CHARS, MAX_RUN_AHEAD_DAYS, MAX_TEXT_BYTES, MAX_UNIQUE_CHARS,
-};
+pub use limits::{MAX_ATTEMPTS, MAX_DEPTH, MAX_ID_CHARS, MAX_RUN_AHEAD_DAYS, MAX_TEXT_BYTES, MAX_UNIQUE_CHARS};

@@ -68,13 +68,9 @@ fn schemas_are_those_of_the_types() {
 fn valid_examples_are_taken_and_invalid_ones_refused_with_the_field_named() {
     for kind in Kind::ALL {
         for (name, text) in examples(*kind, "valid") {
-            let envelope =
-                Envelope::parse(*kind, &text).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let envelope = Envelope::parse(*kind, &text).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(envelope.job.kind(), *kind);
-            assert!(
-                matches_schema(*kind, &text),
-                "{name} does not match the schema"
-            );
+            assert!(matches_schema(*kind, &text), "{name} does not match the schema");
         }
         let mut errors = String::new();
         for (name, text) in examples(*kind, "invalid") {
@@ -93,10 +89,7 @@ fn valid_examples_are_taken_and_invalid_ones_refused_with_the_field_named() {
             ];
             let uuid_format = ["broadcast-id-is-no-uuid", "sender-id-is-no-uuid"];
             let known = beyond.contains(&name.as_str()) || uuid_format.contains(&name.as_str());
-            assert!(
-                known || !matches_schema(*kind, &text),
-                "{name} matches the schema"
-            );
+            assert!(known || !matches_schema(*kind, &text), "{name} matches the schema");
         }
         keep(&folder(&format!("examples/{kind}/errors.txt")), &errors);
     }
@@ -109,10 +102,7 @@ fn names_are_unique_and_parse() {
         assert!(kind.policy().max_attempts > 0 && kind.policy().lease_secs > 0);
     }
     let error = "no-such".parse::<Kind>().unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "`no-such` is not a kind of job; kinds are broadcast-send"
-    );
+    assert_eq!(error, "`no-such` is not a kind of job; kinds are broadcast-send");
 }
 
 #[test]
@@ -131,21 +121,14 @@ fn too_long_and_too_deep_texts_are_refused_unparsed() {
 
 #[test]
 fn what_no_worker_would_take_is_not_written() {
-    let Ok(Envelope { job, .. }) = Envelope::parse(
-        Kind::BroadcastSend,
-        &examples(Kind::BroadcastSend, "valid")["minimal"],
-    ) else {
+    let Ok(Envelope { job, .. }) =
+        Envelope::parse(Kind::BroadcastSend, &examples(Kind::BroadcastSend, "valid")["minimal"])
+    else {
         panic!("the minimal example parses")
     };
     let mut envelope = Envelope::new(job);
     envelope.max_attempts = Some(0);
-    assert!(
-        envelope
-            .to_text()
-            .unwrap_err()
-            .to_string()
-            .starts_with("max_attempts:")
-    );
+    assert!(envelope.to_text().unwrap_err().to_string().starts_with("max_attempts:"));
 }
 
 prop_compose! {

@@ -137,12 +137,10 @@ pub fn default_accounts() -> Vec<Account> {
             password: SMTP_PASSWORD.to_owned(),
         }),
     ];
-    accounts.extend(
-        fcm_account_from_key_json(FCM_DEMO_KEY_JSON).map(|mut account| {
-            account.access_token = Some(FCM_ACCESS_TOKEN.to_owned());
-            Account::Fcm(account)
-        }),
-    );
+    accounts.extend(fcm_account_from_key_json(FCM_DEMO_KEY_JSON).map(|mut account| {
+        account.access_token = Some(FCM_ACCESS_TOKEN.to_owned());
+        Account::Fcm(account)
+    }));
     accounts
 }
 

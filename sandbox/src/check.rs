@@ -58,12 +58,7 @@ pub(crate) struct Fields<'j, 'p> {
 
 impl<'j, 'p> Fields<'j, 'p> {
     /// The members of `value`, or a finding when it is no object or has a member outside `allowed`.
-    pub(crate) fn open(
-        value: &'j Json<'j>,
-        place: Place<'p>,
-        allowed: &[&str],
-        found: &mut Findings,
-    ) -> Option<Self> {
+    pub(crate) fn open(value: &'j Json<'j>, place: Place<'p>, allowed: &[&str], found: &mut Findings) -> Option<Self> {
         let Json::Object(members) = value else {
             found.add(place, "must be an object");
             return None;
@@ -85,12 +80,7 @@ impl<'j, 'p> Fields<'j, 'p> {
             .filter(|value| **value != Json::Null)
     }
 
-    pub(crate) fn wrong(
-        &self,
-        name: &str,
-        message: impl Into<Cow<'static, str>>,
-        found: &mut Findings,
-    ) {
+    pub(crate) fn wrong(&self, name: &str, message: impl Into<Cow<'static, str>>, found: &mut Findings) {
         found.add(Place::Member(&self.place, name), message);
     }
 
@@ -110,12 +100,7 @@ impl<'j, 'p> Fields<'j, 'p> {
     }
 
     /// A text member that may be absent; when present it must be text, not empty and within `limit`.
-    pub(crate) fn optional_text(
-        &self,
-        name: &str,
-        limit: Limit,
-        found: &mut Findings,
-    ) -> Option<&'j str> {
+    pub(crate) fn optional_text(&self, name: &str, limit: Limit, found: &mut Findings) -> Option<&'j str> {
         match self.get(name)? {
             Json::Text(text) if text.is_empty() => {
                 self.wrong(name, "May not be empty", found);
@@ -151,11 +136,7 @@ impl<'j, 'p> Fields<'j, 'p> {
         match self.get(name) {
             None => {}
             Some(Json::Text(text)) if allowed.contains(&text.as_ref()) => {}
-            Some(_) => self.wrong(
-                name,
-                format!("must be one of the following values: {allowed:?}"),
-                found,
-            ),
+            Some(_) => self.wrong(name, format!("must be one of the following values: {allowed:?}"), found),
         }
     }
 
@@ -213,14 +194,8 @@ impl Limit {
     fn broken_by(self, text: &str) -> Option<String> {
         let (limit, long) = match self {
             // A text never has more units or clusters than bytes, so most are settled without counting.
-            Limit::Utf16(limit) => (
-                limit,
-                text.len() > limit && text.encode_utf16().count() > limit,
-            ),
-            Limit::Graphemes(limit) => (
-                limit,
-                text.len() > limit && text.graphemes(true).count() > limit,
-            ),
+            Limit::Utf16(limit) => (limit, text.len() > limit && text.encode_utf16().count() > limit),
+            Limit::Graphemes(limit) => (limit, text.len() > limit && text.graphemes(true).count() > limit),
         };
         long.then(|| format!("Length must be between 0 and {limit}"))
     }
@@ -232,7 +207,6 @@ pub(crate) fn is_url(text: &str, schemes: &[&str]) -> bool {
         .bytes()
         .all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`'));
     encoded
-        && Url::parse(text).is_ok_and(|url| {
-            schemes.contains(&url.scheme()) && (url.has_host() || url.scheme() == "tel")
-        })
+        && Url::parse(text)
+            .is_ok_and(|url| schemes.contains(&url.scheme()) && (url.has_host() || url.scheme() == "tel"))
 }

@@ -90,9 +90,7 @@ fn handle(state: &State, request: &Request<'_>) -> Option<Outcome> {
         ("GET", "/_sandbox/health") => Ok(done),
         ("GET", "/_sandbox/summary") => json(&state.summary()),
         ("GET", "/_sandbox/received") => received(state, request),
-        ("GET", "/_sandbox/cpu") => cpu::used()
-            .map_err(|e| e.to_string())
-            .and_then(|used| json(&used)),
+        ("GET", "/_sandbox/cpu") => cpu::used().map_err(|e| e.to_string()).and_then(|used| json(&used)),
         ("POST", "/_sandbox/reset") => {
             state.reset();
             Ok(done)
@@ -102,10 +100,7 @@ fn handle(state: &State, request: &Request<'_>) -> Option<Outcome> {
             .and_then(|fault| state.faults.set(fault).map_err(|e| e.to_string()))
             .map(|id| serde_json::json!({"id": id})),
         ("DELETE", "/_sandbox/faults") => parameter(request, "id")
-            .map(|id| {
-                id.parse::<u64>()
-                    .map_err(|_| "`id` must be a number".to_owned())
-            })
+            .map(|id| id.parse::<u64>().map_err(|_| "`id` must be a number".to_owned()))
             .transpose()
             .map(|id| {
                 state.faults.clear(id);
@@ -129,31 +124,27 @@ fn handle(state: &State, request: &Request<'_>) -> Option<Outcome> {
         ("POST", "/_sandbox/accounts") => read::<Account>(request)
             .and_then(|account| state.register(account).map_err(|e| e.to_string()))
             .map(|()| done),
-        ("POST", "/_sandbox/accounts/revoke") => {
-            read::<Revoke>(request).and_then(|revoke| apply(state, &revoke))
-        }
-        ("POST", "/_sandbox/fcm-token-lifetime") => {
-            read::<TokenLifetime>(request).map(|lifetime| {
-                state.fcm.set_token_lifetime(lifetime.secs);
-                done
-            })
-        }
+        ("POST", "/_sandbox/accounts/revoke") => read::<Revoke>(request).and_then(|revoke| apply(state, &revoke)),
+        ("POST", "/_sandbox/fcm-token-lifetime") => read::<TokenLifetime>(request).map(|lifetime| {
+            state.fcm.set_token_lifetime(lifetime.secs);
+            done
+        }),
         ("POST", "/_sandbox/clock") => read::<Advance>(request).map(|clock| {
             state.clock.advance(Duration::from_secs(clock.advance_secs));
             done
         }),
-        ("POST", "/_sandbox/reply-tokens") => read::<IssueReplyToken>(request).and_then(|issue| {
-            let valid = is_user_id(&issue.user_id);
-            valid
-                .then_some(())
-                .ok_or("`user_id` must be U and 32 lowercase hexadecimal digits")?;
-            let token = state
-                .line
-                .issue_reply_token(&issue.user_id, state.clock.elapsed());
-            Ok(serde_json::json!({"reply_token": token}))
-        }),
+        ("POST", "/_sandbox/reply-tokens") => issue_reply_token(state, request),
         _ => return None,
     })
+}
+
+fn issue_reply_token(state: &State, request: &Request<'_>) -> Outcome {
+    let issue = read::<IssueReplyToken>(request)?;
+    if !is_user_id(&issue.user_id) {
+        return Err("`user_id` must be U and 32 lowercase hexadecimal digits".to_owned());
+    }
+    let token = state.line.issue_reply_token(&issue.user_id, state.clock.elapsed());
+    Ok(serde_json::json!({"reply_token": token}))
 }
 
 fn apply(state: &State, revoke: &Revoke) -> Outcome {
@@ -200,8 +191,7 @@ fn parameter(request: &Request<'_>, name: &str) -> Option<String> {
 
 fn channel(request: &Request<'_>) -> Result<Channel, String> {
     let name = parameter(request, "channel").ok_or("`channel` is required")?;
-    name.parse()
-        .map_err(|e: crate::channel::UnknownChannel| e.to_string())
+    name.parse().map_err(|e: crate::channel::UnknownChannel| e.to_string())
 }
 
 fn received(state: &State, request: &Request<'_>) -> Outcome {

@@ -62,9 +62,7 @@ impl Rule {
         }
         let taken = self
             .left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                left.checked_sub(1)
-            })
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
             .is_ok();
         if taken {
             self.hits.fetch_add(1, Ordering::Relaxed);
@@ -96,10 +94,7 @@ impl Faults {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let rule = Arc::new(Rule {
             id,
-            recipients: fault
-                .recipients
-                .as_ref()
-                .map(|all| all.iter().cloned().collect()),
+            recipients: fault.recipients.as_ref().map(|all| all.iter().cloned().collect()),
             message: fault.message.as_deref().map(Arc::from),
             draws: Draws::new(mix(self.seed).wrapping_add(id)),
             left: AtomicU64::new(fault.count.unwrap_or(u64::MAX)),
@@ -136,12 +131,7 @@ impl Faults {
     }
 
     /// Asks the rules about one valid request. `concerns` says whether any of its recipients is in a set.
-    pub(crate) fn ask(
-        &self,
-        channel: Channel,
-        point: &str,
-        concerns: impl Fn(&HashSet<String>) -> bool,
-    ) -> Hit {
+    pub(crate) fn ask(&self, channel: Channel, point: &str, concerns: impl Fn(&HashSet<String>) -> bool) -> Hit {
         let mut hit = Hit::default();
         if !self.any.load(Ordering::Acquire) {
             return hit;

@@ -31,18 +31,12 @@ pub(crate) fn route(state: &State, request: &Request<'_>, answer: &mut Answer) -
         .path
         .strip_prefix("/v1/projects/")
         .and_then(|rest| rest.strip_suffix("/messages:send"));
-    let outcome = match project.filter(|project| request.method == "POST" && !project.contains('/'))
-    {
+    let outcome = match project.filter(|project| request.method == "POST" && !project.contains('/')) {
         Some(project) => {
             state.traffic(Channel::Fcm).requested();
             send(state, request, answer, project, &mut hit)
         }
-        None => Err(No::new(
-            404,
-            "NOT_FOUND",
-            "Requested URL was not found.",
-            Detail::None,
-        )),
+        None => Err(No::new(404, "NOT_FOUND", "Requested URL was not found.", Detail::None)),
     };
     if let Err(no) = outcome {
         no.write(answer);
@@ -56,9 +50,7 @@ pub(crate) fn route(state: &State, request: &Request<'_>, answer: &mut Answer) -
 /// The account behind the access token, if it may send for `project`.
 fn authorize(state: &State, request: &Request<'_>, project: &str) -> Result<Arc<Project>, No> {
     let now = state.clock.unix_secs();
-    let known = request
-        .bearer()
-        .and_then(|token| state.fcm.project(token, now));
+    let known = request.bearer().and_then(|token| state.fcm.project(token, now));
     let account = known.ok_or_else(No::unauthenticated)?;
     if account.id == project {
         return Ok(account);
@@ -67,13 +59,7 @@ fn authorize(state: &State, request: &Request<'_>, project: &str) -> Result<Arc<
     Err(No::new(403, "PERMISSION_DENIED", message, Detail::None))
 }
 
-fn send(
-    state: &State,
-    request: &Request<'_>,
-    answer: &mut Answer,
-    project: &str,
-    hit: &mut Hit,
-) -> Result<(), No> {
+fn send(state: &State, request: &Request<'_>, answer: &mut Answer, project: &str, hit: &mut Hit) -> Result<(), No> {
     let invalid = |message: &str, detail| No::new(400, "INVALID_ARGUMENT", message, detail);
     let account = authorize(state, request, project)?;
     if !request.is_media_type("application/json") {
@@ -82,15 +68,12 @@ fn send(
             Detail::None,
         ));
     }
-    let json = Json::parse(request.body)
-        .map_err(|_| invalid("Invalid JSON payload received.", Detail::None))?;
+    let json = Json::parse(request.body).map_err(|_| invalid("Invalid JSON payload received.", Detail::None))?;
     let mut found = Findings::default();
     let order = message::read(&json, &mut found);
     let Some(order) = order.filter(|_| found.wrong.is_empty()) else {
         let first = found.wrong.first();
-        let first = first.map_or(String::new(), |w| {
-            format!("{} at '{}'", w.message, w.property)
-        });
+        let first = first.map_or(String::new(), |w| format!("{} at '{}'", w.message, w.property));
         let message = format!("Invalid JSON payload received. {first}");
         return Err(invalid(&message, Detail::Fields(found.wrong)));
     };
@@ -112,13 +95,7 @@ fn send(
 }
 
 /// Counts the message, unless it was only to be validated, and names it.
-fn accept(
-    state: &State,
-    request: &Request<'_>,
-    answer: &mut Answer,
-    project: &str,
-    order: &Order<'_>,
-) {
+fn accept(state: &State, request: &Request<'_>, answer: &mut Answer, project: &str, order: &Order<'_>) {
     answer.set(200, "");
     // Writing to a String cannot fail.
     let _ = write!(answer.body, r#"{{"name":"projects/{project}/messages/"#);

@@ -73,9 +73,7 @@ impl Handle {
 
     /// A LINE reply token for `user_id`, good for one reply within a minute of the sandbox's clock.
     pub fn issue_reply_token(&self, user_id: &str) -> String {
-        self.state
-            .line
-            .issue_reply_token(user_id, self.state.clock.elapsed())
+        self.state.line.issue_reply_token(user_id, self.state.clock.elapsed())
     }
 
     /// Moves the sandbox's clock forward (retry keys, reply tokens, access tokens, rate caps).
@@ -111,9 +109,7 @@ impl Handle {
 
     /// Totals of one channel.
     pub fn channel_summary(&self, channel: Channel) -> ChannelSummary {
-        self.state
-            .traffic(channel)
-            .summary(self.state.peak(channel))
+        self.state.traffic(channel).summary(self.state.peak(channel))
     }
 
     /// Forgets what was received and counted, retry keys, reply tokens, quota used, faults, latencies and caps.

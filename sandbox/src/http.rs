@@ -43,17 +43,13 @@ impl<'a> Request<'a> {
 
     /// True when the media type is `wanted`, whatever its parameters.
     pub(crate) fn is_media_type(&self, wanted: &str) -> bool {
-        let media_type = self
-            .header("content-type")
-            .and_then(|value| value.split(';').next());
+        let media_type = self.header("content-type").and_then(|value| value.split(';').next());
         media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(wanted))
     }
 }
 
 fn header<'a>(headers: &[Header<'a>], name: &str) -> Option<&'a str> {
-    let found = headers
-        .iter()
-        .find(|header| header.name.eq_ignore_ascii_case(name))?;
+    let found = headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
     std::str::from_utf8(found.value).ok().map(str::trim)
 }
 
@@ -117,16 +113,9 @@ impl Verdict {
 
 enum Step {
     /// Read until the buffer holds this many bytes.
-    Read {
-        until: usize,
-        expects_continue: bool,
-    },
+    Read { until: usize, expects_continue: bool },
     /// The answer is ready; `used` bytes of the buffer are done with.
-    Done {
-        used: usize,
-        verdict: Verdict,
-        close: bool,
-    },
+    Done { used: usize, verdict: Verdict, close: bool },
     /// The answer refuses the body; read and forget what is left of it, answer, close.
     TooLarge { total: usize },
     /// Not HTTP/1.1; answer and close.
@@ -154,21 +143,12 @@ pub(crate) async fn serve(mut stream: TcpStream, state: Arc<State>) {
                 until,
                 expects_continue,
             } => {
-                if expects_continue
-                    && stream
-                        .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
-                        .await
-                        .is_err()
-                {
+                if expects_continue && stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.is_err() {
                     return;
                 }
                 wanted = until;
             }
-            Step::Done {
-                used,
-                verdict,
-                close,
-            } => {
+            Step::Done { used, verdict, close } => {
                 if used == inbox.len() {
                     inbox.clear();
                 } else {
@@ -228,8 +208,8 @@ fn step(inbox: &[u8], state: &State, answer: &mut Answer) -> Step {
         return Step::TooLarge { total };
     }
     let Some(body) = inbox.get(head_len..total) else {
-        let continues = header(parsed.headers, "expect")
-            .is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
+        let continues =
+            header(parsed.headers, "expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
         return Step::Read {
             until: total,
             expects_continue: continues && inbox.len() == head_len,
@@ -254,12 +234,7 @@ fn step(inbox: &[u8], state: &State, answer: &mut Answer) -> Step {
 }
 
 /// Carries out the verdict; false when the connection is over.
-async fn finish(
-    stream: &mut TcpStream,
-    answer: &Answer,
-    outbox: &mut Vec<u8>,
-    verdict: Verdict,
-) -> bool {
+async fn finish(stream: &mut TcpStream, answer: &Answer, outbox: &mut Vec<u8>, verdict: Verdict) -> bool {
     if !verdict.delay.is_zero() {
         tokio::time::sleep(verdict.delay).await;
     }

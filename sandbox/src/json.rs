@@ -46,10 +46,7 @@ impl<'a> Json<'a> {
     /// The named member of an object.
     pub(crate) fn get(&self, name: &str) -> Option<&Json<'a>> {
         match self {
-            Json::Object(members) => members
-                .iter()
-                .find(|(key, _)| key == name)
-                .map(|(_, value)| value),
+            Json::Object(members) => members.iter().find(|(key, _)| key == name).map(|(_, value)| value),
             _ => None,
         }
     }
@@ -61,12 +58,7 @@ impl<'a> Json<'a> {
             Json::Bool(_) => 5,
             Json::Number(number) => number.to_string().len(),
             Json::Text(text) => text.len() + 2,
-            Json::List(items) => {
-                2 + items
-                    .iter()
-                    .map(|item| item.compact_len() + 1)
-                    .sum::<usize>()
-            }
+            Json::List(items) => 2 + items.iter().map(|item| item.compact_len() + 1).sum::<usize>(),
             Json::Object(members) => {
                 2 + members
                     .iter()

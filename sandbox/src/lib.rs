@@ -42,9 +42,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::state::State;
 
 pub use crate::accounts::{
-    Account, BadAccount, FCM_ACCESS_TOKEN, FCM_DEMO_KEY_JSON, FCM_PROJECT, FcmAccount,
-    LINE_BOT_USER_ID, LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, LineAccount, SMTP_PASSWORD,
-    SMTP_USER, SmtpAccount, default_accounts, fcm_account_from_key_json,
+    Account, BadAccount, FCM_ACCESS_TOKEN, FCM_DEMO_KEY_JSON, FCM_PROJECT, FcmAccount, LINE_BOT_USER_ID,
+    LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, LineAccount, SMTP_PASSWORD, SMTP_USER, SmtpAccount,
+    default_accounts, fcm_account_from_key_json,
 };
 pub use crate::channel::{Channel, UnknownChannel};
 pub use crate::cpu::{CpuError, Used, used};
@@ -124,9 +124,7 @@ impl Sandbox {
 
 async fn listen(port: u16) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |source| StartError::Listen { port, source };
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-        .await
-        .map_err(failed)?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok((listener, address))
 }

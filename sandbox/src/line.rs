@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use uuid::Uuid;
+
 use crate::channel::Channel;
 use crate::check::{Fields, Findings, Place};
 use crate::faults::Hit;
@@ -23,7 +25,7 @@ use crate::http::{Answer, Request, Verdict};
 use crate::json::Json;
 use crate::line::answers::{No, write_fault, write_repeat, write_sent};
 use crate::line::retry_keys::{Accepted, Keyed};
-use crate::mix::fingerprint;
+use crate::mix::short_fingerprint;
 use crate::received::Content;
 use crate::routes::conclude;
 use crate::state::State;
@@ -61,12 +63,9 @@ impl Endpoint {
 
     fn properties(self) -> &'static [&'static str] {
         match self {
-            Endpoint::Push | Endpoint::Multicast => &[
-                "to",
-                "messages",
-                "notificationDisabled",
-                "customAggregationUnits",
-            ],
+            Endpoint::Push | Endpoint::Multicast => {
+                &["to", "messages", "notificationDisabled", "customAggregationUnits"]
+            }
             Endpoint::Reply => &["replyToken", "messages", "notificationDisabled"],
         }
     }
@@ -76,7 +75,7 @@ impl Endpoint {
 struct Order<'j> {
     to: Vec<&'j str>,
     reply_token: Option<&'j str>,
-    count: u64,
+    count: u32,
     marker: &'j str,
     text: String,
 }
@@ -107,7 +106,7 @@ fn send(state: &State, request: &Request<'_>, answer: &mut Answer, endpoint: End
 }
 
 /// Gives the answer its `x-line-request-id`.
-fn name_request(state: &State, answer: &mut Answer) -> u64 {
+fn name_request(state: &State, answer: &mut Answer) -> u32 {
     let serial = state.line.next_request();
     answer.headers.push_str("x-line-request-id: ");
     state.line.push_request_id(&mut answer.headers, serial);
@@ -127,7 +126,7 @@ fn attempt(
     request: &Request<'_>,
     answer: &mut Answer,
     endpoint: Endpoint,
-    serial: u64,
+    serial: u32,
     hit: &mut Hit,
 ) -> Result<(), No> {
     let official = authorize(state, request)?;
@@ -142,12 +141,7 @@ fn attempt(
     pace.note(now);
     let invalid_token = || No::new(400, "Invalid reply token");
     let replied_to = match order.reply_token {
-        Some(token) => Some(
-            state
-                .line
-                .reply_user(token, now)
-                .ok_or_else(invalid_token)?,
-        ),
+        Some(token) => Some(state.line.reply_user(token, now).ok_or_else(invalid_token)?),
         None => None,
     };
     let to: Cow<'_, [&str]> = match &replied_to {
@@ -169,7 +163,7 @@ fn attempt(
     let accepted = match key {
         None => Keyed::Fresh(accept()?),
         Some(key) => {
-            let body = fingerprint(&(endpoint.name(), request.body));
+            let body = short_fingerprint(&(endpoint.name(), request.body));
             official.keys.accept(key, body, now, accept)
         }
     };
@@ -199,7 +193,7 @@ fn accept(
     official: &Official,
     order: &Order<'_>,
     to: &[&str],
-    serial: u64,
+    serial: u32,
 ) -> Result<Accepted, No> {
     if order.reply_token.is_none() && !official.spend(to.len() as u64) {
         return Err(No::quota());
@@ -232,21 +226,18 @@ fn raw_messages(body: &[u8]) -> &str {
 }
 
 /// The retry key, which only push and multicast may carry.
-fn retry_key(request: &Request<'_>, allowed: bool) -> Result<Option<u128>, No> {
+fn retry_key(request: &Request<'_>, allowed: bool) -> Result<Option<Uuid>, No> {
     let Some(text) = request.header("x-line-retry-key") else {
         return Ok(None);
     };
     if !allowed {
-        return Err(No::new(
-            400,
-            "The retry key is not supported on this endpoint",
-        ));
+        return Err(No::new(400, "The retry key is not supported on this endpoint"));
     }
     // The dashed form only; `parse_str` alone would take three others.
     let key = Some(text)
         .filter(|text| text.len() == 36)
-        .and_then(|text| uuid::Uuid::parse_str(text).ok());
-    key.map(|key| Some(key.as_u128()))
+        .and_then(|text| Uuid::parse_str(text).ok());
+    key.map(Some)
         .ok_or_else(|| No::new(400, "The retry key must be a UUID"))
 }
 
@@ -282,24 +273,20 @@ fn read_order<'j>(json: &'j Json<'j>, endpoint: Endpoint) -> Result<Order<'j>, N
             .to
             .extend(fields.required("to", &mut found).and_then(Json::as_text)),
         Endpoint::Multicast => {
-            let ids = fields
-                .list("to", 1..=MAX_MULTICAST, &mut found)
-                .unwrap_or(&[]);
+            let ids = fields.list("to", 1..=MAX_MULTICAST, &mut found).unwrap_or(&[]);
             // Anything but text becomes an id that cannot be valid, and is reported below at its index.
-            order
-                .to
-                .extend(ids.iter().map(|id| id.as_text().unwrap_or("")));
+            order.to.extend(ids.iter().map(|id| id.as_text().unwrap_or("")));
         }
         Endpoint::Reply => {
-            order.reply_token =
-                fields.text("replyToken", crate::check::Limit::Utf16(200), &mut found);
+            order.reply_token = fields.text("replyToken", crate::check::Limit::Utf16(200), &mut found);
         }
     }
     fields.optional_bool("notificationDisabled", &mut found);
     order.marker = aggregation_unit(&fields, &mut found);
     if let Some(messages) = fields.required("messages", &mut found) {
         let place = Place::Member(&Place::Root, "messages");
-        order.count = message::check_messages(messages, place, &mut found, &mut order.text) as u64;
+        let count = message::check_messages(messages, place, &mut found, &mut order.text);
+        order.count = u32::try_from(count).unwrap_or(0);
     }
     if !found.wrong.is_empty() {
         return Err(No::wrong(found.wrong));
@@ -307,9 +294,7 @@ fn read_order<'j>(json: &'j Json<'j>, endpoint: Endpoint) -> Result<Order<'j>, N
     let bad = order.to.iter().position(|id| !is_user_id(id));
     let expected = usize::from(endpoint == Endpoint::Push);
     match bad {
-        Some(index) if endpoint == Endpoint::Multicast => {
-            Err(bad_property(&format!("to[{index}]")))
-        }
+        Some(index) if endpoint == Endpoint::Multicast => Err(bad_property(&format!("to[{index}]"))),
         Some(_) => Err(bad_property("to")),
         None if order.to.len() < expected => Err(bad_property("to")),
         None => Ok(order),
@@ -317,8 +302,7 @@ fn read_order<'j>(json: &'j Json<'j>, endpoint: Endpoint) -> Result<Order<'j>, N
 }
 
 fn bad_property(name: &str) -> No {
-    let message =
-        format!("The property, {name}, in the request body is invalid (line: -, column: -)");
+    let message = format!("The property, {name}, in the request body is invalid (line: -, column: -)");
     No {
         status: 400,
         message: message.into(),
@@ -334,17 +318,11 @@ fn aggregation_unit<'j>(fields: &Fields<'j, '_>, found: &mut Findings) -> &'j st
     let Some([unit]) = fields.list("customAggregationUnits", 1..=1, found) else {
         return "";
     };
-    let named = |unit: &&str| {
-        (1..=30).contains(&unit.len())
-            && unit.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-    };
+    let named =
+        |unit: &&str| (1..=30).contains(&unit.len()) && unit.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     let unit = unit.as_text().filter(named);
     if unit.is_none() {
-        fields.wrong(
-            "customAggregationUnits",
-            "must match ^[A-Za-z0-9_]{1,30}$",
-            found,
-        );
+        fields.wrong("customAggregationUnits", "must match ^[A-Za-z0-9_]{1,30}$", found);
     }
     unit.unwrap_or("")
 }

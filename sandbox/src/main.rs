@@ -6,8 +6,8 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use carillon_sandbox::{
-    Account, BadFault, Channel, Fault, FcmAccount, Latency, LineAccount, RateCap, Running, Sandbox,
-    SandboxConfig, SmtpAccount, StartError, default_accounts, fcm_account_from_key_json,
+    Account, BadFault, Channel, Fault, FcmAccount, Latency, LineAccount, RateCap, Running, Sandbox, SandboxConfig,
+    SmtpAccount, StartError, default_accounts, fcm_account_from_key_json,
 };
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
@@ -85,9 +85,7 @@ fn parse_latency(text: &str) -> Result<(Channel, Latency), String> {
 
 fn parse_rate_cap(text: &str) -> Result<(Channel, RateCap), String> {
     let (channel, value) = channel_and(text)?;
-    let per_second = value
-        .parse()
-        .map_err(|_| format!("`{value}` is not a number"))?;
+    let per_second = value.parse().map_err(|_| format!("`{value}` is not a number"))?;
     Ok((
         channel,
         RateCap {
@@ -136,9 +134,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<(), Failed> {
     let runtime = if options.threads <= 1 {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?
     } else {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.threads)
@@ -185,11 +181,8 @@ fn accounts(options: &Options) -> Result<Vec<Account>, Failed> {
         }));
     }
     for path in &options.fcm_key {
-        let account: Option<FcmAccount> =
-            fcm_account_from_key_json(&std::fs::read_to_string(path)?);
-        accounts.push(Account::Fcm(
-            account.ok_or_else(|| Failed::KeyFile(path.clone()))?,
-        ));
+        let account: Option<FcmAccount> = fcm_account_from_key_json(&std::fs::read_to_string(path)?);
+        accounts.push(Account::Fcm(account.ok_or_else(|| Failed::KeyFile(path.clone()))?));
     }
     for login in &options.smtp_login {
         let (user, password) = login.split_once(':').ok_or(Failed::SmtpLogin)?;

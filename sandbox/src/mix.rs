@@ -20,6 +20,11 @@ pub(crate) fn fingerprint<T: Hash + ?Sized>(value: &T) -> u64 {
     hasher.finish()
 }
 
+/// The upper half of [`fingerprint`], where 32 bits are enough.
+pub(crate) fn short_fingerprint<T: Hash + ?Sized>(value: &T) -> u32 {
+    u32::try_from(fingerprint(value) >> 32).unwrap_or(0)
+}
+
 /// Appends `value` as 16 lowercase hexadecimal digits.
 pub(crate) fn push_hex(out: &mut String, value: u64) {
     for shift in (0..16).rev() {

@@ -79,13 +79,13 @@ fn write_fault(hit: &Hit, answer: &mut Answer) {
         }
         Some(FaultKind::Unavailable) => answer.set(503, r#"{"error":"backend_error"}"#),
         Some(FaultKind::BadCredentials) => {
-            answer.set(401, r#"{"error":"invalid_client","error_description":"The OAuth client was not found."}"#);
+            answer.set(
+                401,
+                r#"{"error":"invalid_client","error_description":"The OAuth client was not found."}"#,
+            );
         }
         Some(FaultKind::InvalidRecipient | FaultKind::Quota) => {
-            write_refusal(
-                &Refused("invalid_grant", "Invalid grant: account not found"),
-                answer,
-            );
+            write_refusal(&Refused("invalid_grant", "Invalid grant: account not found"), answer);
         }
         Some(FaultKind::Reply | FaultKind::ReplyAfter) => {
             answer.set(hit.code, hit.message.as_deref().unwrap_or("{}"));
@@ -122,10 +122,7 @@ fn grant(state: &State, request: &Request<'_>) -> Result<std::sync::Arc<Project>
     if grant_type.as_deref() != Some(GRANT_TYPE) {
         return Err(Refused("unsupported_grant_type", "Invalid grant_type"));
     }
-    let assertion = assertion.ok_or(Refused(
-        "invalid_request",
-        "Missing required parameter: assertion",
-    ))?;
+    let assertion = assertion.ok_or(Refused("invalid_request", "Missing required parameter: assertion"))?;
     verify(state, &assertion, request.header("host").unwrap_or(""))
 }
 
@@ -163,14 +160,8 @@ fn verify(state: &State, assertion: &str, host: &str) -> Result<std::sync::Arc<P
         .strip_prefix("http://")
         .and_then(|aud| aud.strip_suffix("/token"))
         == Some(host);
-    if !here
-        && claims.aud != GOOGLE_TOKEN_URI
-        && project.token_uri.as_deref() != Some(claims.aud.as_str())
-    {
-        return Err(Refused(
-            "invalid_grant",
-            "Invalid JWT: Failed audience check.",
-        ));
+    if !here && claims.aud != GOOGLE_TOKEN_URI && project.token_uri.as_deref() != Some(claims.aud.as_str()) {
+        return Err(Refused("invalid_grant", "Invalid JWT: Failed audience check."));
     }
     let now = state.clock.unix_secs();
     let timely = claims.iat <= now + SKEW_SECS
@@ -203,13 +194,7 @@ pub(crate) fn public_key(pem: &str) -> Option<Vec<u8>> {
             let (bits, _) = der_value(after_algorithm, 0x03)?;
             bits.strip_prefix(&[0]).map(<[u8]>::to_vec)
         }
-        "PRIVATE KEY" => Some(
-            RsaKeyPair::from_pkcs8(&der)
-                .ok()?
-                .public_key()
-                .as_ref()
-                .to_vec(),
-        ),
+        "PRIVATE KEY" => Some(RsaKeyPair::from_pkcs8(&der).ok()?.public_key().as_ref().to_vec()),
         _ => None,
     }
 }

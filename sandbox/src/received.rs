@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::mix::fingerprint;
 
-const SHARDS: usize = 64;
+/// Hash tables double when they are 7/8 full; with 40, half a million and a million recipients fill them well.
+const SHARDS: u64 = 40;
 
 /// What was said: the human text, the marker naming the broadcast, and (when bodies are kept) the raw message.
 #[derive(PartialEq, Eq, Hash)]
@@ -40,9 +41,7 @@ impl Content {
             .joined
             .split_at_checked(self.marker_len as usize)
             .unwrap_or(("", ""));
-        let (text, body) = rest
-            .split_at_checked(self.text_len as usize)
-            .unwrap_or(("", ""));
+        let (text, body) = rest.split_at_checked(self.text_len as usize).unwrap_or(("", ""));
         (marker, text, body)
     }
 
@@ -137,7 +136,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn shard_of(hash: u64) -> usize {
-    usize::try_from(hash >> 58).unwrap_or(0)
+    usize::try_from((hash >> 32) % SHARDS).unwrap_or(0)
 }
 
 impl Received {
@@ -164,12 +163,7 @@ impl Received {
     }
 
     /// Counts one message to each of `recipients`, in their order.
-    pub(crate) fn record<'r>(
-        &self,
-        at_ms: u32,
-        content: Content,
-        recipients: impl Iterator<Item = &'r str>,
-    ) {
+    pub(crate) fn record<'r>(&self, at_ms: u32, content: Content, recipients: impl Iterator<Item = &'r str>) {
         let content = self.intern(content);
         for recipient in recipients {
             let Some(shard) = self.recipients.get(shard_of(fingerprint(recipient))) else {
@@ -200,11 +194,7 @@ impl Received {
             })
         };
         self.each(query.recipient.as_deref(), |recipient, inbox| {
-            for arrival in inbox
-                .all()
-                .iter()
-                .filter(|arrival| wanted(&arrival.content))
-            {
+            for arrival in inbox.all().iter().filter(|arrival| wanted(&arrival.content)) {
                 found.push((Box::<str>::from(recipient), arrival.clone()));
             }
         });
@@ -226,9 +216,7 @@ impl Received {
     pub(crate) fn counts(&self, contains: Option<&str>) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();
         self.each(None, |recipient, inbox| {
-            let matching = |arrival: &&Arrival| {
-                contains.is_none_or(|part| arrival.content.joined.contains(part))
-            };
+            let matching = |arrival: &&Arrival| contains.is_none_or(|part| arrival.content.joined.contains(part));
             let count = inbox.all().iter().filter(matching).count() as u64;
             if count > 0 {
                 counts.insert(recipient.to_owned(), count);
@@ -245,10 +233,7 @@ impl Received {
             census.messages += all.len() as u64;
             census.most_to_one = census.most_to_one.max(all.len() as u64);
             if all.len() > 1 {
-                let identities: HashSet<u64> = all
-                    .iter()
-                    .map(|arrival| arrival.content.identity())
-                    .collect();
+                let identities: HashSet<u64> = all.iter().map(|arrival| arrival.content.identity()).collect();
                 census.duplicates += (all.len() - identities.len()) as u64;
             }
         });

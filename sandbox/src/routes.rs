@@ -24,7 +24,10 @@ pub(crate) fn refuse_body(path: &str, state: &State, answer: &mut Answer) {
     if path.starts_with("/v2/bot/") {
         line::refuse_body(state, answer);
     } else {
-        answer.set(413, r#"{"error":{"code":413,"message":"Request entity too large","status":"INVALID_ARGUMENT"}}"#);
+        answer.set(
+            413,
+            r#"{"error":{"code":413,"message":"Request entity too large","status":"INVALID_ARGUMENT"}}"#,
+        );
     }
 }
 
@@ -34,9 +37,7 @@ pub(crate) fn answer(state: &State, request: &Request<'_>, answer: &mut Answer) 
         ("POST", "/v2/bot/message/push") => line::push(state, request, answer),
         ("POST", "/v2/bot/message/multicast") => line::multicast(state, request, answer),
         ("POST", "/v2/bot/message/reply") => line::reply(state, request, answer),
-        ("POST", path) if path.starts_with("/v2/bot/message/validate/") => {
-            line::validate(state, request, answer)
-        }
+        ("POST", path) if path.starts_with("/v2/bot/message/validate/") => line::validate(state, request, answer),
         ("GET", "/v2/bot/message/quota") => line::quota(state, request, answer),
         ("GET", "/v2/bot/message/quota/consumption") => line::consumption(state, request, answer),
         ("GET", "/v2/bot/info") => line::info(state, request, answer),

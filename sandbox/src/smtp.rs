@@ -58,19 +58,12 @@ impl SmtpState {
     }
 
     fn requires_login(&self) -> bool {
-        !self
-            .logins
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_empty()
+        !self.logins.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     fn login(&self, user: &str, password: &str) -> Option<Arc<Login>> {
         let logins = self.logins.read().unwrap_or_else(PoisonError::into_inner);
-        logins
-            .get(user)
-            .filter(|login| login.password == password)
-            .cloned()
+        logins.get(user).filter(|login| login.password == password).cloned()
     }
 
     fn anonymous(&self) -> Arc<Login> {
@@ -89,12 +82,7 @@ impl SmtpState {
 
     pub(crate) fn clear(&self) {
         self.anonymous.pace.clear();
-        for login in self
-            .logins
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-        {
+        for login in self.logins.read().unwrap_or_else(PoisonError::into_inner).values() {
             login.pace.clear();
         }
     }

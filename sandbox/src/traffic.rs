@@ -179,10 +179,7 @@ impl Traffic {
     }
 
     pub(crate) fn struck(&self, kind: FaultKind) {
-        let mut faults = self
-            .faults
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut faults = self.faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *faults.entry(kind).or_default() += 1;
     }
 

@@ -13,6 +13,7 @@ use super::{
     config::BroadcastConfig,
     routing_sql::{Part, Route},
 };
+use crate::db;
 
 /// What became of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub(super) async fn plan_chunk(
     epoch: i32,
     route: &Route,
 ) -> Result<Chunk, sqlx::Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = db::begin(pool).await?;
     let Some(after) = lock(&mut tx, broadcast, epoch).await? else {
         return Ok(Chunk::Lost);
     };

@@ -9,6 +9,7 @@ use carillon_jobs::BroadcastId;
 use sqlx::{PgConnection, PgPool};
 
 use super::state::BroadcastState;
+use crate::db;
 
 /// What a person asked of a broadcast could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +33,7 @@ pub enum ControlError {
 /// Sends a draft: now, or at its time. One that is on its way already stays as it is. Returns the state; the caller
 /// rings.
 pub async fn send(pool: &PgPool, broadcast: BroadcastId) -> Result<BroadcastState, ControlError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = db::begin(pool).await?;
     let found = state_of(&mut tx, broadcast).await?;
     let state = match found {
         BroadcastState::Draft | BroadcastState::Scheduled => {
@@ -49,7 +50,7 @@ pub async fn send(pool: &PgPool, broadcast: BroadcastId) -> Result<BroadcastStat
 
 /// Holds a broadcast where it is; paused already is no error.
 pub async fn pause(pool: &PgPool, broadcast: BroadcastId) -> Result<BroadcastState, ControlError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = db::begin(pool).await?;
     let state = match state_of(&mut tx, broadcast).await? {
         BroadcastState::Paused => BroadcastState::Paused,
         state => {
@@ -67,31 +68,13 @@ pub async fn pause(pool: &PgPool, broadcast: BroadcastId) -> Result<BroadcastSta
 
 /// Lets a paused broadcast go on where it was, with its lanes due now. Returns the state; the caller rings.
 pub async fn resume(pool: &PgPool, broadcast: BroadcastId) -> Result<BroadcastState, ControlError> {
-    let mut tx = pool.begin().await?;
-    // Lanes before the broadcast: settles lock them in this order.
-    sqlx::query(
-        "update lane set due_at = now() where broadcast_id = $1 and remaining > 0
-            and exists (select from broadcast where id = $1 and state = 'paused')",
-    )
-    .bind(broadcast.0)
-    .execute(&mut *tx)
-    .await?;
-    let resumed: Option<BroadcastState> = sqlx::query_scalar(
-        "update broadcast set state = resume_state, resume_state = null where id = $1 and state = 'paused' returning state",
-    )
-    .bind(broadcast.0)
-    .fetch_optional(&mut *tx)
-    .await?;
-    let state = match resumed {
-        Some(state) => state,
-        None => {
-            let state = state_of(&mut tx, broadcast).await?;
-            return Err(ControlError::WrongState {
-                state,
-                asked: "resumed",
-            });
-        }
-    };
+    let mut tx = db::begin(pool).await?;
+    let resumed: bool = sqlx::query_scalar("select resume_broadcast($1)")
+        .bind(broadcast.0)
+        .fetch_one(&mut *tx)
+        .await?;
+    let state = state_of(&mut tx, broadcast).await?;
+    refuse_unless(resumed, state, "resumed")?;
     tx.commit().await?;
     Ok(state)
 }
@@ -99,7 +82,7 @@ pub async fn resume(pool: &PgPool, broadcast: BroadcastId) -> Result<BroadcastSt
 /// Ends a broadcast: what has not left never will. Cancelled already is no error. Returns the state; the caller rings,
 /// so that workers give back the tokens of what is left.
 pub async fn cancel(pool: &PgPool, broadcast: BroadcastId) -> Result<BroadcastState, ControlError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = db::begin(pool).await?;
     let state = state_of(&mut tx, broadcast).await?;
     if state != BroadcastState::Cancelled {
         let cancelled = sqlx::query_scalar("select cancel_broadcast($1)")

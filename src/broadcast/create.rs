@@ -17,9 +17,10 @@ use super::{
     problem::{Problem, Problems},
     routing::Mode,
     schedule::local_time,
-    stored::{self, Chosen, Plannable, Stored},
+    senders::choose_senders,
+    stored::{self, Plannable, Stored},
 };
-use crate::channel::Channel;
+use crate::{channel::Channel, db};
 
 /// A broadcast somebody wants to make.
 #[derive(Debug, Clone)]
@@ -73,7 +74,7 @@ struct Checked {
 /// # Errors
 /// Everything wrong with it at once.
 pub async fn create(pool: &PgPool, config: &BroadcastConfig, new: &NewBroadcast) -> Result<BroadcastId, CreateError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = db::begin(pool).await?;
     let checked = check(&mut tx, config, new).await?;
     if !any_member(&mut tx, &checked.plannable).await? {
         return Err(Problem::new("empty_audience", "audience", "holds nobody: choose another one").into());
@@ -124,7 +125,7 @@ pub async fn resend(
     old: BroadcastId,
     outcomes: &[ResendOutcome],
 ) -> Result<BroadcastId, CreateError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = db::begin(pool).await?;
     let mut stored = stored::read(&mut tx, old).await?.ok_or_else(|| not_found(old))?;
     let mut outcomes = outcomes.to_vec();
     outcomes.sort_unstable();
@@ -166,7 +167,7 @@ pub async fn test_send(
     channel: Channel,
     address: &str,
 ) -> Result<BroadcastId, CreateError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = db::begin(pool).await?;
     let mut stored = stored::read(&mut tx, broadcast)
         .await?
         .ok_or_else(|| not_found(broadcast))?;
@@ -293,46 +294,6 @@ async fn check(conn: &mut PgConnection, config: &BroadcastConfig, new: &NewBroad
         scheduled_at,
         deadline_hours,
     })
-}
-
-/// The named sender of each channel, or the shop's primary one, or the platform's. The app goes first where it must.
-async fn choose_senders(
-    conn: &mut PgConnection,
-    new: &NewBroadcast,
-    problems: &mut Problems,
-) -> Result<Vec<Chosen>, sqlx::Error> {
-    let mut chosen: Vec<Chosen> = Vec::with_capacity(new.channels.len());
-    for (index, (channel, sender)) in new.channels.iter().enumerate() {
-        let found: Option<Chosen> = sqlx::query_as(
-            "select $3 as channel, id as sender_id, channel as sender_channel, shop_id as sender_shop, state as sender_state
-               from sender
-              where case when $2::uuid is null then channel = $3 and is_primary and (shop_id = $1 or shop_id is null)
-                         else id = $2 end
-              order by shop_id nulls last limit 1",
-        )
-        .bind(new.shop.0)
-        .bind(sender.map(|sender| sender.0))
-        .bind(channel)
-        .fetch_optional(&mut *conn)
-        .await?;
-        match (found, sender) {
-            (Some(one), _) => chosen.push(one),
-            (None, Some(sender)) => problems.0.push(Problem::new(
-                "sender_not_found",
-                format!("channels[{index}].sender"),
-                format!("{sender} does not exist: choose one of this shop or of the platform"),
-            )),
-            (None, None) => problems.0.push(Problem::new(
-                "sender_missing",
-                format!("channels[{index}]"),
-                format!("is {channel}, for which neither the shop nor the platform has a primary sender: connect one"),
-            )),
-        }
-    }
-    if new.mode == Mode::AppPlusOne {
-        chosen.sort_by_key(|one| one.channel != Channel::App);
-    }
-    Ok(chosen)
 }
 
 async fn any_member(conn: &mut PgConnection, plannable: &Plannable) -> Result<bool, sqlx::Error> {

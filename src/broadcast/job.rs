@@ -12,7 +12,7 @@ use super::plan::{Advance, PlanError, Planner};
 use crate::{
     delivery::{Delivery, DeliveryError, store},
     queue::{JobContext, JobError, Outcome, Queue},
-    reconcile::ring,
+    reconcile::{EVERY, ring},
 };
 
 /// Postgres is away for now: nothing was attempted, so nothing counts as an attempt.
@@ -33,8 +33,8 @@ pub struct BroadcastWork {
 
 /// What a turn came to.
 enum Turn {
-    /// Look whether lanes wait for a bell.
-    RingLanes,
+    /// Look whether lanes wait for a bell. The lane that was worked on rests for this long.
+    RingLanes(Duration),
     /// Nothing more.
     Ended(Outcome),
 }
@@ -57,11 +57,19 @@ impl BroadcastWork {
                     () = watch => Ok(Turn::Ended(Outcome::Done)),
                 }
             }
-            None => plan_turn(args.broadcast_id, self.planner.advance(args.broadcast_id, &context.stop).await),
+            None => plan_turn(
+                args.broadcast_id,
+                self.planner.advance(args.broadcast_id, &context.stop).await,
+            ),
         };
         match turn? {
             Turn::Ended(outcome) => Ok(outcome),
-            Turn::RingLanes => self.ring_lanes(args.broadcast_id).await,
+            Turn::RingLanes(rest) => Ok(match self.ring_lanes(args.broadcast_id).await? {
+                // Reconcile looks every few seconds: a sender of two messages a second would wait for it most of the
+                // time, so the lane's own bell comes back by itself.
+                Outcome::Done if !rest.is_zero() && rest < EVERY => Outcome::SnoozeFor { wait: rest },
+                outcome => outcome,
+            }),
         }
     }
 
@@ -69,7 +77,8 @@ impl BroadcastWork {
     async fn ring_lanes(&self, broadcast: BroadcastId) -> Result<Outcome, JobError> {
         let config = &self.delivery.config;
         let lanes = match store::lanes_beside(&self.db, broadcast, config.lanes_per_shop, config.bell_stale()).await {
-            Ok(lanes) => lanes,
+            Ok(Some(lanes)) => lanes,
+            Ok(None) => return Err(missing(broadcast)),
             Err(error) => return database(&error),
         };
         for (broadcast, sender) in lanes {
@@ -82,9 +91,9 @@ impl BroadcastWork {
     }
 }
 
-fn send_turn(result: Result<(), DeliveryError>) -> Result<Turn, JobError> {
+fn send_turn(result: Result<Duration, DeliveryError>) -> Result<Turn, JobError> {
     match result {
-        Ok(()) => Ok(Turn::RingLanes),
+        Ok(rest) => Ok(Turn::RingLanes(rest)),
         Err(DeliveryError::Db(error)) => database(&error).map(Turn::Ended),
         Err(error @ (DeliveryError::Sender(_) | DeliveryError::Content(_))) => Err(JobError::retry(error.to_string())),
     }
@@ -94,17 +103,21 @@ fn plan_turn(broadcast: BroadcastId, result: Result<Advance, PlanError>) -> Resu
     match result {
         Ok(Advance::Again) => Ok(Turn::Ended(Outcome::Again)),
         Ok(Advance::WaitUntil(until)) => Ok(Turn::Ended(Outcome::Snooze { until })),
-        Ok(Advance::Missing) => Err(JobError::dead(format!("there is no broadcast {broadcast}"))),
-        Ok(Advance::Opened | Advance::NothingToDo(_)) => Ok(Turn::RingLanes),
+        Ok(Advance::Missing) => Err(missing(broadcast)),
+        Ok(Advance::Opened | Advance::NothingToDo(_)) => Ok(Turn::RingLanes(Duration::ZERO)),
         Err(PlanError::Database(error)) => database(&error).map(Turn::Ended),
         Err(error @ PlanError::UnknownAnswer(_)) => Err(JobError::retry(error.to_string())),
     }
 }
 
+fn missing(broadcast: BroadcastId) -> JobError {
+    JobError::dead(format!("there is no broadcast {broadcast}"))
+}
+
 /// An outage counts as no attempt; an error that will not pass does.
 fn database(error: &sqlx::Error) -> Result<Outcome, JobError> {
     if crate::db::may_pass(error) {
-        Ok(Outcome::Snooze { until: chrono::Utc::now() + DATABASE_REST })
+        Ok(Outcome::SnoozeFor { wait: DATABASE_REST })
     } else {
         Err(JobError::retry(crate::db::describe(error)))
     }

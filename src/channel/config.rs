@@ -7,8 +7,6 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::Url;
 
-use super::Channel;
-
 /// `[channel]`: everything below.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,7 +41,7 @@ pub struct LineConfig {
     pub base_url: String,
     /// Seconds one request may take, answer included.
     pub timeout_secs: u64,
-    /// Requests in flight per lane.
+    /// Requests in flight per slice.
     pub in_flight: usize,
 }
 
@@ -57,7 +55,7 @@ pub struct AppConfig {
     pub token_url: String,
     /// Seconds one request may take, answer included.
     pub timeout_secs: u64,
-    /// Requests in flight per lane; also the most that a crash leaves unknown per lane.
+    /// Requests in flight per slice; also the most that a crash leaves unknown of it.
     pub in_flight: usize,
 }
 
@@ -81,7 +79,7 @@ pub struct EmailConfig {
     pub max_connections: usize,
     /// Messages sent over one connection before it is replaced.
     pub messages_per_connection: u32,
-    /// Messages in flight per lane; also the most that a crash leaves unknown per lane.
+    /// Messages in flight per slice; also the most that a crash leaves unknown of it.
     pub in_flight: usize,
 }
 
@@ -149,18 +147,6 @@ impl ChannelConfig {
             problems.push("channel.email.relay is not host:port".into());
         }
         problems
-    }
-
-    /// How many messages of a lane may be on their way at once.
-    #[must_use]
-    pub const fn in_flight(&self, channel: Channel) -> usize {
-        match channel {
-            Channel::Line => self.line.in_flight,
-            Channel::App => self.app.in_flight,
-            Channel::Email => self.email.in_flight,
-            // Not connected yet.
-            Channel::Messenger | Channel::Whatsapp | Channel::Sms => 1,
-        }
     }
 
     pub(super) fn check(&self) -> Result<(), ChannelsError> {

@@ -140,6 +140,22 @@ impl Refusal {
         self.retry_after = retry_after.map(|wait| wait.min(RETRY_AFTER_LIMIT));
         self
     }
+
+    /// Whether no broadcast should try this address again. Not so for a mail relay's transient answer (`rcpt 452 4.2.2`):
+    /// a full mailbox ends this delivery, and may have room next week.
+    #[must_use]
+    pub fn closes_address(&self) -> bool {
+        let mut words = self.code.split(' ');
+        // LINE's and FCM's codes begin with the number: a 400 or 404 there is final. Only mail's begin with a stage.
+        let of_mail = words
+            .next()
+            .is_some_and(|stage| stage.starts_with(|c: char| c.is_ascii_lowercase()));
+        let transient = of_mail
+            && words
+                .next()
+                .is_some_and(|reply| reply.len() == 3 && reply.starts_with('4'));
+        self.class == ErrorClass::Recipient && !transient
+    }
 }
 
 fn printable(text: &str, limit: usize) -> String {
@@ -157,6 +173,22 @@ mod tests {
     fn a_class_reads_back_what_it_prints() {
         for class in ErrorClass::ALL {
             assert_eq!(class.to_string().parse(), Ok(class));
+        }
+    }
+
+    #[test]
+    fn only_what_is_final_about_the_recipient_closes_the_address() {
+        for (class, code, closes) in [
+            (ErrorClass::Recipient, "rcpt 550 5.1.1", true),
+            (ErrorClass::Recipient, "rcpt 452 4.2.2", false),
+            (ErrorClass::Recipient, "body 452", false),
+            (ErrorClass::Recipient, "400 to", true),
+            (ErrorClass::Recipient, "404 NOT_FOUND UNREGISTERED", true),
+            (ErrorClass::Recipient, "malformed_address", true),
+            (ErrorClass::Content, "body 550 5.7.1", false),
+            (ErrorClass::Throttled, "429", false),
+        ] {
+            assert_eq!(Refusal::new(class, code).closes_address(), closes, "{class} {code}");
         }
     }
 

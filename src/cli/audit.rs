@@ -2,16 +2,17 @@
 //!
 //! Exit code 0 means every check held, 1 that at least one did not. It reads only; what it finds is for a person.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::io::{self, Write};
 
 use carillon_jobs::ShopId;
 use sqlx::PgPool;
 use thiserror::Error;
 
-use crate::ledger::{self, AuditError, CheckReport, Report};
+use super::{CliError, need_schema, table::number};
+use crate::{
+    app::App,
+    ledger::{self, AuditError, CheckReport, Report},
+};
 
 /// Proves that balances, ledger entries, holds, deliveries and counters agree, all in one snapshot of the database, and
 /// names the first rows that do not. Safe while everything runs. Exit code: 0 everything agrees, 1 something does not.
@@ -40,20 +41,43 @@ pub enum Error {
 }
 
 /// Audits and prints the report to standard output.
-pub async fn run(pool: &PgPool, args: Args) -> Result<ExitCode, Error> {
+pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
+    need_schema(&app).await?;
+    if let Some(shop) = args.shop {
+        let known: bool = sqlx::query_scalar("select exists (select from shop where id = $1)")
+            .bind(shop.0)
+            .fetch_one(&app.db)
+            .await?;
+        if !known {
+            return Err(CliError::Wrong(format!("there is no shop {shop}")));
+        }
+    }
+    let is_clean = report(&app.db, &args)
+        .await
+        .map_err(|error| CliError::Failed(error.to_string()))?;
+    if is_clean {
+        Ok(())
+    } else {
+        Err(CliError::Failed(
+            "the audit found drift; nothing was changed".to_owned(),
+        ))
+    }
+}
+
+async fn report(pool: &PgPool, args: &Args) -> Result<bool, Error> {
     let report = ledger::audit(pool, args.shop).await?;
     let mut out = io::stdout().lock();
-    if args.json {
-        json(&mut out, &report)?;
+    let written = if args.json {
+        json(&mut out, &report)
     } else {
-        table(&mut out, &report)?;
+        table(&mut out, &report).map_err(Error::from)
+    };
+    match written.and_then(|()| Ok(out.flush()?)) {
+        // A reader that went away (`| head`) is no error; the exit code still tells.
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written?,
     }
-    out.flush()?;
-    Ok(if report.is_clean() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(1)
-    })
+    Ok(report.is_clean())
 }
 
 /// The report as one JSON object on one line, with `clean` first.
@@ -76,10 +100,9 @@ pub fn json(out: &mut impl Write, report: &Report) -> Result<(), Error> {
 
 /// The report as a table, the first broken rows under their check.
 pub fn table(out: &mut impl Write, report: &Report) -> io::Result<()> {
-    let scope = report.shop.map_or_else(
-        || "the whole database".to_owned(),
-        |shop| format!("shop {shop}"),
-    );
+    let scope = report
+        .shop
+        .map_or_else(|| "the whole database".to_owned(), |shop| format!("shop {shop}"));
     writeln!(
         out,
         "Audit of {scope} as of {}\n",
@@ -87,7 +110,7 @@ pub fn table(out: &mut impl Write, report: &Report) -> io::Result<()> {
     )?;
     let width = |text: fn(&CheckReport) -> usize| report.checks.iter().map(text).max().unwrap_or(0);
     let name_width = width(|check| check.name.len());
-    let count_width = width(|check| grouped(check.examined).len()).max("compared".len());
+    let count_width = width(|check| number(check.examined).len()).max("compared".len());
     writeln!(
         out,
         "    {:<name_width$}  {:>count_width$}  proves",
@@ -95,7 +118,7 @@ pub fn table(out: &mut impl Write, report: &Report) -> io::Result<()> {
     )?;
     for check in &report.checks {
         let mark = if check.broken == 0 { "ok" } else { "!!" };
-        let examined = grouped(check.examined);
+        let examined = number(check.examined);
         writeln!(
             out,
             " {mark} {:<name_width$}  {examined:>count_width$}  {}",
@@ -105,24 +128,16 @@ pub fn table(out: &mut impl Write, report: &Report) -> io::Result<()> {
             broken(out, check)?;
         }
     }
-    let failed = report
-        .checks
-        .iter()
-        .filter(|check| check.broken > 0)
-        .count();
+    let failed = report.checks.iter().filter(|check| check.broken > 0).count();
     if failed == 0 {
-        let compared = grouped(report.checks.iter().map(|check| check.examined).sum());
+        let compared = number(report.checks.iter().map(|check| check.examined).sum());
         writeln!(
             out,
             "\nEverything agrees: {} checks, {compared} comparisons.",
             report.checks.len()
         )
     } else {
-        writeln!(
-            out,
-            "\nDRIFT: {failed} of {} checks do not hold.",
-            report.checks.len()
-        )
+        writeln!(out, "\nDRIFT: {failed} of {} checks do not hold.", report.checks.len())
     }
 }
 
@@ -130,8 +145,8 @@ fn broken(out: &mut impl Write, check: &CheckReport) -> io::Result<()> {
     writeln!(
         out,
         "      {} broken, off by {} in all:",
-        grouped(check.broken),
-        grouped(check.off)
+        number(check.broken),
+        number(check.off)
     )?;
     for drift in &check.first {
         write!(
@@ -140,7 +155,7 @@ fn broken(out: &mut impl Write, check: &CheckReport) -> io::Result<()> {
             drift.what,
             drift.actual,
             drift.expected,
-            grouped(drift.off)
+            number(drift.off)
         )?;
         if let Some(broadcast) = drift.broadcast_id {
             write!(out, "  broadcast {broadcast}")?;
@@ -152,40 +167,7 @@ fn broken(out: &mut impl Write, check: &CheckReport) -> io::Result<()> {
     }
     let more = check.broken - i64::try_from(check.first.len()).unwrap_or(0);
     if more > 0 {
-        writeln!(out, "      · and {} more", grouped(more))?;
+        writeln!(out, "      · and {} more", number(more))?;
     }
     Ok(())
-}
-
-/// A number with a comma every three digits.
-fn grouped(number: i64) -> String {
-    let digits = number.unsigned_abs().to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3 + 1);
-    if number < 0 {
-        text.push('-');
-    }
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::grouped;
-
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1_000, "1,000"),
-            (-1_234_567, "-1,234,567"),
-        ] {
-            assert_eq!(grouped(number), text);
-        }
-    }
 }

@@ -5,9 +5,19 @@
 //!
 //! To add a command: a file with its `Args` and `run`, one line in `Command`, one in `dispatch`.
 
+pub mod audit;
+mod broadcast;
 mod config;
+mod dead_jobs;
+mod enqueue;
+mod jobs;
 mod migrate;
+mod plain;
 mod process;
+pub mod seed;
+mod sender;
+mod span;
+mod table;
 
 use std::{
     io::{self, Write as _},
@@ -18,15 +28,18 @@ use std::{
 use clap::{Parser, Subcommand};
 
 use crate::{
-    app::{App, AppError, ProcessKind},
+    app::{App, AppError, ProcessKind, schema_advice},
     config::{Config, Effective, Loaded, Origin, Sources},
+    db::{self, SchemaState},
+    limit::LimitError,
+    queue::QueueError,
     telemetry,
 };
 
 /// What may still run when a process ends is given this long.
 const LEFT_BEHIND: Duration = Duration::from_millis(500);
 
-/// Messaging back office of an online-shop platform: broadcasts with an exact account of their tokens, and one inbox.
+/// Messaging back office of an online-shop platform: broadcasts exact to the token, and one inbox.
 #[derive(Debug, Parser)]
 #[command(
     name = "carillon",
@@ -34,8 +47,7 @@ const LEFT_BEHIND: Duration = Duration::from_millis(500);
     arg_required_else_help = true,
     disable_help_subcommand = true,
     max_term_width = 110,
-    after_help = "Configuration: every key is in config/default.toml; DATABASE_URL, REDIS_URL and CARILLON__SECRET__KEYS are \
-                  needed at least.\n`carillon config check` says what is in force, or everything that is wrong at once."
+    after_help = "Needs DATABASE_URL, REDIS_URL and CARILLON__SECRET__KEYS; every key is in config/default.toml.\n`carillon config check` says what is in force, or everything that is wrong at once."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -52,6 +64,21 @@ enum Command {
     Scheduler,
     /// Bring the database's schema up to this program's; run before the new processes start
     Migrate(migrate::Args),
+    /// Queue one job by hand, checked against its contract
+    Enqueue(enqueue::Args),
+    /// Look at the queue; read, retry and delete dead jobs
+    #[command(subcommand)]
+    Jobs(jobs::Args),
+    /// Look at the accounts messages leave from; pause and resume them
+    #[command(subcommand)]
+    Sender(sender::Args),
+    /// Prove tokens and deliveries against each other
+    Audit(audit::Args),
+    /// Make, estimate, send, watch, pause and cancel broadcasts
+    #[command(subcommand)]
+    Broadcast(Box<broadcast::Command>),
+    /// Make a shop with customers to try things with
+    Seed(seed::Args),
     /// Look at the configuration, make keys
     #[command(subcommand)]
     Config(config::Args),
@@ -80,11 +107,37 @@ impl CliError {
 impl From<AppError> for CliError {
     fn from(error: AppError) -> Self {
         match error {
-            AppError::RedisUrl(_) | AppError::Channels(_) | AppError::Secret(_) | AppError::RedisEvicts(_) => {
+            AppError::Db(error) => error.into(),
+            AppError::RedisUrl(_)
+            | AppError::RedisUnfit(_)
+            | AppError::Schema(_)
+            | AppError::Channels(_)
+            | AppError::Secret(_) => Self::Wrong(error.to_string()),
+            AppError::System { .. } => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<QueueError> for CliError {
+    fn from(error: QueueError) -> Self {
+        match error {
+            QueueError::Address | QueueError::Contract(_) | QueueError::Evicts { .. } | QueueError::TooOld { .. } => {
                 Self::Wrong(error.to_string())
             }
-            AppError::Db(_) | AppError::Schema(_) | AppError::System { .. } => Self::Failed(error.to_string()),
+            QueueError::Redis(_) | QueueError::Database(_) => Self::Failed(error.to_string()),
         }
+    }
+}
+
+impl From<LimitError> for CliError {
+    fn from(error: LimitError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<sqlx::Error> for CliError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(db::describe(&error))
     }
 }
 
@@ -93,8 +146,6 @@ impl From<io::Error> for CliError {
         Self::Failed(error.to_string())
     }
 }
-
-pub mod audit;
 
 /// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
@@ -125,6 +176,20 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Worker => with_app(ProcessKind::Worker, process::run),
         Command::Scheduler => with_app(ProcessKind::Scheduler, process::run),
         Command::Migrate(args) => with_app(ProcessKind::Command, |app| migrate::run(app, args)),
+        Command::Enqueue(args) => match enqueue::read(args)? {
+            enqueue::Task::List { json } => enqueue::list(json),
+            enqueue::Task::Ring { envelope, json } => {
+                with_app(ProcessKind::Command, |app| enqueue::ring(app, *envelope, json))
+            }
+        },
+        Command::Jobs(args) => {
+            jobs::check(&args)?;
+            with_app(ProcessKind::Command, |app| jobs::run(app, args))
+        }
+        Command::Sender(args) => with_app(ProcessKind::Command, |app| sender::run(app, args)),
+        Command::Audit(args) => with_app(ProcessKind::Command, |app| audit::run(app, args)),
+        Command::Broadcast(command) => with_app(ProcessKind::Command, |app| broadcast::run(app, *command)),
+        Command::Seed(args) => with_app(ProcessKind::Command, |app| seed::run(app, args)),
         Command::Config(args) => config::run(&args),
     }
 }
@@ -149,6 +214,14 @@ where
     });
     runtime.shutdown_timeout(LEFT_BEHIND);
     result
+}
+
+/// Refuses to work on a database whose schema this program does not know.
+pub(crate) async fn need_schema(app: &App) -> Result<(), CliError> {
+    match db::check_schema(&app.db).await? {
+        SchemaState::UpToDate | SchemaState::Ahead(_) => Ok(()),
+        state @ (SchemaState::Behind(_) | SchemaState::Changed(_)) => Err(CliError::Wrong(schema_advice(&state))),
+    }
 }
 
 /// The configuration of this process, or everything that is wrong with it.
@@ -187,11 +260,15 @@ mod tests {
             &["carillon", "wrok"][..],
             &["carillon", "web", "--prot", "1"],
             &["carillon", "config"],
+            &["carillon", "enqueue"],
+            &["carillon", "jobs"],
+            &["carillon", "jobs", "show"],
+            &["carillon", "sender", "resume", "line"],
             &["carillon"],
         ] {
             let error = Cli::try_parse_from(call).unwrap_err();
             let text = error.to_string();
-            assert!(text.lines().count() <= 24, "{text}");
+            assert!(text.lines().count() <= 30, "{text}");
             assert!(error.use_stderr(), "{call:?}");
         }
     }

@@ -14,6 +14,7 @@ mod sections;
 mod show;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::{collections::BTreeMap, path::PathBuf};
 

@@ -10,7 +10,7 @@ use sqlx::types::{Json, Uuid};
 use crate::{
     channel::{Channel, Content, ErrorClass, Letterhead, Recipient, Refusal, Rendered, Sender, Template},
     delivery::{Delivery, DeliveryError, store::TakenLane},
-    limit::{Call, LimitKey, PerSecond},
+    limit::{Call, LimitKey},
 };
 
 /// What is read from Postgres for it.
@@ -81,12 +81,7 @@ impl Briefing {
             },
         );
         let same_for_all = template.same_for_all();
-        let rate = row.rate_per_sec.and_then(|rate| PerSecond::try_from(rate).ok());
-        let key = |call| LimitKey {
-            sender: lane.sender,
-            call,
-            rate: delivery.default_rate(lane.channel, call, rate),
-        };
+        let key = |call| delivery.limit_key(lane.sender, lane.channel, call, row.rate_per_sec);
         let channels = &delivery.channel_config;
         let in_flight = match lane.channel {
             Channel::Line => channels.line.in_flight,

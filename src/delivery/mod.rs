@@ -2,11 +2,12 @@
 //!
 //! - `state`: the states of a delivery and the moves between them (pure)
 //! - `verdict`: what becomes of a window of sends (pure)
-//! - `lane`: a job's turn on one lane
+//! - `lane`: a job's turn on one lane; `turn`: what the tasks of a turn share
 //! - `briefing`: what must be known to send for a lane
 //! - `slice`: claim, send, settle, until the turn is over
 //! - `window`: the sends of one intent
 //! - `store`: the calls to Postgres
+//! - `senders`: senders as an operator sees them
 //! - `config`: section `[delivery]`
 //!
 //! What must never happen here: a network call while a transaction is open; a message begun before its intent is
@@ -15,9 +16,11 @@
 mod briefing;
 mod config;
 mod lane;
+pub mod senders;
 mod slice;
 mod state;
 pub mod store;
+mod turn;
 pub mod verdict;
 mod window;
 
@@ -29,8 +32,8 @@ pub use config::DeliveryConfig;
 pub use state::DeliveryState;
 
 use crate::{
-    channel::{Channel, ChannelConfig, Channels},
-    limit::{Call, LimitConfig, Limits, PerSecond},
+    channel::{ChannelConfig, Channels},
+    limit::{LimitConfig, Limits},
     secret::Secrets,
 };
 
@@ -69,20 +72,4 @@ pub struct Delivery {
     pub slice_size: u32,
     /// Where `carillon web` is reached from outside.
     pub public_url: String,
-}
-
-impl Delivery {
-    /// The rate that applies: the sender's own, else the provider's published one. LINE counts multicasts apart, so a
-    /// sender's own rate speaks of single requests.
-    fn default_rate(&self, channel: Channel, call: Call, own: Option<PerSecond>) -> PerSecond {
-        let limits = &self.limit_config;
-        match (channel, call) {
-            (Channel::Line, Call::Multicast) => limits.line_multicast_per_sec,
-            (Channel::Line, Call::Single) => own.unwrap_or(limits.line_push_per_sec),
-            (Channel::App, _) => own.unwrap_or(limits.app_per_sec),
-            (Channel::Email | Channel::Messenger | Channel::Whatsapp | Channel::Sms, _) => {
-                own.unwrap_or(limits.email_per_sec)
-            }
-        }
-    }
 }

@@ -109,7 +109,9 @@ fn judge_once(keyed: bool, window: Vec<(i64, Sent)>) -> Verdict {
         };
         match class {
             ErrorClass::Recipient => {
-                verdict.dead_addresses.push((customer, refusal.code.clone()));
+                if refusal.closes_address() {
+                    verdict.dead_addresses.push((customer, refusal.code.clone()));
+                }
                 verdict.ended.push(end(DeliveryState::Failed, refusal.code));
             }
             ErrorClass::Content => {
@@ -149,9 +151,8 @@ fn judge_once(keyed: bool, window: Vec<(i64, Sent)>) -> Verdict {
 /// The graver of two: a person, then failing, then the longer wait.
 fn worse(old: Option<SenderTrouble>, new: SenderTrouble) -> SenderTrouble {
     match (old, new) {
-        (None, new) => new,
         (Some(old @ SenderTrouble::NeedsPerson(..)), _) => old,
-        (Some(_), new @ SenderTrouble::NeedsPerson(..)) => new,
+        (None, new) | (Some(_), new @ SenderTrouble::NeedsPerson(..)) => new,
         (Some(SenderTrouble::Throttled(a)), SenderTrouble::Throttled(b)) => SenderTrouble::Throttled(a.max(b)),
         (Some(SenderTrouble::Failing), _) | (Some(_), SenderTrouble::Failing) => SenderTrouble::Failing,
     }
@@ -231,6 +232,18 @@ mod tests {
             assert_eq!(verdict.uncertain, [1, 2]);
             assert!(verdict.unsent.is_empty());
         }
+    }
+
+    #[test]
+    fn a_full_mailbox_fails_and_stays_open() {
+        let refused = |code| Sent::Outcome(SendOutcome::Refused(Refusal::new(ErrorClass::Recipient, code)));
+        let verdict = judge(
+            false,
+            false,
+            vec![(1, refused("rcpt 452 4.2.2")), (2, refused("rcpt 550 5.1.1"))],
+        );
+        assert_eq!(verdict.ended.len(), 2);
+        assert_eq!(verdict.dead_addresses, [(2, "rcpt 550 5.1.1".to_owned())]);
     }
 
     #[test]

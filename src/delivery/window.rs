@@ -13,22 +13,28 @@ use futures::future::join_all;
 
 use crate::{
     channel::{ErrorClass, Refusal, SendOutcome, delivery_key, slice_key},
-    delivery::{lane::LaneJob, store::ClaimedSlice, verdict::Sent},
+    delivery::{store::ClaimedSlice, turn::LaneTurn, verdict::Sent},
 };
 
-/// Sends to `members` of a slice. `until`: nothing is begun after this moment, because the lease may end.
-pub(super) async fn send(job: &LaneJob<'_>, slice: &ClaimedSlice, members: &[i64], until: Instant) -> Vec<(i64, Sent)> {
-    if job.briefing.multicast() {
-        multicast(job, slice, members, until).await
-    } else {
-        singly(job, slice, members, until).await
+/// Sends to `members` of a slice. `until`: nothing is begun after this moment, because the lease may end. `None`: their
+/// multicast was refused, so nobody has it, and they are to be sent to one by one under an intent that says so.
+pub(super) async fn send(
+    job: &LaneTurn,
+    slice: &ClaimedSlice,
+    members: &[i64],
+    until: Instant,
+) -> Option<Vec<(i64, Sent)>> {
+    match (job.briefing.multicast(), slice.one_by_one()) {
+        (true, false) => multicast(job, slice, members, until).await,
+        (true, true) => Some(singly_within_limit(job, slice, members, until).await),
+        (false, _) => Some(singly(job, slice, members, until).await),
     }
 }
 
 /// One request for all: nothing in the message depends on the recipient.
-async fn multicast(job: &LaneJob<'_>, slice: &ClaimedSlice, members: &[i64], until: Instant) -> Vec<(i64, Sent)> {
+async fn multicast(job: &LaneTurn, slice: &ClaimedSlice, members: &[i64], until: Instant) -> Option<Vec<(i64, Sent)>> {
     if job.told_to_stop(until) {
-        return members.iter().map(|customer| (*customer, Sent::NotBegun)).collect();
+        return Some(members.iter().map(|customer| (*customer, Sent::NotBegun)).collect());
     }
     let to: Vec<&str> = members
         .iter()
@@ -45,22 +51,24 @@ async fn multicast(job: &LaneJob<'_>, slice: &ClaimedSlice, members: &[i64], unt
         Err(refusal) => SendOutcome::Refused(refusal),
     };
     match outcome {
-        // One bad address refuses all, and then nobody has it: everybody is sent to under a key of their own.
+        // One bad address refuses all, and then nobody has it.
         SendOutcome::Refused(refusal)
             if refusal.class == ErrorClass::Recipient || refusal.class == ErrorClass::Content =>
         {
-            singly_within_limit(job, slice, members, until).await
+            None
         }
-        outcome => members
-            .iter()
-            .map(|customer| (*customer, Sent::Outcome(outcome.clone())))
-            .collect(),
+        outcome => Some(
+            members
+                .iter()
+                .map(|customer| (*customer, Sent::Outcome(outcome.clone())))
+                .collect(),
+        ),
     }
 }
 
 /// The permit of the multicast covers one request: the single ones take theirs as they go.
 async fn singly_within_limit(
-    job: &LaneJob<'_>,
+    job: &LaneTurn,
     slice: &ClaimedSlice,
     members: &[i64],
     until: Instant,
@@ -87,7 +95,7 @@ async fn singly_within_limit(
 ///
 /// Senders are few and take member after member: a future of its own for each message would be allocated, moved and
 /// freed thousands of times a second, and those futures are large.
-async fn singly(job: &LaneJob<'_>, slice: &ClaimedSlice, members: &[i64], until: Instant) -> Vec<(i64, Sent)> {
+async fn singly(job: &LaneTurn, slice: &ClaimedSlice, members: &[i64], until: Instant) -> Vec<(i64, Sent)> {
     let next = AtomicUsize::new(0);
     let senders = members.len().min(job.briefing.in_flight());
     // Collected first: an iterator of closures over borrows cannot be proved Send.
@@ -99,7 +107,7 @@ async fn singly(job: &LaneJob<'_>, slice: &ClaimedSlice, members: &[i64], until:
 
 /// Sends to the members nobody has taken yet, one at a time.
 async fn member_after_member(
-    job: &LaneJob<'_>,
+    job: &LaneTurn,
     slice: &ClaimedSlice,
     members: &[i64],
     next: &AtomicUsize,
@@ -113,7 +121,7 @@ async fn member_after_member(
 }
 
 /// One member, unless told to stop.
-async fn begin(job: &LaneJob<'_>, slice: &ClaimedSlice, customer: i64, until: Instant) -> (i64, Sent) {
+async fn begin(job: &LaneTurn, slice: &ClaimedSlice, customer: i64, until: Instant) -> (i64, Sent) {
     if job.told_to_stop(until) {
         return (customer, Sent::NotBegun);
     }
@@ -144,7 +152,7 @@ impl<'a> Member<'a> {
     }
 }
 
-async fn one(job: &LaneJob<'_>, customer: i64, member: &Member<'_>) -> SendOutcome {
+async fn one(job: &LaneTurn, customer: i64, member: &Member<'_>) -> SendOutcome {
     let key = delivery_key(job.lane.broadcast, job.lane.channel, CustomerId(customer));
     match job
         .briefing

@@ -92,12 +92,9 @@ impl FromRow<'_, PgRow> for Entry {
         Ok(Self {
             id: row.try_get("id")?,
             at: row.try_get("at")?,
-            kind: EntryKind::try_from(kind)
-                .map_err(|unknown| sqlx::Error::Decode(unknown.into()))?,
+            kind: EntryKind::try_from(kind).map_err(|unknown| sqlx::Error::Decode(unknown.into()))?,
             operation: row.try_get("operation")?,
-            broadcast: row
-                .try_get::<Option<Uuid>, _>("broadcast_id")?
-                .map(BroadcastId),
+            broadcast: row.try_get::<Option<Uuid>, _>("broadcast_id")?.map(BroadcastId),
             allowance: row.try_get("allowance")?,
             extra: row.try_get("extra")?,
             held_allowance: row.try_get("held_allowance")?,
@@ -129,11 +126,7 @@ impl Default for Page {
 }
 
 /// A shop's entries, newest first; empty for a shop without any. The last one's `id` is the next page's `before`.
-pub async fn entries(
-    db: impl PgExecutor<'_>,
-    shop: ShopId,
-    page: Page,
-) -> Result<Vec<Entry>, LedgerError> {
+pub async fn entries(db: impl PgExecutor<'_>, shop: ShopId, page: Page) -> Result<Vec<Entry>, LedgerError> {
     sqlx::query_as(
         "select id, at, kind, operation, broadcast_id, allowance, extra, held_allowance, held_extra,
                 allowance_after, extra_after, held_allowance_after, held_extra_after

@@ -76,8 +76,7 @@ pub async fn balance(db: impl PgExecutor<'_>, shop: ShopId) -> Result<Balance, L
     .fetch_optional(db)
     .await
     .map_err(LedgerError::Database)?;
-    let (allowance, extra, held_allowance, held_extra, period) =
-        row.ok_or(LedgerError::NoAccount(shop))?;
+    let (allowance, extra, held_allowance, held_extra, period) = row.ok_or(LedgerError::NoAccount(shop))?;
     Ok(Balance {
         allowance,
         extra,
@@ -105,12 +104,7 @@ pub async fn refill(
 }
 
 /// Adds bought tokens. `operation` names the purchase: the same one again adds nothing and is false.
-pub async fn top_up(
-    db: impl PgExecutor<'_>,
-    shop: ShopId,
-    tokens: u32,
-    operation: &str,
-) -> Result<bool, LedgerError> {
+pub async fn top_up(db: impl PgExecutor<'_>, shop: ShopId, tokens: u32, operation: &str) -> Result<bool, LedgerError> {
     if operation.is_empty() || operation.len() > 200 {
         return Err(LedgerError::InvalidOperation);
     }

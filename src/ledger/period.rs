@@ -93,10 +93,7 @@ mod tests {
 
     #[test]
     fn periods_and_their_texts_sort_alike() {
-        let (a, b) = (
-            Period::new(2026, 9).unwrap(),
-            Period::new(2026, 10).unwrap(),
-        );
+        let (a, b) = (Period::new(2026, 9).unwrap(), Period::new(2026, 10).unwrap());
         assert!(a < b && a.to_string() < b.to_string());
     }
 }

@@ -87,9 +87,8 @@ pub struct Leased {
 impl Bucket {
     /// Permits a second now.
     pub fn effective_per_sec(&self, rules: &Rules) -> f64 {
-        self.rate_per_sec.map_or(rules.configured_per_sec, |rate| {
-            rate.min(rules.configured_per_sec)
-        })
+        self.rate_per_sec
+            .map_or(rules.configured_per_sec, |rate| rate.min(rules.configured_per_sec))
     }
 
     /// Hands out up to `wanted` permits. `clean`: since the caller last asked, requests were accepted and none was
@@ -145,9 +144,7 @@ impl Bucket {
             self.slowed_at_us = now_us;
         }
         self.throttled_at_us = now_us;
-        self.closed_until_us = self
-            .closed_until_us
-            .max(now_us + close_us.min(rules.max_close_us));
+        self.closed_until_us = self.closed_until_us.max(now_us + close_us.min(rules.max_close_us));
     }
 
     fn raise(&mut self, rules: &Rules, now_us: f64) {

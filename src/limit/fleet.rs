@@ -116,20 +116,23 @@ impl Fleet {
         script
             .arg(rules.configured_per_sec)
             .arg(u64::try_from(close.as_micros()).unwrap_or(u64::MAX));
-        script
-            .arg(rules.hold_us)
-            .arg(rules.max_close_us)
-            .arg(KEEP_MS);
+        script.arg(rules.hold_us).arg(rules.max_close_us).arg(KEEP_MS);
         let (closed_us, rate, _now): (u64, f64, u64) = self.invoke(&script).await?;
         Ok((Duration::from_micros(closed_us), rate))
     }
 
-    async fn invoke<T: FromRedisValue>(
-        &self,
-        script: &ScriptInvocation<'_>,
-    ) -> Result<T, LimitError> {
+    async fn invoke<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, LimitError> {
         let mut conn = self.conn.clone();
-        match tokio::time::timeout(self.timeout, script.invoke_async(&mut conn)).await {
+        let call = async {
+            match script.invoke_async(&mut conn.clone()).await {
+                // A connection that broke while nobody used it says so once, whether or not Redis is back by now.
+                Err(error) if error.is_connection_dropped() || error.is_io_error() => {
+                    script.invoke_async(&mut conn).await
+                }
+                answer => answer,
+            }
+        };
+        match tokio::time::timeout(self.timeout, call).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(LimitError::Timeout),
         }
@@ -144,11 +147,10 @@ impl Fleet {
             .arg(self.bucket_key(key))
             .arg(&["rate", "closed_until", "throttled_at"]);
         let read = pipe.query_async(&mut conn);
-        let answer: Result<(ServerTime, Fields), _> =
-            match tokio::time::timeout(self.timeout, read).await {
-                Ok(answer) => answer,
-                Err(_) => return Err(LimitError::Timeout),
-            };
+        let answer: Result<(ServerTime, Fields), _> = match tokio::time::timeout(self.timeout, read).await {
+            Ok(answer) => answer,
+            Err(_) => return Err(LimitError::Timeout),
+        };
         let (time, (rate, closed_until, throttled_at)) = answer?;
         let now_us = time.0.saturating_mul(1_000_000).saturating_add(time.1);
         let configured_per_sec = key.rate.get();

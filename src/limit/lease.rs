@@ -58,17 +58,13 @@ impl Lease {
     fn reached(&self, elapsed: Duration) -> u32 {
         let ahead = self.last_in.saturating_sub(elapsed);
         let missing = ahead.as_nanos().div_ceil(self.step.as_nanos());
-        self.permits
-            .saturating_sub(u32::try_from(missing).unwrap_or(u32::MAX))
+        self.permits.saturating_sub(u32::try_from(missing).unwrap_or(u32::MAX))
     }
 
     /// The moment of the permit with this index.
     fn moment(&self, index: u32) -> Instant {
         let behind = self.permits.saturating_sub(1).saturating_sub(index);
-        self.received
-            + self
-                .last_in
-                .saturating_sub(self.step.saturating_mul(behind))
+        self.received + self.last_in.saturating_sub(self.step.saturating_mul(behind))
     }
 
     fn drop_ended(&mut self, now: Instant) {
@@ -89,11 +85,7 @@ impl Lease {
 
     /// When `wanted` permits (or all there are) will be usable, but not much later than the first of them.
     fn wait(&self, now: Instant, wanted: u32) -> Duration {
-        let last = self
-            .taken
-            .saturating_add(wanted)
-            .min(self.permits)
-            .saturating_sub(1);
+        let last = self.taken.saturating_add(wanted).min(self.permits).saturating_sub(1);
         let first = self.moment(self.taken).max(now + PACE);
         self.moment(last).min(first).saturating_duration_since(now)
     }
@@ -164,9 +156,7 @@ impl Pace {
     }
 
     fn rate_per_sec(&self, rules: &Rules) -> f64 {
-        self.wall
-            .as_ref()
-            .map_or(rules.configured_per_sec, |(rate, _)| *rate)
+        self.wall.as_ref().map_or(rules.configured_per_sec, |(rate, _)| *rate)
     }
 
     /// Takes in what Redis answered.
@@ -177,8 +167,7 @@ impl Pace {
             .as_ref()
             .is_none_or(|(rate, _)| (rate - reply.rate_per_sec).abs() > f64::EPSILON)
         {
-            self.wall =
-                wall(rules, grace, reply.rate_per_sec).map(|wall| (reply.rate_per_sec, wall));
+            self.wall = wall(rules, grace, reply.rate_per_sec).map(|wall| (reply.rate_per_sec, wall));
         }
         if reply.permits > 0 {
             self.lease = Some(Lease::new(reply, grace));
@@ -218,8 +207,7 @@ impl Pace {
 
     /// Nobody asked since `since`, and nothing would be forgotten.
     pub(super) fn is_idle(&self, since: Instant, now: Instant) -> bool {
-        self.asked_at.is_none_or(|asked_at| asked_at < since)
-            && self.open_at.is_none_or(|open_at| open_at < now)
+        self.asked_at.is_none_or(|asked_at| asked_at < since) && self.open_at.is_none_or(|open_at| open_at < now)
     }
 }
 
@@ -263,10 +251,6 @@ fn whole(number: f64) -> u32 {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::cast_precision_loss
-)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_precision_loss)]
 #[path = "lease_tests.rs"]
 mod tests;

@@ -146,20 +146,12 @@ impl Limits {
 
     fn sender(&self, sender: &LimitKey) -> Arc<Sender> {
         let key = (sender.sender, sender.call);
-        let senders = self
-            .0
-            .senders
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let senders = self.0.senders.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(local) = senders.get(&key) {
             return Arc::clone(local);
         }
         drop(senders);
-        let mut senders = self
-            .0
-            .senders
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut senders = self.0.senders.write().unwrap_or_else(PoisonError::into_inner);
         // Only when the map would grow anyway: the cost is spread over as many insertions as there are entries.
         if senders.len() >= MANY_SENDERS && senders.len() == senders.capacity() {
             forget_idle(&mut senders);

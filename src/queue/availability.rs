@@ -29,9 +29,7 @@ impl Availability {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match (&*state, result) {
             (State::Up { .. }, Err(error)) => {
-                *state = State::Down {
-                    since: Instant::now(),
-                };
+                *state = State::Down { since: Instant::now() };
                 tracing::warn!(
                     error = describe(error),
                     "Redis does not answer; work goes on when it does"

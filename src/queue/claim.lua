@@ -33,14 +33,16 @@ local function promote(ready, due)
   while left > 0 and bytes < BYTES do
     local entries = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, math.min(left, CHUNK))
     if #entries == 0 then return end
-    redis.call('RPUSH', ready, unpack(entries))
+    -- Removed before added: a server whose memory is full refuses a script's first addition, but none after a removal.
     redis.call('ZREM', due, unpack(entries))
+    redis.call('RPUSH', ready, unpack(entries))
     for _, entry in ipairs(entries) do bytes = bytes + #entry end
     left = left - #entries
   end
   more = 1
 end
 
+local budget = BYTES
 -- An expired lease: its owner died or stalled. The new tag makes whatever that owner still says about the job void.
 local function take_over(lease, run, free, taken)
   for _, tag in ipairs(redis.call('ZRANGEBYSCORE', lease, '-inf', now, 'LIMIT', 0, free)) do
@@ -56,11 +58,12 @@ local function take_over(lease, run, free, taken)
         entry = '\0010 1 0 ' .. now .. ' ' .. tag .. ' ' .. tag .. '\n' .. entry
       end
       taken[#taken + 1] = entry
+      budget = budget - #entry
+      if budget <= 0 then return end
     end
   end
 end
 
-local budget = BYTES
 local function take_fresh(name, ready, free, taken)
   while free > 0 and budget > 0 do
     local entries = redis.call('LPOP', ready, math.min(free, CHUNK))

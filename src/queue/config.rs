@@ -80,27 +80,14 @@ impl QueueConfig {
             (1..=10_000).contains(&self.concurrency),
             "concurrency must be 1 to 10000",
         );
+        check((10..=10_000).contains(&self.poll_ms), "poll_ms must be 10 to 10000");
         check(
-            (10..=10_000).contains(&self.poll_ms),
-            "poll_ms must be 10 to 10000",
-        );
-        check(
-            self.lease_ms
-                .is_none_or(|ms| (300..=3_600_000).contains(&ms)),
+            self.lease_ms.is_none_or(|ms| (300..=3_600_000).contains(&ms)),
             "lease_ms must be 300 to 3600000",
         );
-        check(
-            (1..=10_000).contains(&self.sweep_ms),
-            "sweep_ms must be 1 to 10000",
-        );
-        check(
-            (1..=100).contains(&self.max_crashes),
-            "max_crashes must be 1 to 100",
-        );
-        check(
-            self.retry_first_ms >= 1,
-            "retry_first_ms must be at least 1",
-        );
+        check((1..=10_000).contains(&self.sweep_ms), "sweep_ms must be 1 to 10000");
+        check((1..=100).contains(&self.max_crashes), "max_crashes must be 1 to 100");
+        check(self.retry_first_ms >= 1, "retry_first_ms must be at least 1");
         check(
             (1..=86_400).contains(&self.retry_longest_secs),
             "retry_longest_secs must be 1 to 86400",
@@ -164,6 +151,17 @@ fn is_hash_tagged(prefix: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_commented_file_holds_these_defaults() {
+        #[derive(Deserialize)]
+        struct File {
+            queue: QueueConfig,
+        }
+        let file = include_str!("../../config/default.toml");
+        let parsed = toml::from_str::<File>(file).map(|file| file.queue);
+        assert_eq!(parsed, Ok(QueueConfig::default()));
+    }
 
     #[test]
     fn defaults_are_valid_and_every_problem_is_told_at_once() {

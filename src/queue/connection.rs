@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use redis::{
     Client, Cmd, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind, Value,
-    aio::{ConnectionManager, ConnectionManagerConfig, PubSub},
+    aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, PubSub},
     io::tcp::TcpSettings,
 };
 
@@ -60,23 +60,12 @@ impl RedisConn {
     }
 
     pub(crate) async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
-        self.manager
-            .clone()
-            .send_packed_command(command)
-            .await?
-            .extract_error()
+        self.manager.clone().send_packed_command(command).await?.extract_error()
     }
 
-    pub(crate) async fn pipeline(
-        &self,
-        pipeline: &redis::Pipeline,
-    ) -> Result<Vec<Value>, RedisError> {
+    pub(crate) async fn pipeline(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>, RedisError> {
         let count = pipeline.len();
-        let values = self
-            .manager
-            .clone()
-            .send_packed_commands(pipeline, 0, count)
-            .await?;
+        let values = self.manager.clone().send_packed_commands(pipeline, 0, count).await?;
         values.into_iter().map(Value::extract_error).collect()
     }
 
@@ -145,10 +134,9 @@ pub struct ServerInfo {
 ///
 /// # Errors
 /// [`QueueError::Evicts`], [`QueueError::TooOld`], or [`QueueError::Redis`] when it does not answer.
-pub async fn check_server(redis: &RedisConn) -> Result<ServerInfo, QueueError> {
+pub async fn check_server(redis: &mut impl ConnectionLike) -> Result<ServerInfo, QueueError> {
     // INFO and not CONFIG: hosted servers forbid CONFIG.
-    let reply = redis.send(&redis::cmd("INFO")).await?;
-    let text: String = redis::from_redis_value(reply).map_err(RedisError::from)?;
+    let text: String = redis::cmd("INFO").query_async(redis).await?;
     check_info(&text)
 }
 
@@ -160,9 +148,7 @@ fn check_info(info: &str) -> Result<ServerInfo, QueueError> {
             .map(|(_, value)| value)
     };
     let version = field("redis_version").unwrap_or("unknown").to_owned();
-    let mut numbers = version
-        .split('.')
-        .map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if (major, minor) < (6, 2) {
         return Err(QueueError::TooOld { version });
@@ -176,9 +162,7 @@ fn check_info(info: &str) -> Result<ServerInfo, QueueError> {
     }
     Ok(ServerInfo {
         version,
-        used_memory: field("used_memory")
-            .and_then(|n| n.parse().ok())
-            .unwrap_or(0),
+        used_memory: field("used_memory").and_then(|n| n.parse().ok()).unwrap_or(0),
     })
 }
 
@@ -189,15 +173,9 @@ mod tests {
 
     #[test]
     fn old_or_evicting_servers_are_refused() {
-        let info = |version, policy| {
-            format!("redis_version:{version}\r\nused_memory:7\r\nmaxmemory_policy:{policy}\r\n")
-        };
-        assert_eq!(
-            check_info(&info("7.0.15", "noeviction"))
-                .unwrap()
-                .used_memory,
-            7
-        );
+        let info =
+            |version, policy| format!("redis_version:{version}\r\nused_memory:7\r\nmaxmemory_policy:{policy}\r\n");
+        assert_eq!(check_info(&info("7.0.15", "noeviction")).unwrap().used_memory, 7);
         assert!(check_info(&info("6.2.0", "noeviction")).is_ok());
         assert!(check_info(&info("10.0.0", "noeviction")).is_ok());
         assert!(matches!(

@@ -13,9 +13,7 @@ use super::{Queue, QueueError};
 pub(crate) use super::dead_record::Record;
 
 /// Why a job is dead.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type, serde::Serialize, serde::Deserialize)]
 #[sqlx(type_name = "dead_reason", rename_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum DeadReason {
@@ -31,12 +29,7 @@ pub enum DeadReason {
 
 impl DeadReason {
     /// Every reason.
-    pub const ALL: &'static [Self] = &[
-        Self::Malformed,
-        Self::Exhausted,
-        Self::Poison,
-        Self::Rejected,
-    ];
+    pub const ALL: &'static [Self] = &[Self::Malformed, Self::Exhausted, Self::Poison, Self::Rejected];
 
     /// Its name: `malformed`, `exhausted`, `poison`, `rejected`.
     #[must_use]
@@ -104,6 +97,8 @@ pub struct DeadFilter {
     pub error_contains: Option<String>,
     /// That died at least so long ago.
     pub older_than: Option<Duration>,
+    /// That died at most so long ago.
+    pub within: Option<Duration>,
     /// Also those that were replayed already.
     pub replayed_too: bool,
 }
@@ -119,10 +114,11 @@ pub struct Replayed {
 
 const COLUMNS: &str = "select id, kind, job_id, reason, error, attempts, crashes, snoozes, raw, raw_length, \
      raw_sha256, first_at, died_at, replayed_at from dead_job where ";
-/// The filter as one condition over $1 … $6, so that listing, counting, replaying and deleting mean the same rows.
+/// The filter as one condition over $1 … $7, so that listing, counting, replaying and deleting mean the same rows.
 const MATCHES: &str = "($1::bigint[] is null or id = any($1)) and ($2::text is null or kind = $2) \
      and ($3::dead_reason is null or reason = $3) and ($4::text is null or position(lower($4) in lower(error)) > 0) \
-     and ($5::float8 is null or died_at <= now() - make_interval(secs => $5)) and ($6 or replayed_at is null)";
+     and ($5::float8 is null or died_at <= now() - make_interval(secs => $5)) \
+     and ($6::float8 is null or died_at >= now() - make_interval(secs => $6)) and ($7 or replayed_at is null)";
 /// Rows one replay transaction locks and pushes.
 const REPLAY_STEP: i64 = 500;
 
@@ -134,6 +130,7 @@ macro_rules! bind_filter {
             .bind($filter.reason)
             .bind($filter.error_contains.as_deref())
             .bind($filter.older_than.map(|age| age.as_secs_f64()))
+            .bind($filter.within.map(|age| age.as_secs_f64()))
             .bind($filter.replayed_too)
     };
 }
@@ -156,7 +153,7 @@ pub async fn list(
     let query = sql(&[
         COLUMNS,
         MATCHES,
-        " and ($7::bigint is null or id < $7) order by id desc limit $8",
+        " and ($8::bigint is null or id < $8) order by id desc limit $9",
     ]);
     let rows = bind_filter!(sqlx::query(query), filter)
         .bind(before)
@@ -184,9 +181,7 @@ pub async fn get(pool: &PgPool, id: i64) -> Result<Option<DeadJob>, QueueError> 
 /// [`QueueError::Database`].
 pub async fn count(pool: &PgPool, filter: &DeadFilter) -> Result<u64, QueueError> {
     let query = sql(&["select count(*) from dead_job where ", MATCHES]);
-    let count: i64 = bind_filter!(sqlx::query_scalar(query), filter)
-        .fetch_one(pool)
-        .await?;
+    let count: i64 = bind_filter!(sqlx::query_scalar(query), filter).fetch_one(pool).await?;
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
@@ -197,21 +192,17 @@ pub async fn count(pool: &PgPool, filter: &DeadFilter) -> Result<u64, QueueError
 ///
 /// # Errors
 /// [`QueueError::Database`] or [`QueueError::Redis`]; what was pushed before it stays pushed and is marked.
-pub async fn replay(
-    pool: &PgPool,
-    queue: &Queue,
-    filter: &DeadFilter,
-) -> Result<Replayed, QueueError> {
+pub async fn replay(pool: &PgPool, queue: &Queue, filter: &DeadFilter) -> Result<Replayed, QueueError> {
     let mut total = Replayed::default();
     let mut after = 0_i64;
     loop {
-        let mut tx = pool.begin().await?;
+        let mut tx = crate::db::begin(pool).await?;
         // Locked, so that a second replay waits and then finds them replayed; skipped rather than waited for, so that
         // two replays of different ends cannot deadlock.
         let query = sql(&[
             COLUMNS,
             MATCHES,
-            " and id > $7 order by id limit $8 for update skip locked",
+            " and id > $8 order by id limit $9 for update skip locked",
         ]);
         let rows = bind_filter!(sqlx::query(query), filter)
             .bind(after)

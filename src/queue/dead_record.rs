@@ -29,13 +29,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(
-        kind: &str,
-        claim: &Claim,
-        reason: DeadReason,
-        error: &str,
-        died_ms: u64,
-    ) -> Self {
+    pub(crate) fn new(kind: &str, claim: &Claim, reason: DeadReason, error: &str, died_ms: u64) -> Self {
         let text = &claim.text;
         // The attempt that used the job up is one of them.
         let last = u32::from(reason == DeadReason::Exhausted);
@@ -101,13 +95,7 @@ mod tests {
             now_ms: 5,
             claimed: Instant::now(),
         };
-        let record = Record::new(
-            "broadcast-send",
-            &claim,
-            DeadReason::Exhausted,
-            "a\0b\u{1b}",
-            9,
-        );
+        let record = Record::new("broadcast-send", &claim, DeadReason::Exhausted, "a\0b\u{1b}", 9);
         assert_eq!(record.error, "a b ");
         assert_eq!(record.raw.len(), KEPT_BYTES);
         assert_eq!(record.raw_length, KEPT_BYTES as u64 + 10);

@@ -69,8 +69,7 @@ async fn carry(engine: &Engine, pool: &PgPool) -> Result<u64, QueueError> {
     let mut command = redis::cmd("HRANDFIELD");
     command.arg(&engine.store.dead).arg(STEP).arg("WITHVALUES");
     let reply = engine.store.redis.send(&command).await?;
-    let pending: Vec<(String, Vec<u8>)> =
-        redis::from_redis_value(reply).map_err(RedisError::from)?;
+    let pending: Vec<(String, Vec<u8>)> = redis::from_redis_value(reply).map_err(RedisError::from)?;
     let mut carried = 0;
     for (reference, bytes) in &pending {
         let parked = format!("{}:{reference}", engine.store.dead);
@@ -82,9 +81,7 @@ async fn carry(engine: &Engine, pool: &PgPool) -> Result<u64, QueueError> {
         if let Some(record) = record {
             write(pool, reference, &record).await?;
         } else {
-            tracing::error!(
-                "an unreadable record was found among the dead jobs in Redis and is dropped"
-            );
+            tracing::error!("an unreadable record was found among the dead jobs in Redis and is dropped");
         }
         let mut pipeline = redis::pipe();
         pipeline.hdel(&engine.store.dead, reference).unlink(&parked);
@@ -95,11 +92,7 @@ async fn carry(engine: &Engine, pool: &PgPool) -> Result<u64, QueueError> {
 }
 
 /// A text that was too long to claim lies in a key of its own; it is read in pieces and never held whole.
-async fn read_parked(
-    engine: &Engine,
-    parked: &str,
-    bytes: &[u8],
-) -> Result<Option<Record>, QueueError> {
+async fn read_parked(engine: &Engine, parked: &str, bytes: &[u8]) -> Result<Option<Record>, QueueError> {
     let mark = std::str::from_utf8(bytes).unwrap_or_default();
     let mut words = mark.split(' ');
     let (Some("P"), Some(kind), Some(at)) = (words.next(), words.next(), words.next()) else {
@@ -109,10 +102,7 @@ async fn read_parked(
     let (mut raw, mut length, mut hash) = (Vec::new(), 0_usize, Context::new(&SHA256));
     loop {
         let mut command = redis::cmd("GETRANGE");
-        command
-            .arg(parked)
-            .arg(length)
-            .arg(length + CHUNK_BYTES - 1);
+        command.arg(parked).arg(length).arg(length + CHUNK_BYTES - 1);
         let Value::BulkString(chunk) = engine.store.redis.send(&command).await? else {
             break;
         };

@@ -56,15 +56,10 @@ impl Engine {
             .map(|(kind, policy)| StoredKind {
                 name: kind.name().to_owned(),
                 keys: KindKeys::new(&config.key_prefix, kind.name()),
-                lease_ms: config
-                    .lease_ms
-                    .unwrap_or(u64::from(policy.lease_secs) * 1_000),
+                lease_ms: config.lease_ms.unwrap_or(u64::from(policy.lease_secs) * 1_000),
             })
             .collect();
-        let wanted: Vec<u32> = policies
-            .iter()
-            .map(|policy| policy.reserved_slots)
-            .collect();
+        let wanted: Vec<u32> = policies.iter().map(|policy| policy.reserved_slots).collect();
         let (settlements, receiver) = mpsc::unbounded_channel();
         let engine = Self {
             store: Store::new(redis, &config.key_prefix, worker_id, stored),

@@ -63,10 +63,7 @@ pub(crate) fn split<'a>(entry: &'a [u8], tag: &str, now_ms: u64) -> (History, &'
 
 fn read_header(entry: &[u8]) -> Option<(History, &[u8])> {
     let rest = entry.strip_prefix(&[MARK])?;
-    let end = rest
-        .iter()
-        .take(MAX_HEADER_BYTES)
-        .position(|byte| *byte == b'\n')?;
+    let end = rest.iter().take(MAX_HEADER_BYTES).position(|byte| *byte == b'\n')?;
     let (line, text) = rest.split_at(end);
     let mut fields = std::str::from_utf8(line).ok()?.split(' ');
     let history = History {
@@ -106,10 +103,7 @@ mod tests {
         };
         let mut entry = history.header().into_bytes();
         entry.extend_from_slice(b"{\"args\":\n1}");
-        assert_eq!(
-            split(&entry, "w2:1", 5),
-            (history, b"{\"args\":\n1}".as_slice())
-        );
+        assert_eq!(split(&entry, "w2:1", 5), (history, b"{\"args\":\n1}".as_slice()));
     }
 
     proptest! {

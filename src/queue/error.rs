@@ -19,15 +19,15 @@ pub enum QueueError {
     Database(#[from] sqlx::Error),
     /// The server may throw jobs away when its memory is full.
     #[error(
-        "Redis has maxmemory-policy `{policy}`, which may throw jobs away; set it to `noeviction` \
-         (redis-cli CONFIG SET maxmemory-policy noeviction)"
+        "Redis has maxmemory-policy {policy}, which may throw away queued work: set it to noeviction \
+         (redis-cli config set maxmemory-policy noeviction, or in your provider's settings)"
     )]
     Evicts {
         /// The policy it has.
         policy: String,
     },
     /// The server lacks commands the queue needs.
-    #[error("Redis {version} is too old: 6.2 or later is needed")]
+    #[error("Redis {version} is too old: use 6.2 or later")]
     TooOld {
         /// The version it has.
         version: String,

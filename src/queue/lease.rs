@@ -131,17 +131,13 @@ impl Held {
 
     pub(crate) fn insert(&self, kind: usize, leases: impl Iterator<Item = (u64, Lease)>) {
         if let Some(map) = self.kinds.get(kind) {
-            map.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .extend(leases);
+            map.lock().unwrap_or_else(PoisonError::into_inner).extend(leases);
         }
     }
 
     pub(crate) fn remove(&self, kind: usize, number: u64) {
         if let Some(map) = self.kinds.get(kind) {
-            map.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&number);
+            map.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
         }
     }
 
@@ -189,10 +185,7 @@ mod tests {
 
     #[test]
     fn a_lease_is_lost_by_deadline_or_by_word() {
-        let lease = Lease::new(
-            Instant::now() + Duration::from_mins(1),
-            Duration::from_mins(1),
-        );
+        let lease = Lease::new(Instant::now() + Duration::from_mins(1), Duration::from_mins(1));
         assert!(!lease.is_lost());
         lease.extend(Instant::now());
         assert!(lease.is_lost(), "the deadline alone is enough");

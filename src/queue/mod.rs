@@ -5,7 +5,8 @@
 //!
 //! | file | duty |
 //! |---|---|
-//! | `producer` | ring: push jobs, count them, pause kinds |
+//! | `producer` | ring: push jobs, pause kinds |
+//! | `depth` | how many jobs lie where |
 //! | `run` | a worker process from start to stop, built on apalis |
 //! | `backend`, `service`, `ticket` | a claimed job on its way through apalis to exactly one settlement |
 //! | `claimer`, `renewer`, `settler`, `wake`, `dead_writer` | the loops beside it |
@@ -21,6 +22,7 @@ mod connection;
 pub mod dead;
 mod dead_record;
 mod dead_writer;
+mod depth;
 mod engine;
 mod entry;
 mod error;
@@ -34,14 +36,17 @@ mod service;
 mod settler;
 mod slots;
 mod store;
+#[cfg(test)]
+mod store_tests;
 mod ticket;
 mod wake;
 
 pub use config::QueueConfig;
 pub use connection::{RedisConn, ServerInfo, check_server};
 pub use dead::DeadReason;
+pub use depth::Depth;
 pub use error::QueueError;
 pub use lease::Lease;
 pub use outcome::{JobContext, JobError, Outcome};
-pub use producer::{Depth, Queue, Rung};
+pub use producer::{Queue, Rung};
 pub use run::run;

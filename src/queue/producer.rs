@@ -17,8 +17,8 @@ use super::{
 /// A handle for pushing jobs and for looking at the queue. Clones share one connection.
 #[derive(Debug, Clone)]
 pub struct Queue {
-    redis: RedisConn,
-    prefix: String,
+    pub(super) redis: RedisConn,
+    pub(super) prefix: String,
     hold: Duration,
     push: Script,
 }
@@ -33,21 +33,6 @@ pub enum Rung {
     },
     /// A job with the same `unique` key already waits.
     AlreadyWaiting,
-}
-
-/// How many jobs of one kind lie where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Depth {
-    /// The kind.
-    pub kind: Kind,
-    /// Jobs that may run now.
-    pub ready: u64,
-    /// Jobs that are delayed, snoozed or waiting for a retry.
-    pub delayed: u64,
-    /// Jobs that are claimed.
-    pub running: u64,
-    /// Whether the kind is paused.
-    pub paused: bool,
 }
 
 impl Queue {
@@ -112,11 +97,7 @@ impl Queue {
                 let mut load = redis::cmd("SCRIPT");
                 load.arg("LOAD").arg(self.push.code());
                 self.redis.send(&load).await?;
-                let again: Vec<Bell> = bells
-                    .iter()
-                    .filter(|bell| bell.unique.is_some())
-                    .cloned()
-                    .collect();
+                let again: Vec<Bell> = bells.iter().filter(|bell| bell.unique.is_some()).cloned().collect();
                 let mut rung = self.push_once(&again).await?.into_iter();
                 Ok(bells
                     .iter()
@@ -158,9 +139,7 @@ impl Queue {
         }
         if let Some(kind) = rings_now {
             // Every worker looks at every queue, so one bell is enough for all of them.
-            pipeline
-                .publish(keys::wake(&self.prefix), kind.name())
-                .ignore();
+            pipeline.publish(keys::wake(&self.prefix), kind.name()).ignore();
         }
         let replies = self.redis.pipeline(&pipeline).await?;
         bells
@@ -168,11 +147,7 @@ impl Queue {
             .zip(replies)
             .map(|(bell, reply)| {
                 let waiting = bell.unique.is_some() && redis::from_redis_value::<i64>(reply)? == 0;
-                Ok(if waiting {
-                    Rung::AlreadyWaiting
-                } else {
-                    bell.queued()
-                })
+                Ok(if waiting { Rung::AlreadyWaiting } else { bell.queued() })
             })
             .collect()
     }
@@ -182,41 +157,6 @@ impl Queue {
         let hold = u64::try_from(self.hold.as_millis()).unwrap_or(30_000);
         let wait = due_ms.map_or(0, |due| due.saturating_sub(millis(chrono::Utc::now())));
         hold + wait
-    }
-
-    /// How many jobs lie where, for each kind.
-    ///
-    /// # Errors
-    /// [`QueueError::Redis`].
-    pub async fn depths(&self) -> Result<Vec<Depth>, QueueError> {
-        let mut pipeline = redis::pipe();
-        for kind in Kind::ALL {
-            let keys = KindKeys::new(&self.prefix, kind.name());
-            pipeline
-                .llen(keys.ready)
-                .zcard(keys.due)
-                .hlen(keys.run)
-                .sismember(keys::paused(&self.prefix), kind.name());
-        }
-        let replies = self.redis.pipeline(&pipeline).await?;
-        let numbers = replies
-            .into_iter()
-            .map(|reply| redis::from_redis_value::<u64>(reply).map_err(RedisError::from))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Kind::ALL
-            .iter()
-            .zip(numbers.chunks(4))
-            .filter_map(|(kind, numbers)| match numbers {
-                [ready, delayed, running, paused] => Some(Depth {
-                    kind: *kind,
-                    ready: *ready,
-                    delayed: *delayed,
-                    running: *running,
-                    paused: *paused != 0,
-                }),
-                _ => None,
-            })
-            .collect())
     }
 
     /// Lets nobody claim jobs of this kind until [`Queue::resume`]. Running jobs go on.
@@ -256,27 +196,19 @@ struct Bell {
 
 impl Bell {
     fn new(mut envelope: Envelope) -> Result<Self, QueueError> {
-        let id = envelope
-            .id
-            .take()
-            .unwrap_or_else(|| Uuid::now_v7().to_string());
+        let id = envelope.id.take().unwrap_or_else(|| Uuid::now_v7().to_string());
         envelope.id = Some(id.clone());
         Ok(Self {
             kind: envelope.job.kind(),
             text: envelope.to_text()?,
             // One that is due already takes its place in the list.
-            due_ms: envelope
-                .run_at
-                .filter(|at| *at > chrono::Utc::now())
-                .map(millis),
+            due_ms: envelope.run_at.filter(|at| *at > chrono::Utc::now()).map(millis),
             unique: envelope.unique,
             id,
         })
     }
 
     fn queued(&self) -> Rung {
-        Rung::Queued {
-            id: self.id.clone(),
-        }
+        Rung::Queued { id: self.id.clone() }
     }
 }

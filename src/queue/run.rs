@@ -41,13 +41,8 @@ const FLUSH_GRACE: Duration = Duration::from_secs(4);
 /// Runs jobs with `handler` until `shutdown` is cancelled and everything has been settled or given back.
 ///
 /// Redis or Postgres being away never ends it. Every kind in [`carillon_jobs::Kind::ALL`] is served; others are left alone.
-pub async fn run<H, F>(
-    config: QueueConfig,
-    redis: RedisConn,
-    pool: PgPool,
-    handler: H,
-    shutdown: CancellationToken,
-) where
+pub async fn run<H, F>(config: QueueConfig, redis: RedisConn, pool: PgPool, handler: H, shutdown: CancellationToken)
+where
     H: Fn(Job, JobContext) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Outcome, JobError>> + Send + 'static,
 {
@@ -60,11 +55,7 @@ pub async fn run<H, F>(
     );
     let finish = CancellationToken::new();
     let (send_work, receive_work) = mpsc::unbounded_channel();
-    let settling = tokio::spawn(settler::run(
-        Arc::clone(&engine),
-        settlements,
-        finish.clone(),
-    ));
+    let settling = tokio::spawn(settler::run(Arc::clone(&engine), settlements, finish.clone()));
     let side_loops = [
         tokio::spawn(renewer::run(Arc::clone(&engine), finish.clone())),
         tokio::spawn(wake::run(Arc::clone(&engine), finish.clone())),
@@ -84,9 +75,7 @@ pub async fn run<H, F>(
     drain(&engine, claiming).await;
     stop_worker.cancel();
     if timeout(ABORT_GRACE, worker).await.is_err() {
-        tracing::warn!(
-            "a handler cannot be stopped; its job will be recovered when its lease runs out"
-        );
+        tracing::warn!("a handler cannot be stopped; its job will be recovered when its lease runs out");
     }
     finish.cancel();
     if timeout(FLUSH_GRACE, settling).await.is_err() {
@@ -134,13 +123,8 @@ async fn wait_idle(engine: &Engine) {
     }
 }
 
-async fn work<H, F>(
-    worker_id: String,
-    concurrency: u32,
-    backend: QueueBackend,
-    handler: H,
-    stop: CancellationToken,
-) where
+async fn work<H, F>(worker_id: String, concurrency: u32, backend: QueueBackend, handler: H, stop: CancellationToken)
+where
     H: Fn(Job, JobContext) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Outcome, JobError>> + Send + 'static,
 {

@@ -44,10 +44,7 @@ async fn settle(engine: &Engine, batch: &[Settlement]) {
         match result {
             Ok(0) => return,
             Ok(stale) => {
-                tracing::debug!(
-                    stale,
-                    "settlements of jobs that others had taken over were ignored"
-                );
+                tracing::debug!(stale, "settlements of jobs that others had taken over were ignored");
                 return;
             }
             // A batch that had been applied before its answer was lost finds its tags gone and changes nothing.

@@ -86,21 +86,11 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    pub(crate) fn new(
-        redis: RedisConn,
-        prefix: &str,
-        worker_id: &str,
-        kinds: Vec<StoredKind>,
-    ) -> Self {
+    pub(crate) fn new(redis: RedisConn, prefix: &str, worker_id: &str, kinds: Vec<StoredKind>) -> Self {
         let mut settle_keys: Vec<String> = kinds
             .iter()
             .flat_map(|kind| {
-                let KindKeys {
-                    ready,
-                    due,
-                    lease,
-                    run,
-                } = kind.keys.clone();
+                let KindKeys { ready, due, lease, run } = kind.keys.clone();
                 [ready, due, lease, run]
             })
             .collect();
@@ -126,12 +116,7 @@ impl Store {
     }
 
     /// Claims at most as many jobs as are free, under the tags `first_number`, `first_number` + 1, …
-    pub(crate) async fn claim(
-        &self,
-        first_number: u64,
-        free: &Free,
-        sweep: Sweep,
-    ) -> Result<Claimed, RedisError> {
+    pub(crate) async fn claim(&self, first_number: u64, free: &Free, sweep: Sweep) -> Result<Claimed, RedisError> {
         let mut call = self.claim.call(&self.claim_keys);
         call.arg(&self.tag_prefix)
             .arg(first_number)
@@ -147,14 +132,8 @@ impl Store {
     }
 
     /// Renews leases of one kind. Returns the numbers whose jobs are no longer this worker's.
-    pub(crate) async fn renew(
-        &self,
-        kind: &StoredKind,
-        numbers: &[u64],
-    ) -> Result<Vec<u64>, RedisError> {
-        let mut call = self
-            .renew
-            .call(&[kind.keys.lease.as_str(), kind.keys.run.as_str()]);
+    pub(crate) async fn renew(&self, kind: &StoredKind, numbers: &[u64]) -> Result<Vec<u64>, RedisError> {
+        let mut call = self.renew.call(&[kind.keys.lease.as_str(), kind.keys.run.as_str()]);
         call.arg(kind.lease_ms);
         for number in numbers {
             call.arg(self.tag(*number));

@@ -102,11 +102,18 @@ impl Ticket {
                 }
                 .header(),
             },
+            Ok(Outcome::SnoozeFor { wait }) => Verb::After {
+                delay_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                header: History {
+                    snoozes: history.snoozes.saturating_add(1),
+                    crashes: 0,
+                    ..history.clone()
+                }
+                .header(),
+            },
             Ok(Outcome::GiveBack) => Verb::Head { header: None },
             Err(Failure::Handler(JobError::Retry { error, after })) => self.failed(&error, after),
-            Err(Failure::Handler(JobError::Dead { error })) => {
-                self.dead(DeadReason::Rejected, &error)
-            }
+            Err(Failure::Handler(JobError::Dead { error })) => self.dead(DeadReason::Rejected, &error),
             Err(Failure::Panicked(message)) => self.failed(&format!("panicked: {message}"), None),
             Err(Failure::Aborted) => match self.lease.aborted() {
                 Some(Aborted::TooLong) => self.failed("ran longer than its kind allows", None),
@@ -168,9 +175,10 @@ impl Drop for Ticket {
         if self.settled {
             return;
         }
-        // Given back, unless its handler could not be stopped: then nobody else may have it until its lease has run out.
-        let verb = (!self.lease.is_running()).then_some(Verb::Head { header: None });
-        self.finish(verb);
+        // Given back, unless its handler still runs: then nobody else may have it until its lease has run out.
+        let running = self.lease.is_running();
+        self.lease.abort(Aborted::Stopping);
+        self.finish((!running).then_some(Verb::Head { header: None }));
     }
 }
 

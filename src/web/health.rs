@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     app::{App, schema_advice},
     db::{self, SchemaState},
+    queue::{self, QueueError},
 };
 
 /// How long one check may take; together they take no longer, because they run side by side.
@@ -89,14 +90,18 @@ async fn schema(app: &App) -> Result<(), String> {
 }
 
 async fn redis(app: &App) -> Result<(), String> {
-    match app.redis_policy().await {
-        Ok(policy) if policy == "noeviction" => Ok(()),
-        Ok(policy) => Err(format!(
-            "maxmemory-policy is {policy}, which may throw away work: set it to noeviction"
-        )),
-        Err(error) if error.is_timeout() => Err("no answer in time".to_owned()),
-        Err(error) if error.is_io_error() => Err("cannot be reached".to_owned()),
-        Err(_) => Err("refuses to answer (credentials? still loading?)".to_owned()),
+    let answer = match queue::check_server(&mut app.redis.clone()).await {
+        // A connection that broke while nobody used it says so once, whether or not Redis is back by now.
+        Err(QueueError::Redis(_)) => queue::check_server(&mut app.redis.clone()).await,
+        answer => answer,
+    };
+    match answer {
+        Ok(_) => Ok(()),
+        Err(QueueError::Redis(error)) if error.is_timeout() => Err("no answer in time".to_owned()),
+        Err(QueueError::Redis(error)) if error.is_io_error() => Err("cannot be reached".to_owned()),
+        Err(QueueError::Redis(_)) => Err("refuses to answer (credentials? still loading?)".to_owned()),
+        // What the others say is in our words already.
+        Err(error) => Err(error.to_string()),
     }
 }
 

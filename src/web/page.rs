@@ -30,7 +30,7 @@ const STYLE: &str = "
 body{margin:0;min-height:100vh;display:grid;place-items:center;padding:1.5rem;background:var(--page);color:var(--ink);
 font:1.0625rem/1.75 system-ui,-apple-system,'PingFang TC','Noto Sans TC','Microsoft JhengHei',sans-serif}
 main{width:100%;max-width:27rem;padding:2.5rem 2rem 2rem;background:var(--card);border:1px solid var(--line);border-radius:1rem}
-.mark{display:block;width:2.75rem;height:2.75rem;margin:0 0 1.25rem;color:var(--act)}
+.mark{display:block;width:2.75rem;height:2.75rem;margin:0 0 1.25rem -.6rem;color:var(--act)}
 h1{margin:0 0 .5rem;font-size:1.4rem;line-height:1.4;letter-spacing:.01em;text-wrap:balance}
 p{margin:0 0 1rem;overflow-wrap:anywhere}
 button{width:100%;min-height:3rem;margin:.75rem 0 0;padding:.6rem 1rem;border:0;border-radius:.6rem;background:var(--act);color:var(--on);

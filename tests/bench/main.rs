@@ -18,6 +18,7 @@
 mod bed;
 mod broadcast;
 mod floor;
+mod plan;
 mod queue;
 mod usage;
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     let subject = arguments.next();
     let arguments: Vec<String> = arguments.collect();
     match subject.as_deref() {
+        Some("plan") => plan::run(&arguments),
         Some("queue") => queue::run(&arguments),
         Some("broadcast") => return broadcast::run(&arguments),
         // Only for `broadcast`, which starts it.
@@ -36,7 +38,7 @@ fn main() -> ExitCode {
         // `cargo test --all-targets` runs this binary without arguments.
         None => return ExitCode::SUCCESS,
         Some(other) => {
-            eprintln!("there is no benchmark `{other}`; there are: queue, broadcast");
+            eprintln!("there is no benchmark `{other}`; there are: broadcast, plan, queue");
             return ExitCode::from(2);
         }
     }

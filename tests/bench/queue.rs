@@ -31,7 +31,7 @@ struct Plan {
     samples: usize,
 }
 
-pub fn run(arguments: &[String]) {
+pub(crate) fn run(arguments: &[String]) {
     let mut plan = Plan {
         url: std::env::var("CARILLON_TEST_REDIS_URL").expect("CARILLON_TEST_REDIS_URL is set"),
         jobs: 40_000,
@@ -39,10 +39,7 @@ pub fn run(arguments: &[String]) {
         samples: 200,
     };
     for pair in arguments.chunks(2) {
-        let value = pair
-            .get(1)
-            .and_then(|value| value.parse().ok())
-            .expect(USAGE);
+        let value = pair.get(1).and_then(|value| value.parse().ok()).expect(USAGE);
         match pair[0].as_str() {
             "--jobs" => plan.jobs = value,
             "--rounds" => plan.rounds = value,
@@ -65,9 +62,7 @@ async fn bench(plan: &Plan) {
         }
         let (ours, bare) = (percentile(&mut ours, 50), percentile(&mut bare, 50));
         let ratio = ours / bare;
-        eprintln!(
-            "concurrency {concurrency:>3}: ours {ours:>7.0} jobs/s, bare {bare:>7.0} jobs/s, ratio {ratio:.2}"
-        );
+        eprintln!("concurrency {concurrency:>3}: ours {ours:>7.0} jobs/s, bare {bare:>7.0} jobs/s, ratio {ratio:.2}");
         if concurrency == COUNTED {
             counted = ratio;
         }
@@ -79,11 +74,7 @@ async fn bench(plan: &Plan) {
     let bare = bare_latency(plan).await;
     let bell = our_latency(plan, true).await;
     let silent = our_latency(plan, false).await;
-    for (name, (p50, p99)) in [
-        ("bare BLMOVE", bare),
-        ("with bell", bell),
-        ("plain RPUSH", silent),
-    ] {
+    for (name, (p50, p99)) in [("bare BLMOVE", bare), ("with bell", bell), ("plain RPUSH", silent)] {
         eprintln!("from push to start, {name}: p50 {p50:.2} ms, p99 {p99:.2} ms");
     }
     let latency = |(p50, p99): (f64, f64)| json!({ "p50_ms": round(p50), "p99_ms": round(p99) });
@@ -164,18 +155,11 @@ async fn bare_jobs_per_sec(plan: &Plan, concurrency: u32) -> f64 {
             let (ready, taken, left) = (ready.clone(), taken.clone(), Arc::clone(&left));
             tokio::spawn(async move {
                 while left
-                    .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
-                        left.checked_sub(1)
-                    })
+                    .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1))
                     .is_ok()
                 {
                     let mut command = redis::cmd("BLMOVE");
-                    command
-                        .arg(&ready)
-                        .arg(&taken)
-                        .arg("LEFT")
-                        .arg("RIGHT")
-                        .arg(1);
+                    command.arg(&ready).arg(&taken).arg("LEFT").arg("RIGHT").arg(1);
                     let job: String = command.query_async(&mut connection).await.unwrap();
                     std::hint::black_box(job);
                 }
@@ -211,13 +195,7 @@ async fn our_jobs_per_sec(plan: &Plan, concurrency: u32) -> f64 {
     let prefix = config.key_prefix.clone();
     let shutdown = CancellationToken::new();
     let started = Instant::now();
-    let worker = tokio::spawn(queue::run(
-        config,
-        redis,
-        no_database(),
-        handler,
-        shutdown.clone(),
-    ));
+    let worker = tokio::spawn(queue::run(config, redis, no_database(), handler, shutdown.clone()));
     all_done.notified().await;
     let seconds = loop {
         // Settled too, and nothing left behind: that is part of the work.
@@ -257,13 +235,7 @@ async fn our_latency(plan: &Plan, bell: bool) -> (f64, f64) {
         async { Ok(Outcome::Done) }
     };
     let shutdown = CancellationToken::new();
-    let worker = tokio::spawn(queue::run(
-        config,
-        redis,
-        no_database(),
-        handler,
-        shutdown.clone(),
-    ));
+    let worker = tokio::spawn(queue::run(config, redis, no_database(), handler, shutdown.clone()));
     let mut connection = connect(plan).await;
     let mut waits = Vec::new();
     for sample in 0..plan.samples + 5 {
@@ -271,10 +243,7 @@ async fn our_latency(plan: &Plan, bell: bool) -> (f64, f64) {
         let text = text();
         let pushed = Instant::now();
         if bell {
-            queue
-                .push_raw("broadcast-send", text.as_bytes())
-                .await
-                .unwrap();
+            queue.push_raw("broadcast-send", text.as_bytes()).await.unwrap();
         } else {
             let _: i64 = connection.rpush(&ready, text).await.unwrap();
         }
@@ -299,12 +268,7 @@ async fn bare_latency(plan: &Plan) -> (f64, f64) {
         async move {
             loop {
                 let mut command = redis::cmd("BLMOVE");
-                command
-                    .arg(&ready)
-                    .arg(&taken)
-                    .arg("LEFT")
-                    .arg("RIGHT")
-                    .arg(0);
+                command.arg(&ready).arg(&taken).arg("LEFT").arg("RIGHT").arg(0);
                 let _: String = command.query_async(&mut blocked).await.unwrap();
                 let _ = send.send(Instant::now());
             }

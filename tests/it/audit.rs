@@ -14,11 +14,7 @@ use crate::{
 /// Two shops with a broadcast in every situation there is; all of it true.
 async fn world(pool: &PgPool) -> (Shop, Uuid) {
     let tea = shop(pool, 6, 100).await;
-    run(
-        pool,
-        &format!("select ledger_top_up('{}', 500, 'order-1')", tea.id),
-    )
-    .await;
+    run(pool, &format!("select ledger_top_up('{}', 500, 'order-1')", tea.id)).await;
     let done = tea.opened(&[LINE, APP], 4).await;
     send_rest(pool, done, "line").await;
     assert_eq!(send_rest(pool, done, "app").await, "completed");
@@ -50,29 +46,25 @@ async fn world(pool: &PgPool) -> (Shop, Uuid) {
     let second = claim(pool, busy, "line", 2, 1000.0).await.unwrap();
     assert_eq!(second.in_flight, first.in_flight[1..]);
     // The allowance it held belongs to a period that has ended by now.
-    run(
-        pool,
-        &format!("select ledger_refill('{}', '2026-12', 300)", tea.id),
-    )
-    .await;
-    settle(
-        pool,
-        busy,
-        "line",
-        &second,
-        (&second.in_flight, "failed"),
-        (None, None),
-    )
-    .await;
+    run(pool, &format!("select ledger_refill('{}', '2026-12', 300)", tea.id)).await;
+    settle(pool, busy, "line", &second, (&second.in_flight, "failed"), (None, None)).await;
     tea.planned(&[LINE], 4).await;
     let stopped = tea.opened(&[APP], 3).await;
-    run(pool, &format!("select cancel_broadcast('{stopped}'); select drain_slice('{stopped}', 'app', 'cancelled')")).await;
+    run(
+        pool,
+        &format!("select cancel_broadcast('{stopped}'); select drain_slice('{stopped}', 'app', 'cancelled')"),
+    )
+    .await;
     let cake = shop(pool, 3, 10).await;
     assert_eq!(open(pool, cake.planned(&[LINE], 4).await).await, "short");
     let nothing = cake.planned(&[LINE], 4).await;
     run(pool, &format!("select cancel_broadcast('{nothing}')")).await;
     let drained = cake.opened(&[APP], 10).await;
-    run(pool, &format!("select cancel_broadcast('{drained}'); select drain_slice('{drained}', 'app', 'cancelled')")).await;
+    run(
+        pool,
+        &format!("select cancel_broadcast('{drained}'); select drain_slice('{drained}', 'app', 'cancelled')"),
+    )
+    .await;
     (tea, busy)
 }
 
@@ -100,11 +92,7 @@ async fn a_true_database_passes_every_check_and_every_check_has_looked_at_someth
         .filter(|check| check.examined == 0)
         .map(|check| check.name)
         .collect();
-    assert_eq!(
-        idle,
-        ["one_message_per_mailbox"],
-        "checks without anything to compare"
-    );
+    assert_eq!(idle, ["one_message_per_mailbox"], "checks without anything to compare");
 }
 
 /// A lie, told past every trigger, and the checks that must notice, in alphabetical order. `B` is the busy broadcast.
@@ -297,9 +285,8 @@ async fn ensure_a_month_for_strays(pool: &PgPool) {
 async fn a_drift_names_its_row_and_by_how_much() {
     let db = database().await;
     let (tea, busy) = world(&db.pool).await;
-    let lie = format!(
-        "update slice set remaining = 1 where broadcast_id = '{busy}' and channel = 'line' and slice_no = 2"
-    );
+    let lie =
+        format!("update slice set remaining = 1 where broadcast_id = '{busy}' and channel = 'line' and slice_no = 2");
     run(&db.pool, &lie).await;
     let report = audit(&db.pool, None).await.unwrap();
     let check = report.checks.iter().find(|check| check.broken > 0).unwrap();
@@ -309,19 +296,11 @@ async fn a_drift_names_its_row_and_by_how_much() {
         ("slice_remaining_is_unfinished", 1, 1)
     );
     assert_eq!(
-        (
-            drift.what.as_str(),
-            drift.expected.as_str(),
-            drift.actual.as_str()
-        ),
+        (drift.what.as_str(), drift.expected.as_str(), drift.actual.as_str()),
         ("line slice 2", "2", "1")
     );
     assert_eq!(
-        (
-            drift.off,
-            drift.shop_id.unwrap().0,
-            drift.broadcast_id.unwrap().0
-        ),
+        (drift.off, drift.shop_id.unwrap().0, drift.broadcast_id.unwrap().0),
         (1, tea.id, busy)
     );
 
@@ -335,10 +314,7 @@ async fn a_drift_names_its_row_and_by_how_much() {
     );
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(
-        (
-            json["clean"].as_bool(),
-            json["checks"].as_array().unwrap().len()
-        ),
+        (json["clean"].as_bool(), json["checks"].as_array().unwrap().len()),
         (Some(false), report.checks.len())
     );
 }
@@ -347,26 +323,15 @@ async fn a_drift_names_its_row_and_by_how_much() {
 async fn one_shop_is_looked_at_alone() {
     let db = database().await;
     let (tea, _) = world(&db.pool).await;
-    let cake: Uuid = one(
-        &db.pool,
-        &format!("select id from shop where id <> '{}'", tea.id),
-    )
-    .await;
+    let cake: Uuid = one(&db.pool, &format!("select id from shop where id <> '{}'", tea.id)).await;
     run(
         &db.pool,
         &format!("update token_account set extra = extra + 4 where shop_id = '{cake}'"),
     )
     .await;
-    assert!(
-        audit(&db.pool, Some(ShopId(tea.id)))
-            .await
-            .unwrap()
-            .is_clean()
-    );
+    assert!(audit(&db.pool, Some(ShopId(tea.id))).await.unwrap().is_clean());
     let report = audit(&db.pool, Some(ShopId(cake))).await.unwrap();
     assert_eq!(broken(&report), ["balance_is_sum_of_entries"]);
     let nobody = ShopId::new();
-    assert!(
-        matches!(audit(&db.pool, Some(nobody)).await, Err(AuditError::NoShop(id)) if id == nobody)
-    );
+    assert!(matches!(audit(&db.pool, Some(nobody)).await, Err(AuditError::NoShop(id)) if id == nobody));
 }

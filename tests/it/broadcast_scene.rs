@@ -1,8 +1,12 @@
 //! A shop of random people for broadcasts, and what a plan over them looks like.
 
+use std::fmt::Write as _;
+
 use carillon::{
-    broadcast::{Advance, BroadcastConfig, Candidate, Mode, NewBroadcast, Place, Planner, Reach, plan},
-    channel::Channel,
+    broadcast::{
+        self, Advance, BroadcastConfig, BroadcastState, Candidate, Mode, NewBroadcast, Place, Planner, Reach, plan,
+    },
+    channel::Channel::{self, App, Email, Line},
 };
 use carillon_jobs::{AddressId, BroadcastId, CustomerId, SenderId, ShopId};
 use serde_json::json;
@@ -10,23 +14,9 @@ use sqlx::{AssertSqlSafe, PgPool, Postgres};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub(crate) use crate::scene::{one, run};
+
 pub const CHANNELS: [Channel; 4] = [Channel::App, Channel::Line, Channel::Messenger, Channel::Email];
-
-/// Runs SQL text for its effect.
-pub async fn run(pool: &PgPool, sql: &str) {
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(pool).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
-}
-
-/// Runs SQL text for its one value.
-pub async fn one<T>(pool: &PgPool, sql: &str) -> T
-where
-    T: for<'r> sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres> + Send + Unpin,
-{
-    sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
-        .fetch_one(pool)
-        .await
-        .unwrap_or_else(|error| panic!("{sql}: {error}"))
-}
 
 /// Runs SQL text for its one column.
 pub async fn column<T>(pool: &PgPool, sql: &str) -> Vec<T>
@@ -66,14 +56,28 @@ pub struct Person {
     pub addresses: Vec<Option<At>>,
 }
 
-/// An active address with its own text.
+/// An active address with its own text, as [`Person`] wants it.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "a person's addresses are optional, and this is one of them"
+)]
 pub fn at(text: impl Into<String>) -> Option<At> {
-    Some(At { text: text.into(), state: "active", inbound_hours: Some(1), has_old: false })
+    Some(At {
+        text: text.into(),
+        state: "active",
+        inbound_hours: Some(1),
+        has_old: false,
+    })
 }
 
 /// Somebody with these addresses, in the order app, line, messenger, email.
 pub fn person(addresses: [Option<At>; 4]) -> Person {
-    Person { opted_out: false, tester: false, tag: false, addresses: addresses.into() }
+    Person {
+        opted_out: false,
+        tester: false,
+        tag: false,
+        addresses: addresses.into(),
+    }
 }
 
 pub async fn shop(pool: &PgPool, tokens: i64) -> Shop {
@@ -102,7 +106,11 @@ pub async fn shop(pool: &PgPool, tokens: i64) -> Shop {
         let sql = format!("select id from sender where channel = '{channel}' and shop_id is not distinct from {owner}");
         senders.push((channel, SenderId(one(pool, &sql).await)));
     }
-    Shop { id: ShopId(id), pool: pool.clone(), senders }
+    Shop {
+        id: ShopId(id),
+        pool: pool.clone(),
+        senders,
+    }
 }
 
 impl Shop {
@@ -128,16 +136,20 @@ impl Shop {
                 let Some(address) = address else { continue };
                 let sender = self.sender(*channel);
                 if address.has_old {
-                    sql += &format!("select put_address('{sender}', {id}, 'old-{id}-{channel}');");
+                    write!(sql, "select put_address('{sender}', {id}, 'old-{id}-{channel}');").unwrap();
                 }
-                let inbound = address.inbound_hours.map_or("null".to_owned(), |hours| format!("now() - interval '{hours} hours'"));
-                sql += &format!(
+                let inbound = address
+                    .inbound_hours
+                    .map_or("null".to_owned(), |hours| format!("now() - interval '{hours} hours'"));
+                write!(
+                    sql,
                     "select put_address('{sender}', {id}, '{text}');
                      update address set state = '{}', last_inbound_at = {inbound}
                       where sender_id = '{sender}' and customer_id = {id} and address = '{text}';",
                     address.state,
                     text = address.text,
-                );
+                )
+                .unwrap();
             }
         }
         run(&self.pool, &sql).await;
@@ -174,7 +186,11 @@ impl Shop {
                 places.push(self.place(id.parse().unwrap(), *channel).await);
             }
             let customer = CustomerId(id.parse().unwrap());
-            candidates.push(Candidate { customer, opted_out: opted_out == "t", places });
+            candidates.push(Candidate {
+                customer,
+                opted_out: opted_out == "t",
+                places,
+            });
         }
         candidates
     }
@@ -196,17 +212,28 @@ impl Shop {
             _ if channel == Channel::Messenger && !recent => Reach::WindowClosed,
             _ => Reach::Open,
         };
-        Some(Place { address: AddressId(address), twin_of: twin_of.map(AddressId), reach })
+        Some(Place {
+            address: AddressId(address),
+            twin_of: twin_of.map(AddressId),
+            reach,
+        })
     }
 }
 
 /// Settings for small plans: `chunk` customers at a time.
 pub fn config(chunk: u32) -> BroadcastConfig {
-    BroadcastConfig { chunk_customers: chunk, slice_size: 3, ..BroadcastConfig::built_in().unwrap() }
+    BroadcastConfig {
+        chunk_customers: chunk,
+        slice_size: 3,
+        ..BroadcastConfig::built_in().unwrap()
+    }
 }
 
 pub fn planner(pool: &PgPool, config: &BroadcastConfig) -> Planner {
-    Planner { db: pool.clone(), config: config.clone() }
+    Planner {
+        db: pool.clone(),
+        config: config.clone(),
+    }
 }
 
 /// Plans until there is nothing more to do at once.
@@ -239,7 +266,11 @@ pub async fn skipped(pool: &PgPool, broadcast: BroadcastId) -> Vec<String> {
 
 /// The state of a broadcast and its reason.
 pub async fn state(pool: &PgPool, broadcast: BroadcastId) -> String {
-    one(pool, &format!("select concat_ws(': ', state, state_reason) from broadcast where id = '{broadcast}'")).await
+    one(
+        pool,
+        &format!("select concat_ws(': ', state, state_reason) from broadcast where id = '{broadcast}'"),
+    )
+    .await
 }
 
 /// Everything counters say is what rows say, and slices cover each delivery once.
@@ -271,4 +302,59 @@ pub async fn assert_adds_up(pool: &PgPool, broadcast: BroadcastId) {
     )
     .await;
     assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+pub const ALL: [Channel; 3] = [App, Line, Email];
+
+/// Two in three have LINE, one in three the app, one in four a mailbox that every other one shares.
+pub fn people(n: usize) -> Vec<Person> {
+    (0..n)
+        .map(|i| {
+            let app = (i % 3 == 0).then(|| at(format!("app{i}"))).flatten();
+            let line = (i % 3 != 2).then(|| at(format!("line{i}"))).flatten();
+            let mail = (i % 4 == 0).then(|| at(format!("mail{}", i / 8))).flatten();
+            person([app, line, None, mail])
+        })
+        .collect()
+}
+
+pub async fn sent(shop: &Shop, config: &BroadcastConfig, mode: Mode, channels: &[Channel]) -> BroadcastId {
+    let id = broadcast::create(&shop.pool, config, &shop.new_broadcast(mode, channels))
+        .await
+        .unwrap();
+    assert_eq!(broadcast::send(&shop.pool, id).await.unwrap(), BroadcastState::Queued);
+    id
+}
+
+/// Plans one chunk a call.
+pub fn stepping(chunk: u32) -> BroadcastConfig {
+    BroadcastConfig {
+        plan_budget_secs: 0.0,
+        ..config(chunk)
+    }
+}
+
+pub async fn step(planner: &Planner, broadcast: BroadcastId) -> Advance {
+    planner.advance(broadcast, &CancellationToken::new()).await.unwrap()
+}
+
+pub async fn rows_left(shop: &Shop, broadcast: BroadcastId) -> i64 {
+    let sql = format!(
+        "select (select count(*) from delivery where broadcast_id = '{broadcast}')
+              + (select count(*) from skipped_customer where broadcast_id = '{broadcast}')
+              + (select count(*) from slice where broadcast_id = '{broadcast}')
+              + (select count(*) from tally where broadcast_id = '{broadcast}')
+              + (select count(*) from lane where broadcast_id = '{broadcast}')
+              + (select count(*) from token_hold where broadcast_id = '{broadcast}')
+              + (select sum(planned)::bigint from broadcast_channel where broadcast_id = '{broadcast}')"
+    );
+    one(&shop.pool, &sql).await
+}
+
+pub async fn held(shop: &Shop) -> i64 {
+    let sql = format!(
+        "select held_allowance + held_extra from token_account where shop_id = '{}'",
+        shop.id
+    );
+    one(&shop.pool, &sql).await
 }

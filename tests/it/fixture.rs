@@ -1,75 +1,38 @@
-//! What tests stand on: a database and a key space of their own, a worker to start and stop, and waiting on conditions.
+//! What the queue's tests stand on: a database and a key space of their own, and a worker to start, stop and kill.
 
 use std::{
     collections::HashMap,
     future::Future,
-    process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
 };
 
 use carillon::queue::{self, JobContext, JobError, Outcome, Queue, QueueConfig, RedisConn};
 use carillon_jobs::{BroadcastId, BroadcastSend, Job};
 use redis::AsyncCommands as _;
-use sqlx::{Connection as _, PgConnection, PgPool, postgres::PgPoolOptions};
+use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// How long a condition may take before a test fails.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-
-fn env(name: &str) -> String {
-    std::env::var(name)
-        .unwrap_or_else(|_| panic!("{name} is not set; `bin/test` starts the services and sets it"))
-}
-
-/// Waits until `condition` holds.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition().await {
-        assert!(Instant::now() < deadline, "gave up waiting until {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// A fresh database with the schema.
-pub async fn database() -> PgPool {
-    let admin_url = env("CARILLON_TEST_DATABASE_URL");
-    let name = format!("carillon_test_{}", Uuid::new_v4().simple());
-    let mut admin = PgConnection::connect(&admin_url).await.unwrap();
-    sqlx::query(sqlx::AssertSqlSafe(format!("create database {name}")))
-        .execute(&mut admin)
-        .await
-        .unwrap();
-    let mut url = url::Url::parse(&admin_url).unwrap();
-    url.set_path(&name);
-    let pool = PgPoolOptions::new()
-        .max_connections(4)
-        .acquire_timeout(Duration::from_secs(5))
-        .connect(url.as_str())
-        .await
-        .unwrap();
-    sqlx::migrate!("./migrations").run(&pool).await.unwrap();
-    pool
-}
+use crate::fixture_db::{TestDb, database, service};
 
 /// A queue of its own, and a database.
-pub struct Fixture {
-    pub pool: PgPool,
-    pub config: QueueConfig,
-    pub redis: RedisConn,
-    pub queue: Queue,
+pub(crate) struct Fixture {
+    pub(crate) pool: PgPool,
+    _db: TestDb,
+    pub(crate) config: QueueConfig,
+    pub(crate) redis: RedisConn,
+    pub(crate) queue: Queue,
     /// For looking at and meddling with what lies in Redis.
-    pub raw: redis::aio::MultiplexedConnection,
+    pub(crate) raw: redis::aio::MultiplexedConnection,
 }
 
 impl Fixture {
-    pub async fn new() -> Self {
-        Self::at(&env("CARILLON_TEST_REDIS_URL")).await
+    pub(crate) async fn new() -> Self {
+        Self::at(&service("CARILLON_TEST_REDIS_URL")).await
     }
 
-    pub async fn at(redis_url: &str) -> Self {
+    pub(crate) async fn at(redis_url: &str) -> Self {
         let config = QueueConfig {
             key_prefix: format!("{{test-{}}}", Uuid::new_v4().simple()),
             concurrency: 10,
@@ -82,8 +45,10 @@ impl Fixture {
             .get_multiplexed_async_connection()
             .await
             .unwrap();
+        let db = database().await;
         Self {
-            pool: database().await,
+            pool: db.pool.clone(),
+            _db: db,
             queue: Queue::new(redis.clone(), &config),
             config,
             redis,
@@ -91,16 +56,16 @@ impl Fixture {
         }
     }
 
-    pub fn key(&self, name: &str) -> String {
+    pub(crate) fn key(&self, name: &str) -> String {
         format!("{}:{name}", self.config.key_prefix)
     }
 
-    pub async fn depth(&self) -> queue::Depth {
+    pub(crate) async fn depth(&self) -> queue::Depth {
         self.queue.depths().await.unwrap().remove(0)
     }
 
     /// The keys the queue has in Redis.
-    pub async fn keys(&self) -> Vec<String> {
+    pub(crate) async fn keys(&self) -> Vec<String> {
         self.raw
             .clone()
             .keys(format!("{}:*", self.config.key_prefix))
@@ -108,7 +73,7 @@ impl Fixture {
             .unwrap()
     }
 
-    pub async fn rpush(&self, text: &str) {
+    pub(crate) async fn rpush(&self, text: &str) {
         let _: i64 = self
             .raw
             .clone()
@@ -118,7 +83,7 @@ impl Fixture {
     }
 
     /// Starts a worker in this runtime.
-    pub fn worker<H, F>(&self, handler: H) -> Worker
+    pub(crate) fn worker<H, F>(&self, handler: H) -> Worker
     where
         H: Fn(Job, JobContext) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Result<Outcome, JobError>> + Send + 'static,
@@ -138,7 +103,7 @@ impl Fixture {
     }
 
     /// Starts a worker that [`Killable::kill`] ends as SIGKILL would: nothing it holds is told to anybody.
-    pub fn killable<H, F>(&self, redis_url: Option<&str>, handler: H) -> Killable
+    pub(crate) fn killable<H, F>(&self, redis_url: Option<&str>, handler: H) -> Killable
     where
         H: Fn(Job, JobContext) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Result<Outcome, JobError>> + Send + 'static,
@@ -148,36 +113,34 @@ impl Fixture {
             .enable_all()
             .build()
             .unwrap();
-        let url = redis_url.map_or_else(|| env("CARILLON_TEST_REDIS_URL"), str::to_owned);
+        let url = redis_url.map_or_else(|| service("CARILLON_TEST_REDIS_URL"), str::to_owned);
         let (config, pool) = (self.config.clone(), self.pool.clone());
         runtime.spawn(async move {
             let redis = RedisConn::connect(&url, &config).unwrap();
             queue::run(config, redis, pool, handler, CancellationToken::new()).await;
         });
-        Killable {
-            runtime: Some(runtime),
-        }
+        Killable { runtime: Some(runtime) }
     }
 }
 
-pub struct Worker {
-    pub shutdown: CancellationToken,
-    pub running: JoinHandle<()>,
+pub(crate) struct Worker {
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) running: JoinHandle<()>,
 }
 
 impl Worker {
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         self.running.await.unwrap();
     }
 }
 
-pub struct Killable {
+pub(crate) struct Killable {
     runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl Killable {
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.runtime.take().unwrap().shutdown_background();
     }
 }
@@ -191,7 +154,7 @@ impl Drop for Killable {
 }
 
 /// A job, and the id in it by which a test tells it from others.
-pub fn job() -> (Job, BroadcastId) {
+pub(crate) fn job() -> (Job, BroadcastId) {
     let broadcast_id = BroadcastId::new();
     let args = BroadcastSend {
         broadcast_id,
@@ -200,121 +163,38 @@ pub fn job() -> (Job, BroadcastId) {
     (args.into(), broadcast_id)
 }
 
-pub fn text() -> (String, BroadcastId) {
+pub(crate) fn text() -> (String, BroadcastId) {
     let id = BroadcastId::new();
     (format!(r#"{{"args":{{"broadcast_id":"{id}"}}}}"#), id)
 }
 
-pub fn broadcast_of(job: &Job) -> BroadcastId {
+pub(crate) fn broadcast_of(job: &Job) -> BroadcastId {
     let Job::BroadcastSend(args) = job;
     args.broadcast_id
 }
 
 /// How often each job was started.
 #[derive(Clone, Default)]
-pub struct Runs(Arc<Mutex<HashMap<BroadcastId, u32>>>);
+pub(crate) struct Runs(Arc<Mutex<HashMap<BroadcastId, u32>>>);
 
 impl Runs {
     /// Notes a start, and says the how-manieth it is.
-    pub fn note(&self, job: &Job) -> u32 {
+    pub(crate) fn note(&self, job: &Job) -> u32 {
         let mut runs = self.0.lock().unwrap();
         let count = runs.entry(broadcast_of(job)).or_default();
         *count += 1;
         *count
     }
 
-    pub fn of(&self, id: BroadcastId) -> u32 {
+    pub(crate) fn of(&self, id: BroadcastId) -> u32 {
         self.0.lock().unwrap().get(&id).copied().unwrap_or(0)
     }
 
-    pub fn jobs(&self) -> usize {
+    pub(crate) fn jobs(&self) -> usize {
         self.0.lock().unwrap().len()
     }
 
-    pub fn total(&self) -> u32 {
+    pub(crate) fn total(&self) -> u32 {
         self.0.lock().unwrap().values().sum()
-    }
-}
-
-/// A Redis of the test's own, with an append-only file, to kill and start again.
-pub struct PrivateRedis {
-    folder: std::path::PathBuf,
-    port: u16,
-    child: Option<Child>,
-}
-
-impl PrivateRedis {
-    pub async fn start() -> Self {
-        let folder =
-            std::env::temp_dir().join(format!("carillon-redis-{}", Uuid::new_v4().simple()));
-        std::fs::create_dir(&folder).unwrap();
-        // Bound and let go: the port was free a moment ago.
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let mut server = Self {
-            folder,
-            port,
-            child: None,
-        };
-        server.restart().await;
-        server
-    }
-
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/0", self.port)
-    }
-
-    pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-
-    pub fn signal(&self, signal: &str) {
-        let pid = self.child.as_ref().unwrap().id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-    }
-
-    pub async fn restart(&mut self) {
-        let child = Command::new("redis-server")
-            .args([
-                "--port",
-                &self.port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-            ])
-            .args(["--appendonly", "yes", "--appendfsync", "always", "--dir"])
-            .arg(&self.folder)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        self.child = Some(child);
-        let client = redis::Client::open(self.url()).unwrap();
-        until("the private Redis answers", || async {
-            match client.get_multiplexed_async_connection().await {
-                Ok(mut connection) => connection.ping::<String>().await.is_ok(),
-                Err(_) => false,
-            }
-        })
-        .await;
-    }
-}
-
-impl Drop for PrivateRedis {
-    fn drop(&mut self) {
-        self.kill();
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

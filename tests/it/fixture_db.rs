@@ -31,19 +31,21 @@ pub(crate) struct TestDb {
 
 /// A new database with every migration applied.
 pub(crate) async fn database() -> TestDb {
-    let template = TEMPLATE.get_or_init(template).await;
+    create(TEMPLATE.get_or_init(template).await).await
+}
+
+/// A new database without a schema.
+pub(crate) async fn empty_database() -> TestDb {
+    create("template1").await
+}
+
+async fn create(template: &str) -> TestDb {
     let name = format!("carillon_test_{}", Uuid::new_v4().simple());
     let mut admin = admin().await;
-    execute(
-        &mut admin,
-        format!("create database {name} template {template}"),
-    )
-    .await;
+    execute(&mut admin, format!("create database {name} template {template}")).await;
     admin.close().await.unwrap();
     // Who would wait for a lock for ever fails instead.
-    let options = admin_options()
-        .database(&name)
-        .options([("lock_timeout", "20s")]);
+    let options = admin_options().database(&name).options([("lock_timeout", "20s")]);
     let url = sqlx::ConnectOptions::to_url_lossy(&options).to_string();
     let pool = PgPoolOptions::new()
         .max_connections(24)
@@ -64,11 +66,7 @@ impl Drop for TestDb {
                 .unwrap()
                 .block_on(async {
                     let mut admin = admin().await;
-                    execute(
-                        &mut admin,
-                        format!("drop database if exists {name} with (force)"),
-                    )
-                    .await;
+                    execute(&mut admin, format!("drop database if exists {name} with (force)")).await;
                 });
         });
         assert!(
@@ -87,20 +85,15 @@ async fn template() -> String {
     let mut admin = admin().await;
     // Test binaries may start at once: one makes the template, the others find it.
     execute(&mut admin, "select pg_advisory_lock(4212)".to_owned()).await;
-    let exists: bool =
-        sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
-            .bind(&name)
-            .fetch_one(&mut admin)
-            .await
-            .unwrap();
+    let exists: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
+        .bind(&name)
+        .fetch_one(&mut admin)
+        .await
+        .unwrap();
     if !exists {
         // Made under another name, so that one whose migration failed is never taken for finished.
         let making = format!("{name}_making");
-        execute(
-            &mut admin,
-            format!("drop database if exists {making} with (force)"),
-        )
-        .await;
+        execute(&mut admin, format!("drop database if exists {making} with (force)")).await;
         execute(&mut admin, format!("create database {making}")).await;
         let mut fresh = PgConnection::connect_with(&admin_options().database(&making))
             .await
@@ -110,21 +103,19 @@ async fn template() -> String {
             .await
             .expect("migrations apply to an empty database");
         fresh.close().await.unwrap();
-        execute(
-            &mut admin,
-            format!("alter database {making} rename to {name}"),
-        )
-        .await;
+        execute(&mut admin, format!("alter database {making} rename to {name}")).await;
     }
     admin.close().await.unwrap();
     name
 }
 
+/// The address of a service the tests need.
+pub(crate) fn service(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests with bin/test"))
+}
+
 fn admin_options() -> PgConnectOptions {
-    let url = std::env::var("CARILLON_TEST_DATABASE_URL").expect(
-        "CARILLON_TEST_DATABASE_URL is the address of a Postgres for tests; bin/test sets it",
-    );
-    PgConnectOptions::from_str(&url).unwrap()
+    PgConnectOptions::from_str(&service("CARILLON_TEST_DATABASE_URL")).unwrap()
 }
 
 async fn admin() -> PgConnection {
@@ -132,22 +123,18 @@ async fn admin() -> PgConnection {
 }
 
 async fn execute(connection: &mut PgConnection, sql: String) {
-    sqlx::query(AssertSqlSafe(sql))
-        .execute(connection)
-        .await
-        .unwrap();
+    sqlx::query(AssertSqlSafe(sql)).execute(connection).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_tests_database_is_migrated_and_gone_when_the_test_ends() {
     let db = database().await;
     let mut other = PgConnection::connect(&db.url).await.unwrap();
-    let name: String = sqlx::query_scalar(
-        "select current_database() from token_account right join (select 1) one on true",
-    )
-    .fetch_one(&mut other)
-    .await
-    .unwrap();
+    let name: String =
+        sqlx::query_scalar("select current_database() from token_account right join (select 1) one on true")
+            .fetch_one(&mut other)
+            .await
+            .unwrap();
     drop(db);
     let left: i64 = sqlx::query_scalar("select count(*) from pg_database where datname = $1")
         .bind(&name)

@@ -18,18 +18,10 @@ async fn of_twenty_holds_at_once_exactly_those_succeed_that_fit() {
     let db = database().await;
     // Eleven fit: 7 from the allowance of 72 with 2 left over, the rest with extra tokens, 9 left over.
     let shop = shop(&db.pool, 0, 72).await;
-    ledger::top_up(&db.pool, ShopId(shop.id), 47, "order-1")
-        .await
-        .unwrap();
+    ledger::top_up(&db.pool, ShopId(shop.id), 47, "order-1").await.unwrap();
     let missing: Vec<i64> = join_all((0..20).map(|_| {
         let (pool, id) = (db.pool.clone(), shop.id);
-        async move {
-            one(
-                &pool,
-                &format!("select ledger_hold('{}', '{id}', 10)", Uuid::now_v7()),
-            )
-            .await
-        }
+        async move { one(&pool, &format!("select ledger_hold('{}', '{id}', 10)", Uuid::now_v7())).await }
     }))
     .await;
     assert_eq!(missing.iter().filter(|&&missing| missing == 0).count(), 11);
@@ -76,10 +68,7 @@ async fn settles_and_a_refill_at_once_lose_and_invent_nothing() {
     }
     let balance = ledger::balance(&db.pool, ShopId(shop.id)).await.unwrap();
     // Whatever came back before the refill expired with the old period, whatever came back after it expired at once.
-    assert_eq!(
-        (balance.allowance, balance.held(), balance.available()),
-        (300, 0, 300)
-    );
+    assert_eq!((balance.allowance, balance.held(), balance.available()), (300, 0, 300));
     let grants: i64 = one(
         &db.pool,
         "select count(*) from ledger_entry where operation = 'grant:2026-12'",
@@ -93,11 +82,7 @@ async fn settles_and_a_refill_at_once_lose_and_invent_nothing() {
         "held_is_open_holds",
         "hold_is_its_entries",
     ] {
-        let check = drift
-            .checks
-            .iter()
-            .find(|check| check.name == name)
-            .unwrap();
+        let check = drift.checks.iter().find(|check| check.name == name).unwrap();
         assert!(check.broken == 0 && check.examined > 0, "{check:?}");
     }
 }
@@ -123,20 +108,10 @@ async fn refill_and_top_up_happen_once_and_read_back_newest_first() {
         (50, 7, Some(december))
     );
 
-    let newest = ledger::entries(
-        &db.pool,
-        shop,
-        Page {
-            before: None,
-            limit: 2,
-        },
-    )
-    .await
-    .unwrap();
-    assert_eq!(
-        [newest[0].kind, newest[1].kind],
-        [EntryKind::TopUp, EntryKind::Grant]
-    );
+    let newest = ledger::entries(&db.pool, shop, Page { before: None, limit: 2 })
+        .await
+        .unwrap();
+    assert_eq!([newest[0].kind, newest[1].kind], [EntryKind::TopUp, EntryKind::Grant]);
     let older = ledger::entries(
         &db.pool,
         shop,
@@ -159,9 +134,7 @@ async fn refill_and_top_up_happen_once_and_read_back_newest_first() {
 async fn a_shop_that_does_not_exist_and_a_nameless_operation_are_named_errors() {
     let db = database().await;
     let nobody = ShopId::new();
-    assert!(
-        matches!(ledger::balance(&db.pool, nobody).await, Err(LedgerError::NoAccount(id)) if id == nobody)
-    );
+    assert!(matches!(ledger::balance(&db.pool, nobody).await, Err(LedgerError::NoAccount(id)) if id == nobody));
     let refilled = ledger::refill(&db.pool, nobody, Period::new(2026, 12).unwrap(), 5).await;
     assert!(matches!(refilled, Err(LedgerError::NoAccount(id)) if id == nobody));
     assert!(matches!(
@@ -187,18 +160,13 @@ async fn the_database_itself_refuses_to_bend_the_ledger() {
     let db = database().await;
     let shop = shop(&db.pool, 0, 100).await;
     let (id, broadcast) = (shop.id, Uuid::now_v7());
-    run(
-        &db.pool,
-        &format!("select ledger_hold('{broadcast}', '{id}', 60)"),
-    )
-    .await;
+    run(&db.pool, &format!("select ledger_hold('{broadcast}', '{id}', 60)")).await;
     run(
         &db.pool,
         &format!("select ledger_settle('{broadcast}', 'line', 5, 5, 'a')"),
     )
     .await;
-    let never =
-        "ledger entries are never changed or deleted; post a refund or an adjustment instead";
+    let never = "ledger entries are never changed or deleted; post a refund or an adjustment instead";
     let cases = [
         ("update ledger_entry set allowance = 1".to_owned(), never),
         ("delete from ledger_entry".to_owned(), never),

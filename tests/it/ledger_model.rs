@@ -80,8 +80,7 @@ impl Account {
             return false;
         }
         (0..4).for_each(|i| self.now[i] += change[i]);
-        self.lines
-            .push((kind.to_owned(), operation, change, self.now));
+        self.lines.push((kind.to_owned(), operation, change, self.now));
         true
     }
 }
@@ -108,22 +107,14 @@ impl Model {
                 released,
                 key,
             } => self.settle(broadcast, captured, released, key),
-            Operation::Refund {
-                broadcast,
-                tokens,
-                key,
-            } => self.refund(broadcast, tokens, key),
-            Operation::Refill {
-                shop,
-                month,
-                allowance,
-            } => Some(self.refill(shop, month, allowance)),
+            Operation::Refund { broadcast, tokens, key } => self.refund(broadcast, tokens, key),
+            Operation::Refill { shop, month, allowance } => Some(self.refill(shop, month, allowance)),
             Operation::TopUp { shop, tokens, key } => {
-                let posted = self.accounts.entry(shop).or_default().post(
-                    "top_up",
-                    format!("top_up:{key}"),
-                    [0, tokens, 0, 0],
-                );
+                let posted =
+                    self.accounts
+                        .entry(shop)
+                        .or_default()
+                        .post("top_up", format!("top_up:{key}"), [0, tokens, 0, 0]);
                 Some(i64::from(posted))
             }
             Operation::Close { broadcast } => {
@@ -151,13 +142,7 @@ impl Model {
             let bucket = usize::from(open[0] == allowance - held_allowance);
             open[bucket] += 1;
         }
-        if cost > 0
-            && !account.post(
-                "hold",
-                format!("hold:{broadcast}"),
-                [0, 0, open[0], open[1]],
-            )
-        {
+        if cost > 0 && !account.post("hold", format!("hold:{broadcast}"), [0, 0, open[0], open[1]]) {
             return None;
         }
         self.holds.insert(
@@ -171,13 +156,7 @@ impl Model {
         Some(0)
     }
 
-    fn settle(
-        &mut self,
-        broadcast: usize,
-        captured: i64,
-        released: i64,
-        key: usize,
-    ) -> Option<i64> {
+    fn settle(&mut self, broadcast: usize, captured: i64, released: i64, key: usize) -> Option<i64> {
         if captured + released == 0 {
             return Some(1);
         }
@@ -204,13 +183,7 @@ impl Model {
         if captured > 0 && !account.post("capture", format!("capture:{name}"), change) {
             return None;
         }
-        if released > 0
-            && !account.post(
-                "release",
-                format!("release:{name}"),
-                [0, 0, -back[0], -back[1]],
-            )
-        {
+        if released > 0 && !account.post("release", format!("release:{name}"), [0, 0, -back[0], -back[1]]) {
             return None;
         }
         let late = back[0] > 0 && account.period != hold.period;
@@ -240,13 +213,7 @@ impl Model {
             return None;
         }
         let late = back[0] > 0 && account.period != hold.period;
-        if late
-            && !account.post(
-                "expire",
-                format!("expire:refund:{name}"),
-                [-back[0], 0, 0, 0],
-            )
-        {
+        if late && !account.post("expire", format!("expire:refund:{name}"), [-back[0], 0, 0, 0]) {
             return None;
         }
         Some(1)
@@ -260,11 +227,7 @@ impl Model {
         }
         let left = account.now[0] - account.now[2];
         if left > 0 {
-            account.post(
-                "expire",
-                format!("expire:period:{period}"),
-                [-left, 0, 0, 0],
-            );
+            account.post("expire", format!("expire:period:{period}"), [-left, 0, 0, 0]);
         }
         account.post("grant", format!("grant:{period}"), [allowance, 0, 0, 0]);
         account.period = period;

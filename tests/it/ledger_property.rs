@@ -51,9 +51,7 @@ impl World {
         for shop in &shops {
             run(
                 pool,
-                &format!(
-                    "insert into shop (id, name, url, plan) values ('{shop}', 'S', 'u', 'core')"
-                ),
+                &format!("insert into shop (id, name, url, plan) values ('{shop}', 'S', 'u', 'core')"),
             )
             .await;
         }
@@ -94,11 +92,7 @@ impl World {
                     "with done as (select ledger_refund('{id}', 'line', {tokens}, '{id}:{key}')) select count(*) from done"
                 )
             }
-            Operation::Refill {
-                shop,
-                month,
-                allowance,
-            } => {
+            Operation::Refill { shop, month, allowance } => {
                 format!(
                     "select ledger_refill('{}', '2026-{month:02}', {allowance})::int::bigint",
                     self.shops[shop]
@@ -145,10 +139,8 @@ impl World {
                from ledger_entry where shop_id = '{}' order by id",
             self.shops[shop]
         );
-        let rows: Vec<(String, String, Vec<i64>, Vec<i64>)> = sqlx::query_as(AssertSqlSafe(sql))
-            .fetch_all(&self.pool)
-            .await
-            .unwrap();
+        let rows: Vec<(String, String, Vec<i64>, Vec<i64>)> =
+            sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&self.pool).await.unwrap();
         rows.into_iter()
             .map(|(kind, operation, change, after)| {
                 (
@@ -172,16 +164,14 @@ impl World {
             .fetch_optional(&self.pool)
             .await
             .unwrap();
-        row.map(
-            |(period, open, captured, released, refunded, closed)| Hold {
-                period,
-                open: open.try_into().unwrap(),
-                captured: captured.try_into().unwrap(),
-                released,
-                refunded: refunded.try_into().unwrap(),
-                closed,
-            },
-        )
+        row.map(|(period, open, captured, released, refunded, closed)| Hold {
+            period,
+            open: open.try_into().unwrap(),
+            captured: captured.try_into().unwrap(),
+            released,
+            refunded: refunded.try_into().unwrap(),
+            closed,
+        })
     }
 
     async fn assert_equals(&self, model: &Model) {
@@ -193,12 +183,7 @@ impl World {
             };
             let real = real.unwrap();
             assert_eq!(
-                [
-                    real.allowance,
-                    real.extra,
-                    real.held_allowance,
-                    real.held_extra
-                ],
+                [real.allowance, real.extra, real.held_allowance, real.held_extra],
                 account.now,
                 "balance of {n}"
             );

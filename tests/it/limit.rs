@@ -2,12 +2,7 @@
 //!
 //! `CARILLON_TEST_REDIS_URL` names the Redis; each test has its own key prefix there. What breaks Redis uses a
 //! private server.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::cast_precision_loss, clippy::print_stdout)]
 
 use std::{
@@ -20,13 +15,15 @@ use carillon::limit::{Call, Grant, LimitConfig, LimitKey, Limits, PerSecond};
 use carillon_jobs::SenderId;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
-use crate::redis_server::Server;
+use crate::{
+    fixture_db::service,
+    redis_server::{Memory, RedisServer},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 pub(crate) fn redis_url() -> String {
-    std::env::var("CARILLON_TEST_REDIS_URL")
-        .expect("CARILLON_TEST_REDIS_URL names a Redis for the tests")
+    service("CARILLON_TEST_REDIS_URL")
 }
 
 pub(crate) fn config() -> LimitConfig {
@@ -127,10 +124,7 @@ async fn four_processes_use_one_cap_in_full_while_another_sender_is_cut_down_and
         take_all(&fleet, key(50.0), until),
         a_sender_cut_to_ten_a_second_converges(&fleet)
     );
-    let (in_one, in_ten) = (
-        most_within(&moments, SECOND),
-        most_within(&moments, 10 * SECOND),
-    );
+    let (in_one, in_ten) = (most_within(&moments, SECOND), most_within(&moments, 10 * SECOND));
     println!(
         "cap 50/s: {} permits in 10.2 s, at most {in_one} in a second and {in_ten} in ten",
         moments.len()
@@ -182,10 +176,7 @@ async fn a_sender_cut_to_ten_a_second_converges(fleet: &[Limits]) {
         late.len(),
         status.effective_per_sec
     );
-    assert!(
-        (5.5..=11.0).contains(&status.effective_per_sec),
-        "{status:?}"
-    );
+    assert!((5.5..=11.0).contains(&status.effective_per_sec), "{status:?}");
     assert!(status.last_throttled_at.is_some());
     assert!(
         late_refused <= 4 && late.len() >= 20,
@@ -198,23 +189,15 @@ async fn a_sender_cut_to_ten_a_second_converges(fleet: &[Limits]) {
 async fn a_retry_after_closes_the_sender_for_every_process() {
     let fleet = four_processes(&redis_url()).await;
     let key = key(100.0);
-    fleet[0]
-        .throttled(&key, Some(Duration::from_millis(700)))
-        .await;
+    fleet[0].throttled(&key, Some(Duration::from_millis(700))).await;
     let closed = Instant::now();
     let status = fleet[1].status(&key).await.unwrap();
     assert!(status.closed_until.is_some());
     assert!((status.effective_per_sec - 80.0).abs() < 1e-9, "{status:?}");
     for limits in &fleet {
-        assert!(
-            matches!(limits.acquire(&key, 1).await, Grant::Wait(wait) if wait > Duration::from_millis(300))
-        );
+        assert!(matches!(limits.acquire(&key, 1).await, Grant::Wait(wait) if wait > Duration::from_millis(300)));
     }
-    assert!(
-        permits(&fleet[2], &key, closed + 3 * SECOND)
-            .await
-            .is_some()
-    );
+    assert!(permits(&fleet[2], &key, closed + 3 * SECOND).await.is_some());
     assert!(closed.elapsed() >= Duration::from_millis(690));
     assert_eq!(fleet[1].status(&key).await.unwrap().closed_until, None);
 }
@@ -224,9 +207,7 @@ async fn tasks_that_ask_at_once_share_one_call() {
     let url = redis_url();
     let limits = &four_processes(&url).await[0];
     let key = key(100_000.0);
-    permits(limits, &key, Instant::now() + SECOND)
-        .await
-        .unwrap();
+    permits(limits, &key, Instant::now() + SECOND).await.unwrap();
     let asked: Vec<_> = futures::future::join_all((0..200).map(|_| limits.acquire(&key, 1))).await;
     assert!(
         asked
@@ -243,7 +224,7 @@ async fn tasks_that_ask_at_once_share_one_call() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_flushed_killed_and_restarted_never_means_more_than_the_cap() {
-    let mut server = Server::start();
+    let mut server = RedisServer::start(Memory::Lost).await;
     let mut conn = server.connect().await;
     let fleet = four_processes(&server.url()).await;
     let key = key(50.0);
@@ -253,11 +234,7 @@ async fn redis_flushed_killed_and_restarted_never_means_more_than_the_cap() {
     for flush in 1..=3 {
         tokio::time::sleep_until((start + flush * 400 * Duration::from_millis(1)).into()).await;
         redis::cmd("FLUSHALL").exec_async(&mut conn).await.unwrap();
-        redis::cmd("SCRIPT")
-            .arg("FLUSH")
-            .exec_async(&mut conn)
-            .await
-            .unwrap();
+        redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut conn).await.unwrap();
     }
     tokio::time::sleep_until((start + 2 * SECOND).into()).await;
     server.kill();

@@ -105,8 +105,7 @@ impl Twins {
             .arg(rules.raise)
             .arg(rules.max_close_us)
             .arg(60_000);
-        let (permits, last_in, wait, rate, now): (u32, u32, u64, f64, u64) =
-            call.invoke(&mut self.conn).unwrap();
+        let (permits, last_in, wait, rate, now): (u32, u32, u64, f64, u64) = call.invoke(&mut self.conn).unwrap();
         let said = self.model.lease(rules, now as f64, wanted.into(), clean);
         assert_eq!(
             (f64::from(permits), f64::from(last_in)),
@@ -157,19 +156,13 @@ fn the_scripts_do_what_the_model_says() {
                 Step::Throttle { close_us } => twins.throttle(close_us),
                 Step::Pass { us } => twins.pass(us),
                 Step::Forget => {
-                    redis::cmd("DEL")
-                        .arg(&twins.key)
-                        .exec(&mut twins.conn)
-                        .unwrap();
+                    redis::cmd("DEL").arg(&twins.key).exec(&mut twins.conn).unwrap();
                     twins.model = Bucket::default();
                 }
             }
             assert_eq!(twins.stored(), twins.model);
         }
-        redis::cmd("DEL")
-            .arg(&twins.key)
-            .exec(&mut twins.conn)
-            .unwrap();
+        redis::cmd("DEL").arg(&twins.key).exec(&mut twins.conn).unwrap();
         Ok(())
     });
     checked.unwrap();

@@ -1,18 +1,26 @@
 //! The integration tests: one binary, a module per subject, on a real Redis and a real PostgreSQL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+// Nothing is public outside a test binary; `pub` in its modules only means "for the other modules".
+#![allow(unreachable_pub)]
+// Seeds and measured times, for whoever runs a test with --nocapture.
+#![allow(clippy::print_stdout)]
 
 mod audit;
 mod broadcast_create;
 mod broadcast_plan;
+mod broadcast_plan_ends;
 mod broadcast_routing;
 mod broadcast_scene;
 mod channel_app;
 mod channel_email;
 mod channel_line;
 mod channel_scene;
+mod cli;
+mod db_begin;
 mod delivery;
 mod fixture;
 mod fixture_db;
+mod hostile;
 mod kill;
 mod ledger;
 mod ledger_model;
@@ -22,9 +30,12 @@ mod limit_scripts;
 mod queue_dead;
 mod queue_faults;
 mod queue_jobs;
+mod queue_lease;
 mod queue_stop;
 mod redis_server;
 mod scene;
+mod seed;
 mod send_sql;
+mod wait;
 mod web;
 mod world;

@@ -8,12 +8,32 @@ use carillon::queue::{
 };
 use redis::AsyncCommands as _;
 
-use crate::fixture::{Fixture, Runs, job, text, until};
+use crate::{
+    fixture::{Fixture, Runs, job, text},
+    wait::until,
+};
 
 async fn rows(fixture: &Fixture) -> Vec<DeadJob> {
     dead::list(&fixture.pool, &DeadFilter::default(), None, 100)
         .await
         .unwrap()
+}
+
+/// Texts that break the contract, each in its own way.
+fn bad_texts() -> Vec<Vec<u8>> {
+    let long_but_legal = format!(r#"{{"args":{{}},"traceparent":"{}"}}"#, "y".repeat(200_000));
+    let texts: [&[u8]; 9] = [
+        b"not json",
+        b"",
+        b"{}",
+        br#"{"args":{}}"#,
+        br#"{"args":{"broadcast_id":"x"}}"#,
+        b"\x00\x01\xff",
+        b"\x011 2 3\n{}",
+        &b"[".repeat(100_000),
+        long_but_legal.as_bytes(),
+    ];
+    texts.iter().map(|text| text.to_vec()).collect()
 }
 
 #[tokio::test]
@@ -28,79 +48,44 @@ async fn a_malformed_text_is_dead_at_once_with_its_raw_form() {
         }
     });
     let big = vec![b'x'; 10 * 1024 * 1024];
-    let long_but_legal = format!(r#"{{"args":{{}},"traceparent":"{}"}}"#, "y".repeat(200_000));
-    let deep = "[".repeat(100_000);
-    let bad: [&[u8]; 9] = [
-        b"not json",
-        b"",
-        b"{}",
-        br#"{"args":{}}"#,
-        br#"{"args":{"broadcast_id":"x"}}"#,
-        b"\x00\x01\xff",
-        b"\x011 2 3\n{}",
-        deep.as_bytes(),
-        long_but_legal.as_bytes(),
-    ];
-    for text in bad {
-        fixture
-            .queue
-            .push_raw("broadcast-send", text)
-            .await
-            .unwrap();
+    let bad = bad_texts();
+    for text in &bad {
+        fixture.queue.push_raw("broadcast-send", text).await.unwrap();
     }
-    fixture
-        .queue
-        .push_raw("broadcast-send", &big)
-        .await
-        .unwrap();
+    fixture.queue.push_raw("broadcast-send", &big).await.unwrap();
     let (good, id) = text();
     fixture.rpush(&good).await;
 
     until("the good one has run", || async { runs.of(id) == 1 }).await;
-    until("the bad ones are rows", || async {
-        rows(&fixture).await.len() == 10
-    })
-    .await;
+    until("the bad ones are rows", || async { rows(&fixture).await.len() == 10 }).await;
     let rows = rows(&fixture).await;
     assert!(
         rows.iter()
             .all(|row| row.reason == DeadReason::Malformed && row.attempts == 0)
     );
-    for text in bad {
+    for text in &bad {
         let kept = &text[..text.len().min(65_536)];
-        let row = rows
-            .iter()
-            .find(|row| row.raw == kept)
-            .expect("kept as it was pushed");
+        let row = rows.iter().find(|row| row.raw == kept).expect("kept as it was pushed");
         assert_eq!(row.raw_length, i64::try_from(text.len()).unwrap());
         assert_eq!(
             row.raw_sha256,
             ring::digest::digest(&ring::digest::SHA256, text).as_ref()
         );
     }
-    let row = rows
-        .iter()
-        .find(|row| row.raw_length == 10 * 1024 * 1024)
-        .unwrap();
+    let row = rows.iter().find(|row| row.raw_length == 10 * 1024 * 1024).unwrap();
     assert_eq!(row.raw, big[..65_536]);
     assert_eq!(
         row.raw_sha256,
         ring::digest::digest(&ring::digest::SHA256, &big).as_ref()
     );
     assert!(row.error.contains("the limit is 1048576"), "{}", row.error);
-    let row = rows
-        .iter()
-        .find(|row| row.raw == br#"{"args":{}}"#)
-        .unwrap();
+    let row = rows.iter().find(|row| row.raw == br#"{"args":{}}"#).unwrap();
     assert!(
         row.error.starts_with("args: missing field `broadcast_id`"),
         "{}",
         row.error
     );
-    until("Redis is empty", || async {
-        fixture.keys().await.is_empty()
-    })
-    .await;
+    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
     worker.stop().await;
 }
 
@@ -139,13 +124,7 @@ async fn a_dead_job_waits_in_redis_while_postgres_is_away() {
     let worker = fixture.worker(|_, _| async { Err(JobError::dead("no such broadcast")) });
     fixture.queue.ring(job().0).await.unwrap();
     until("it is dead", || async {
-        fixture
-            .raw
-            .clone()
-            .hlen::<_, i64>(fixture.key("dead"))
-            .await
-            .unwrap()
-            == 1
+        fixture.raw.clone().hlen::<_, i64>(fixture.key("dead")).await.unwrap() == 1
     })
     .await;
     // Even the end of the worker loses nothing: the next one carries it over.
@@ -157,18 +136,14 @@ async fn a_dead_job_waits_in_redis_while_postgres_is_away() {
     let worker = fixture.worker(|_, _| async { Ok(Outcome::Done) });
     until("it is a row", || async { rows(&fixture).await.len() == 1 }).await;
     assert_eq!(rows(&fixture).await[0].reason, DeadReason::Rejected);
-    until("Redis is empty", || async {
-        fixture.keys().await.is_empty()
-    })
-    .await;
+    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
     worker.stop().await;
 }
 
 #[tokio::test]
 async fn dead_jobs_are_listed_replayed_and_deleted_by_filter() {
     let fixture = Fixture::new().await;
-    let worker = fixture
-        .worker(|_, context| async move { Err(JobError::dead(format!("no {}", context.id))) });
+    let worker = fixture.worker(|_, context| async move { Err(JobError::dead(format!("no {}", context.id))) });
     let jobs: Vec<_> = (0..5).map(|_| job().0).collect();
     fixture.queue.ring_many(&jobs).await.unwrap();
     fixture
@@ -176,10 +151,7 @@ async fn dead_jobs_are_listed_replayed_and_deleted_by_filter() {
         .push_raw("broadcast-send", &vec![b'z'; 70_000])
         .await
         .unwrap();
-    until("they are rows", || async {
-        rows(&fixture).await.len() == 6
-    })
-    .await;
+    until("they are rows", || async { rows(&fixture).await.len() == 6 }).await;
     worker.stop().await;
 
     let filter = DeadFilter {
@@ -196,9 +168,7 @@ async fn dead_jobs_are_listed_replayed_and_deleted_by_filter() {
     assert_eq!(dead::count(&fixture.pool, &none).await.unwrap(), 0);
 
     let page = dead::list(&fixture.pool, &filter, None, 2).await.unwrap();
-    let next = dead::list(&fixture.pool, &filter, Some(page[1].id), 2)
-        .await
-        .unwrap();
+    let next = dead::list(&fixture.pool, &filter, Some(page[1].id), 2).await.unwrap();
     assert!(page[0].id > page[1].id && page[1].id > next[0].id);
 
     let one = DeadFilter {
@@ -206,17 +176,11 @@ async fn dead_jobs_are_listed_replayed_and_deleted_by_filter() {
         ..DeadFilter::default()
     };
     assert_eq!(
-        dead::replay(&fixture.pool, &fixture.queue, &one)
-            .await
-            .unwrap()
-            .pushed,
+        dead::replay(&fixture.pool, &fixture.queue, &one).await.unwrap().pushed,
         1
     );
     assert_eq!(
-        dead::replay(&fixture.pool, &fixture.queue, &one)
-            .await
-            .unwrap()
-            .pushed,
+        dead::replay(&fixture.pool, &fixture.queue, &one).await.unwrap().pushed,
         0,
         "only once"
     );
@@ -250,10 +214,5 @@ async fn dead_jobs_are_listed_replayed_and_deleted_by_filter() {
         ..DeadFilter::default()
     };
     assert_eq!(dead::delete(&fixture.pool, &everything).await.unwrap(), 6);
-    assert!(
-        dead::get(&fixture.pool, page[0].id)
-            .await
-            .unwrap()
-            .is_none()
-    );
+    assert!(dead::get(&fixture.pool, page[0].id).await.unwrap().is_none());
 }

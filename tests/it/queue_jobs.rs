@@ -14,7 +14,10 @@ use chrono::Utc;
 use redis::AsyncCommands as _;
 use tokio::sync::Semaphore;
 
-use crate::fixture::{Fixture, Runs, job, text, until};
+use crate::{
+    fixture::{Fixture, Runs, job, text},
+    wait::until,
+};
 
 #[tokio::test]
 async fn a_rung_job_runs_once_and_leaves_nothing_behind() {
@@ -31,10 +34,7 @@ async fn a_rung_job_runs_once_and_leaves_nothing_behind() {
     let rung = fixture.queue.ring_many(&jobs).await.unwrap();
     assert!(rung.iter().all(|rung| matches!(rung, Rung::Queued { .. })));
     until("all have run", || async { runs.jobs() == 1_000 }).await;
-    until("Redis is empty", || async {
-        fixture.keys().await.is_empty()
-    })
-    .await;
+    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
     assert_eq!(runs.total(), 1_000);
     worker.stop().await;
 }
@@ -57,11 +57,7 @@ async fn a_plain_push_without_a_bell_starts_within_the_poll_interval() {
         let pushed = Instant::now();
         fixture.rpush(&text).await;
         until("it has run", || async { runs.of(id) == 1 }).await;
-        assert!(
-            pushed.elapsed() < Duration::from_secs(1),
-            "took {:?}",
-            pushed.elapsed()
-        );
+        assert!(pushed.elapsed() < Duration::from_secs(1), "took {:?}", pushed.elapsed());
     }
     worker.stop().await;
 }
@@ -84,10 +80,7 @@ async fn three_attempts_are_exactly_three_runs_and_then_a_dead_job() {
     envelope.id = Some("mine".to_owned());
     fixture.queue.ring(envelope.clone()).await.unwrap();
     until("it is dead", || async {
-        dead::count(&fixture.pool, &dead::DeadFilter::default())
-            .await
-            .unwrap()
-            == 1
+        dead::count(&fixture.pool, &dead::DeadFilter::default()).await.unwrap() == 1
     })
     .await;
     assert_eq!(runs.of(id), 3);
@@ -104,10 +97,7 @@ async fn three_attempts_are_exactly_three_runs_and_then_a_dead_job() {
     assert_eq!(row.error, "no luck   the 3. time");
     assert_eq!(row.raw, envelope.to_text().unwrap().into_bytes());
     assert!(row.is_whole() && row.first_at <= row.died_at);
-    until("Redis is empty", || async {
-        fixture.keys().await.is_empty()
-    })
-    .await;
+    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
     worker.stop().await;
 }
 
@@ -131,10 +121,7 @@ async fn a_panic_is_a_failed_attempt_and_the_worker_goes_on() {
     let (job, id) = job();
     fixture.queue.ring(job).await.unwrap();
     until("it has run", || async { runs.of(id) == 3 }).await;
-    until("Redis is empty", || async {
-        fixture.keys().await.is_empty()
-    })
-    .await;
+    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
     worker.stop().await;
 }
 
@@ -161,10 +148,7 @@ async fn another_turn_and_a_snooze_are_not_attempts() {
     envelope.max_attempts = Some(1);
     fixture.queue.ring(envelope).await.unwrap();
     until("it has run", || async { runs.of(id) == 9 }).await;
-    until("Redis is empty", || async {
-        fixture.keys().await.is_empty()
-    })
-    .await;
+    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
     worker.stop().await;
 }
 
@@ -184,28 +168,18 @@ async fn a_delayed_job_starts_at_its_time_however_it_was_pushed() {
     envelope.run_at = Some(run_at);
     fixture.queue.ring(envelope.clone()).await.unwrap();
     // The same text twice, without ids: they are two jobs, and stay two while they wait.
-    let foreign = text().0.replace(
-        r#"{"args"#,
-        &format!(r#"{{"run_at":"{}","args"#, run_at.to_rfc3339()),
-    );
+    let foreign = text()
+        .0
+        .replace(r#"{"args"#, &format!(r#"{{"run_at":"{}","args"#, run_at.to_rfc3339()));
     fixture.rpush(&foreign).await;
     fixture.rpush(&foreign).await;
     until("all wait", || async { fixture.depth().await.delayed == 3 }).await;
-    until("all have run", || async {
-        started.lock().unwrap().len() == 3
-    })
-    .await;
+    until("all have run", || async { started.lock().unwrap().len() == 3 }).await;
     for at in started.lock().unwrap().iter() {
         let late = (*at - run_at).num_milliseconds();
-        assert!(
-            (-1..1_000).contains(&late),
-            "started {late} ms after its time"
-        );
+        assert!((-1..1_000).contains(&late), "started {late} ms after its time");
     }
-    until("Redis is empty", || async {
-        fixture.keys().await.is_empty()
-    })
-    .await;
+    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
     worker.stop().await;
 }
 
@@ -237,10 +211,7 @@ async fn a_unique_job_keeps_others_out_until_it_is_claimed() {
     );
     until("the second runs", || async { runs.total() == 2 }).await;
     gate.add_permits(2);
-    until("Redis is empty", || async {
-        fixture.keys().await.is_empty()
-    })
-    .await;
+    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
     worker.stop().await;
 }
 
@@ -309,10 +280,7 @@ async fn twenty_thousand_jobs_due_at_once_all_run() {
     };
     let workers = [fixture.worker(handler.clone()), fixture.worker(handler)];
     until("all have run", || async { runs.jobs() == 20_000 }).await;
-    until("Redis is empty", || async {
-        fixture.keys().await.is_empty()
-    })
-    .await;
+    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
     assert_eq!(runs.total(), 20_000);
     for worker in workers {
         worker.stop().await;

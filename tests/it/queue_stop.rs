@@ -11,7 +11,11 @@ use std::{
 use carillon::queue::{JobError, Outcome};
 use carillon_jobs::Envelope;
 
-use crate::fixture::{Fixture, PrivateRedis, Runs, job, until};
+use crate::{
+    fixture::{Fixture, Runs, job},
+    redis_server::{Memory, RedisServer},
+    wait::until,
+};
 
 #[tokio::test]
 async fn a_stop_gives_back_what_cannot_finish_and_counts_no_attempt() {
@@ -49,11 +53,7 @@ async fn a_stop_gives_back_what_cannot_finish_and_counts_no_attempt() {
     worker.shutdown.cancel();
     worker.shutdown.cancel();
     worker.stop().await;
-    assert!(
-        asked.elapsed() < Duration::from_secs(8),
-        "took {:?}",
-        asked.elapsed()
-    );
+    assert!(asked.elapsed() < Duration::from_secs(8), "took {:?}", asked.elapsed());
     assert_eq!(started.jobs(), 200, "nothing was claimed after the stop");
     let depth = fixture.depth().await;
     assert_eq!((depth.ready, depth.running, depth.delayed), (300, 0, 0));
@@ -67,20 +67,14 @@ async fn a_stop_gives_back_what_cannot_finish_and_counts_no_attempt() {
             async { Ok(Outcome::Done) }
         }
     });
-    until("a second worker has run all", || async {
-        finished.jobs() == 300
-    })
-    .await;
+    until("a second worker has run all", || async { finished.jobs() == 300 }).await;
     worker.stop().await;
 }
 
 #[tokio::test]
 async fn a_stop_lets_a_running_slice_finish() {
     let fixture = Fixture::new().await;
-    let (begun, finished) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicBool::new(false)),
-    );
+    let (begun, finished) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let worker = fixture.worker({
         let (begun, finished) = (Arc::clone(&begun), Arc::clone(&finished));
         move |_, context| {
@@ -103,7 +97,7 @@ async fn a_stop_lets_a_running_slice_finish() {
 
 #[tokio::test]
 async fn a_stop_ends_in_time_though_redis_hangs() {
-    let server = PrivateRedis::start().await;
+    let server = RedisServer::start(Memory::Kept).await;
     let mut fixture = Fixture::at(&server.url()).await;
     fixture.config.drain_secs = 2;
     let runs = Runs::default();
@@ -124,11 +118,7 @@ async fn a_stop_ends_in_time_though_redis_hangs() {
     let asked = Instant::now();
     worker.stop().await;
     server.signal("-CONT");
-    assert!(
-        asked.elapsed() < Duration::from_secs(10),
-        "took {:?}",
-        asked.elapsed()
-    );
+    assert!(asked.elapsed() < Duration::from_secs(10), "took {:?}", asked.elapsed());
 }
 
 #[test]
@@ -155,11 +145,7 @@ fn a_stop_ends_in_time_though_a_handler_cannot_be_stopped() {
         until("it runs", || async { runs.total() == 1 }).await;
         let asked = Instant::now();
         worker.stop().await;
-        assert!(
-            asked.elapsed() < Duration::from_secs(8),
-            "took {:?}",
-            asked.elapsed()
-        );
+        assert!(asked.elapsed() < Duration::from_secs(8), "took {:?}", asked.elapsed());
         // Nobody else may have it before its lease is over: it still runs.
         assert_eq!(fixture.depth().await.running, 1);
     });

@@ -48,7 +48,11 @@ pub(crate) async fn shop(pool: &PgPool, customers: i32, tokens: i64) -> Shop {
          select ledger_refill('{id}', '2026-11', {tokens})"
     );
     run(pool, &sql).await;
-    let customers = one(pool, &format!("select coalesce(array_agg(id order by id), '{{}}') from customer where shop_id = '{id}'")).await;
+    let customers = one(
+        pool,
+        &format!("select coalesce(array_agg(id order by id), '{{}}') from customer where shop_id = '{id}'"),
+    )
+    .await;
     Shop {
         id,
         customers,
@@ -70,7 +74,7 @@ impl Shop {
         );
         for (position, (channel, tokens)) in channels.iter().enumerate() {
             let _ = write!(
- sql,
+                sql,
                 "insert into broadcast_channel (broadcast_id, position, channel, sender_id, tokens, planned)
                  select '{id}', {position}, '{channel}', id, {tokens}, {} from sender
                   where shop_id = '{shop}' and channel = '{channel}';
@@ -119,11 +123,7 @@ pub(crate) async fn open(pool: &PgPool, broadcast: Uuid) -> String {
 
 /// The state of a broadcast.
 pub(crate) async fn state(pool: &PgPool, broadcast: Uuid) -> String {
-    one(
-        pool,
-        &format!("select state from broadcast where id = '{broadcast}'"),
-    )
-    .await
+    one(pool, &format!("select state from broadcast where id = '{broadcast}'")).await
 }
 
 /// A claimed slice.
@@ -138,7 +138,7 @@ pub(crate) struct Claim {
     pub(crate) first_names: Vec<String>,
 }
 
-/// Claims a slice with a window of `window` messages from a provider that remembers keys for `key_secs`.
+/// Claims a slice, for whatever turn its lane is in, with a window of `window` messages from a provider that remembers keys for `key_secs`.
 pub(crate) async fn claim(
     db: impl sqlx::PgExecutor<'_>,
     broadcast: Uuid,
@@ -147,13 +147,11 @@ pub(crate) async fn claim(
     key_secs: f64,
 ) -> Option<Claim> {
     let sql = format!(
-        "select * from claim_slice('{broadcast}', '{channel}', {window}, 60, {key_secs}, {})",
+        "select s.* from lane l, claim_slice('{broadcast}', '{channel}', l.epoch, {window}, 60, {key_secs}, {}) s
+          where l.broadcast_id = '{broadcast}' and l.channel = '{channel}'",
         key_secs > 0.0
     );
-    sqlx::query_as(AssertSqlSafe(sql))
-        .fetch_optional(db)
-        .await
-        .unwrap()
+    sqlx::query_as(AssertSqlSafe(sql)).fetch_optional(db).await.unwrap()
 }
 
 /// Settles members of a claim as `outcome`, with `next` as the next intent.
@@ -168,7 +166,7 @@ pub(crate) async fn settle(
     let reason = (!matches!(outcome, "accepted" | "cancelled" | "expired")).then_some("recipient");
     let none: Vec<Option<&str>> = vec![None; customers.len()];
     query_scalar(
-        "select settle_slice($1, $2::text::channel, $3, $4, $5, $6::text[]::delivery_state[], $7, $8, $8, $9, $10, 0, 60)",
+        "select settle_slice($1, $2::text::channel, $3, $4, $5, $6::text[]::delivery_state[], $7, $8, $8, $9, $11, $10, 0, 60)",
     )
     .bind(broadcast)
     .bind(channel)
@@ -180,6 +178,7 @@ pub(crate) async fn settle(
     .bind(none)
     .bind(next)
     .bind(uncertain)
+    .bind(claim.intent_no + 1)
     .fetch_one(db)
     .await
     .unwrap()

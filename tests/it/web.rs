@@ -12,39 +12,33 @@ use carillon::{
 };
 use carillon_jobs::{AddressId, BroadcastId};
 use serde_json::Value;
-use sqlx::{Connection as _, PgConnection, PgPool};
+use sqlx::PgPool;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
-/// A database of its own, dropped by [`Fixture::end`].
+use crate::fixture_db::{TestDb, database, empty_database, service};
+
+/// The web process' routes on a database of its own.
 struct Fixture {
-    name: String,
+    /// Dropped with the test; none where no database answers.
+    _db: Option<TestDb>,
     app: App,
     web: Router,
 }
 
-fn service(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests with bin/test"))
-}
-
-async fn admin() -> PgConnection {
-    PgConnection::connect(&service("CARILLON_TEST_DATABASE_URL"))
-        .await
-        .unwrap()
-}
-
 impl Fixture {
-    /// An empty database; `more` goes over the configuration.
+    /// On a database without a schema; `more` goes over the configuration.
     async fn empty(more: &[(&str, &str)]) -> Self {
-        let name = format!("web_{}", Uuid::now_v7().simple());
-        sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}")))
-            .execute(&mut admin().await)
-            .await
-            .unwrap();
-        let mut url = url::Url::parse(&service("CARILLON_TEST_DATABASE_URL")).unwrap();
-        url.set_path(&name);
+        Self::on(empty_database().await, more)
+    }
+
+    async fn migrated() -> Self {
+        Self::on(database().await, &[])
+    }
+
+    fn on(db: TestDb, more: &[(&str, &str)]) -> Self {
         let env = [
-            ("DATABASE_URL", url.to_string()),
+            ("DATABASE_URL", db.url.clone()),
             ("REDIS_URL", service("CARILLON_TEST_REDIS_URL")),
             ("CARILLON__SECRET__KEYS", secret::new_key("k1").unwrap()),
         ];
@@ -54,22 +48,11 @@ impl Fixture {
         let config = Config::load(&Sources::of(env)).unwrap().config;
         let app = App::for_process(ProcessKind::Web, config).unwrap();
         let web = carillon::web::router(app.clone());
-        Self { name, app, web }
-    }
-
-    async fn migrated() -> Self {
-        let fixture = Self::empty(&[]).await;
-        db::migrate(&fixture.app.db).await.unwrap();
-        fixture
-    }
-
-    async fn end(self) {
-        self.app.db.close().await;
-        let sql = format!("DROP DATABASE {} WITH (FORCE)", self.name);
-        sqlx::query(sqlx::AssertSqlSafe(sql))
-            .execute(&mut admin().await)
-            .await
-            .unwrap();
+        Self {
+            _db: Some(db),
+            app,
+            web,
+        }
     }
 
     async fn call(&self, method: &str, path: &str, body: &'static str) -> (StatusCode, String) {
@@ -173,7 +156,6 @@ async fn an_unsubscribe_link_asks_on_get_and_acts_on_post_for_everybody_with_tha
     let (status, _) = fixture.call("POST", &path, "").await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(states(db, addresses).await, after, "the second time changed something");
-    fixture.end().await;
 }
 
 #[tokio::test]
@@ -204,7 +186,6 @@ async fn a_link_we_did_not_make_is_a_404_page_and_changes_nothing() {
             .unsubscribe_token(AddressId(i64::MAX), BroadcastId::new())
     );
     assert_eq!(fixture.call("POST", &path, "").await.0, StatusCode::OK);
-    fixture.end().await;
 }
 
 #[tokio::test]
@@ -247,7 +228,6 @@ async fn readiness_names_what_is_missing() {
 
     fixture.app.stop.cancel();
     assert_eq!(fixture.ready().await.1["stopping"], true);
-    fixture.end().await;
 }
 
 #[tokio::test]
@@ -267,7 +247,7 @@ async fn without_redis_and_postgres_the_process_lives_and_says_who_is_away() {
     let app = App::for_process(ProcessKind::Web, Config::load(&Sources::of(env)).unwrap().config).unwrap();
     let path = format!("/u/{}", app.secrets.unsubscribe_token(AddressId(1), BroadcastId::new()));
     let fixture = Fixture {
-        name: String::new(),
+        _db: None,
         web: carillon::web::router(app.clone()),
         app,
     };
@@ -306,5 +286,4 @@ async fn what_is_too_large_or_nowhere_is_refused() {
         fixture.web.clone().oneshot(request).await.unwrap().status(),
         StatusCode::PAYLOAD_TOO_LARGE
     );
-    fixture.end().await;
 }

@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    future::Future,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -14,42 +13,35 @@ use carillon::{
     secret::Secrets,
 };
 use carillon_jobs::BroadcastId;
-use carillon_sandbox::{LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, Running, SMTP_PASSWORD, SMTP_USER, Sandbox, SandboxConfig};
+use carillon_sandbox::{
+    LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, Running, SMTP_PASSWORD, SMTP_USER, Sandbox, SandboxConfig,
+};
 use sqlx::PgPool;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::fixture_db::{TestDb, database};
+use crate::fixture_db::{TestDb, database, service};
 
 const KEY: &str = "test:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// Everything a test needs, gone when it ends.
-pub struct World {
-    pub db: TestDb,
-    pub sandbox: Running,
-    pub shop: Uuid,
+pub(crate) struct World {
+    pub(crate) db: TestDb,
+    pub(crate) sandbox: Running,
+    pub(crate) shop: Uuid,
     /// The environment of every process of this world.
-    pub env: BTreeMap<String, String>,
-}
-
-/// Waits for a condition, at most `secs`.
-pub async fn eventually(what: &str, secs: u64, mut done: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(secs);
-    while !done().await {
-        assert!(Instant::now() < deadline, "not within {secs} s: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    pub(crate) env: BTreeMap<String, String>,
 }
 
 impl World {
     /// A world on the shared Redis of the tests, with these settings over the defaults.
-    pub async fn new(settings: &[(&str, &str)]) -> Self {
-        let redis = std::env::var("CARILLON_TEST_REDIS_URL").expect("CARILLON_TEST_REDIS_URL names a Redis; bin/test sets it");
-        Self::on_redis(&redis, settings).await
+    pub(crate) async fn new(settings: &[(&str, &str)]) -> Self {
+        Self::on_redis(&service("CARILLON_TEST_REDIS_URL"), settings).await
     }
 
     /// A world on a Redis of the test's own.
-    pub async fn on_redis(redis: &str, settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn on_redis(redis: &str, settings: &[(&str, &str)]) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let db = database().await;
         let sandbox = Sandbox::start(SandboxConfig::default()).await.unwrap();
@@ -60,46 +52,55 @@ impl World {
             ("CARILLON__SECRET__KEYS", KEY.to_owned()),
             ("CARILLON__CHANNEL__LINE__BASE_URL", sandbox.http_url()),
             ("CARILLON__CHANNEL__APP__BASE_URL", sandbox.http_url()),
-            ("CARILLON__CHANNEL__APP__TOKEN_URL", format!("{}/token", sandbox.http_url())),
+            (
+                "CARILLON__CHANNEL__APP__TOKEN_URL",
+                format!("{}/token", sandbox.http_url()),
+            ),
             ("CARILLON__CHANNEL__EMAIL__RELAY", String::new()),
             ("CARILLON__DATABASE__POOL_WORKER", "12".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
-        env.extend(settings.iter().map(|(name, value)| (format!("CARILLON__{name}"), (*value).to_owned())));
+        env.extend(
+            settings
+                .iter()
+                .map(|(name, value)| (format!("CARILLON__{name}"), (*value).to_owned())),
+        );
         let shop = Uuid::now_v7();
         let world = Self { db, sandbox, shop, env };
         world.open_shop().await;
         world
     }
 
-    pub fn pool(&self) -> &PgPool {
+    pub(crate) fn pool(&self) -> &PgPool {
         &self.db.pool
     }
 
     /// The parts of one process, in this process.
-    pub fn app(&self, kind: ProcessKind) -> App {
+    pub(crate) fn app(&self, kind: ProcessKind) -> App {
         let loaded = Config::load(&Sources::of(self.env.clone())).unwrap();
         App::for_process(kind, loaded.config).unwrap()
     }
 
     /// A worker and a scheduler in this process.
-    pub fn work(&self) -> Working {
+    pub(crate) fn work(&self) -> Working {
         let (worker, scheduler) = (self.app(ProcessKind::Worker), self.app(ProcessKind::Scheduler));
         let stop = [worker.stop.clone(), scheduler.stop.clone()];
-        Working {
-            stop,
-            tasks: vec![
-                tokio::spawn(async move { carillon::worker::run(worker).await.unwrap() }),
-                tokio::spawn(async move { carillon::scheduler::run(scheduler).await.unwrap() }),
-            ],
-        }
+        let tasks = vec![
+            tokio::spawn(async move { carillon::worker::run(worker).await.unwrap() }),
+            tokio::spawn(async move { carillon::scheduler::run(scheduler).await.unwrap() }),
+        ];
+        Working { stop, tasks }
     }
 
     /// A real process of the product's binary.
-    pub fn process(&self, kind: &str) -> Process {
+    pub(crate) fn process(&self, kind: &str) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
-        command.arg(kind).envs(&self.env).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+            .arg(kind)
+            .envs(&self.env)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         if std::env::var_os("CARILLON_TEST_LOGS").is_none() {
             command.stderr(Stdio::null());
         }
@@ -133,12 +134,15 @@ impl World {
             .await
             .unwrap();
         }
-        self.run(&format!("select ledger_refill('{}', '2026-11', 5000), ledger_top_up('{}', 1000000, 'test')", self.shop, self.shop))
-            .await;
+        self.run(&format!(
+            "select ledger_refill('{}', '2026-11', 5000), ledger_top_up('{}', 1000000, 'test')",
+            self.shop, self.shop
+        ))
+        .await;
     }
 
     /// Adds `n` customers; customer number i is reachable on the channels `on` picks by i (of app, line, email).
-    pub async fn customers(&self, n: i32, on: &str) {
+    pub(crate) async fn customers(&self, n: i32, on: &str) {
         self.run(&format!(
             "with c as (insert into customer (shop_id, first_name, last_name)
                         select '{shop}', '小' || i, '陳' from generate_series(1, {n}) i returning id),
@@ -156,7 +160,7 @@ impl World {
     }
 
     /// A draft to everybody on these channels.
-    pub async fn draft(&self, mode: &str, channels: &[&str], text: &str) -> BroadcastId {
+    pub(crate) async fn draft(&self, mode: &str, channels: &[&str], text: &str) -> BroadcastId {
         let id = BroadcastId::new();
         let content = serde_json::json!({
             "text": text, "subject": "特賣", "title": "特賣",
@@ -185,36 +189,40 @@ impl World {
     }
 
     /// Sends a draft as a frontend would: the SQL function, then the bell.
-    pub async fn send(&self, id: BroadcastId) {
+    pub(crate) async fn send(&self, id: BroadcastId) {
         self.run(&format!("select send_broadcast('{id}')")).await;
         let queue = self.app(ProcessKind::Command).queue().unwrap();
         // Where Redis is away the bell is lost, and reconcile rings.
         let _ = carillon::reconcile::ring(&queue, id, None).await;
     }
 
-    pub async fn run(&self, sql: &str) {
+    pub(crate) async fn run(&self, sql: &str) {
         crate::scene::run(self.pool(), sql).await;
     }
 
-    pub async fn one<T>(&self, sql: &str) -> T
+    pub(crate) async fn one<T>(&self, sql: &str) -> T
     where
         T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
     {
         crate::scene::one(self.pool(), sql).await
     }
 
-    pub async fn state(&self, id: BroadcastId) -> String {
-        self.one(&format!("select state from broadcast where id = '{id}'")).await
+    pub(crate) async fn state(&self, id: BroadcastId) -> String {
+        self.one(&format!("select state from broadcast where id = '{id}'"))
+            .await
     }
 
     /// Waits until the broadcast has ended, its lanes drained.
-    pub async fn ended(&self, id: BroadcastId, secs: u64) {
+    pub(crate) async fn ended(&self, id: BroadcastId, secs: u64) {
         let done = format!("select finished_at is not null and not purge from broadcast where id = '{id}'");
         let deadline = Instant::now() + Duration::from_secs(secs);
         while !self.one::<bool>(&done).await {
-            if Instant::now() > deadline {
-                panic!("not within {secs} s: the broadcast ends\n{}", self.left(id).await);
-            }
+            let late = Instant::now() > deadline;
+            assert!(
+                !late,
+                "not within {secs} s: the broadcast ends\n{}",
+                self.left(id).await
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -234,31 +242,32 @@ impl World {
     }
 
     /// How many deliveries are in a state.
-    pub async fn count(&self, id: BroadcastId, state: &str) -> i64 {
-        self.one(&format!("select count(*) from delivery_with_state where broadcast_id = '{id}' and state = '{state}'")).await
+    pub(crate) async fn count(&self, id: BroadcastId, state: &str) -> i64 {
+        self.one(&format!(
+            "select count(*) from delivery_with_state where broadcast_id = '{id}' and state = '{state}'"
+        ))
+        .await
     }
 
     /// Proves the books; panics with what is wrong.
-    pub async fn audit(&self) {
+    pub(crate) async fn audit(&self) {
         let report = carillon::ledger::audit(self.pool(), None).await.unwrap();
         assert!(report.is_clean(), "{report:#?}");
     }
 }
 
 /// A worker and a scheduler running in this process; told to stop when dropped.
-pub struct Working {
+pub(crate) struct Working {
     stop: [CancellationToken; 2],
-    tasks: Vec<tokio::task::JoinHandle<()>>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Working {
-    pub fn stop(mut self) -> impl Future<Output = ()> {
+    /// Tells both to stop and waits until they have.
+    pub(crate) async fn stop(mut self) {
         self.stop.iter().for_each(CancellationToken::cancel);
-        let tasks = std::mem::take(&mut self.tasks);
-        async move {
-            for task in tasks {
-                task.await.unwrap();
-            }
+        for task in std::mem::take(&mut self.tasks) {
+            task.await.unwrap();
         }
     }
 }
@@ -270,10 +279,10 @@ impl Drop for Working {
 }
 
 /// A real process, killed when dropped.
-pub struct Process(pub Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

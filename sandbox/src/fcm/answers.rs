@@ -41,17 +41,9 @@ impl No {
                 "The registration token is not a valid FCM registration token",
             ),
             "SENDER_ID_MISMATCH" => (403, "PERMISSION_DENIED", "SenderId mismatch"),
-            "QUOTA_EXCEEDED" => (
-                429,
-                "RESOURCE_EXHAUSTED",
-                "Quota exceeded for quota metric.",
-            ),
+            "QUOTA_EXCEEDED" => (429, "RESOURCE_EXHAUSTED", "Quota exceeded for quota metric."),
             "UNAVAILABLE" => (503, "UNAVAILABLE", "The service is currently unavailable."),
-            "THIRD_PARTY_AUTH_ERROR" => (
-                401,
-                "UNAUTHENTICATED",
-                "Auth error from APNS or Web Push Service",
-            ),
+            "THIRD_PARTY_AUTH_ERROR" => (401, "UNAUTHENTICATED", "Auth error from APNS or Web Push Service"),
             _ => (500, "INTERNAL", "Internal error encountered."),
         };
         Self::new(code, status, message, Detail::Fcm(error))
@@ -64,8 +56,7 @@ impl No {
     }
 
     pub(crate) fn write(&self, answer: &mut Answer) {
-        let mut error =
-            serde_json::json!({"code": self.code, "message": self.message, "status": self.status});
+        let mut error = serde_json::json!({"code": self.code, "message": self.message, "status": self.status});
         let detail = match &self.detail {
             Detail::None => None,
             Detail::Fcm(code) => Some(serde_json::json!({

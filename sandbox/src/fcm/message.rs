@@ -78,12 +78,7 @@ pub(crate) fn read<'j>(json: &'j Json<'j>, found: &mut Findings) -> Option<Order
     let message = root.required("message", found)?;
     let mut allowed = MESSAGE.to_vec();
     allowed.push("condition");
-    let fields = Fields::open(
-        message,
-        Place::Member(&Place::Root, "message"),
-        &allowed,
-        found,
-    )?;
+    let fields = Fields::open(message, Place::Member(&Place::Root, "message"), &allowed, found)?;
     let recipient = read_target(&fields, found);
     let mut text = String::new();
     check_notification(&fields, found, &mut text);
@@ -112,10 +107,7 @@ fn read_target(fields: &Fields<'_, '_>, found: &mut Findings) -> Option<String> 
         .filter(|name| fields.get(name).is_some())
         .collect();
     let [name] = named.as_slice() else {
-        found.add(
-            fields.place,
-            "Exactly one of token, topic or condition is required",
-        );
+        found.add(fields.place, "Exactly one of token, topic or condition is required");
         return None;
     };
     let target = fields.text(name, ANY, found)?;
@@ -152,8 +144,7 @@ fn check_notification(fields: &Fields<'_, '_>, found: &mut Findings, text: &mut 
         return;
     };
     let place = Place::Member(&fields.place, "notification");
-    let Some(notification) = Fields::open(notification, place, &["title", "body", "image"], found)
-    else {
+    let Some(notification) = Fields::open(notification, place, &["title", "body", "image"], found) else {
         return;
     };
     for name in ["title", "body"] {
@@ -188,11 +179,7 @@ fn check_data(fields: &Fields<'_, '_>, found: &mut Findings) {
     };
     let place = Place::Member(&fields.place, "data");
     for (key, _) in members {
-        if key == "from"
-            || key == "message_type"
-            || key.starts_with("google")
-            || key.starts_with("gcm")
-        {
+        if key == "from" || key == "message_type" || key.starts_with("google") || key.starts_with("gcm") {
             found.add(Place::Member(&place, key), "Invalid data payload key");
         }
     }
@@ -215,11 +202,7 @@ fn check_options(fields: &Fields<'_, '_>, allowed: &[&str], found: &mut Findings
     if let Some(label) = options.optional_text("analytics_label", ANY, found)
         && !labelled(label)
     {
-        options.wrong(
-            "analytics_label",
-            "must match ^[a-zA-Z0-9-_.~%]{1,50}$",
-            found,
-        );
+        options.wrong("analytics_label", "must match ^[a-zA-Z0-9-_.~%]{1,50}$", found);
     }
     options.optional_https_url("link", 2000, found);
     options.optional_https_url("image", 2000, found);
@@ -236,9 +219,7 @@ fn check_android(fields: &Fields<'_, '_>, found: &mut Findings) {
     android.optional_text("collapse_key", ANY, found);
     android.optional_choice("priority", &["HIGH", "NORMAL", "high", "normal"], found);
     if let Some(ttl) = android.optional_text("ttl", ANY, found) {
-        let secs = ttl
-            .strip_suffix('s')
-            .and_then(|secs| secs.parse::<f64>().ok());
+        let secs = ttl.strip_suffix('s').and_then(|secs| secs.parse::<f64>().ok());
         if !secs.is_some_and(|secs| (0.0..=MAX_TTL_SECS).contains(&secs)) {
             android.wrong(
                 "ttl",
@@ -251,8 +232,7 @@ fn check_android(fields: &Fields<'_, '_>, found: &mut Findings) {
     check_options(&android, &["analytics_label"], found);
     if let Some(notification) = android.get("notification") {
         let place = Place::Member(&android.place, "notification");
-        if let Some(notification) = Fields::open(notification, place, &ANDROID_NOTIFICATION, found)
-        {
+        if let Some(notification) = Fields::open(notification, place, &ANDROID_NOTIFICATION, found) {
             for name in [
                 "title",
                 "body",
@@ -320,12 +300,10 @@ fn check_webpush(fields: &Fields<'_, '_>, found: &mut Findings) {
 /// Data and notification, with Android's overrides, must fit in the payload.
 fn check_size(message: &Json<'_>, fields: &Fields<'_, '_>, found: &mut Findings) {
     let android = message.get("android");
-    let parts = [message.get("data"), message.get("notification")]
-        .into_iter()
-        .chain([
-            android.and_then(|part| part.get("data")),
-            android.and_then(|part| part.get("notification")),
-        ]);
+    let parts = [message.get("data"), message.get("notification")].into_iter().chain([
+        android.and_then(|part| part.get("data")),
+        android.and_then(|part| part.get("notification")),
+    ]);
     let bytes: usize = parts.flatten().map(text_bytes).sum();
     let limit = if fields.get("token").is_some() {
         MAX_PAYLOAD_BYTES
@@ -333,20 +311,14 @@ fn check_size(message: &Json<'_>, fields: &Fields<'_, '_>, found: &mut Findings)
         MAX_TOPIC_PAYLOAD_BYTES
     };
     if bytes > limit {
-        found.add(
-            fields.place,
-            format!("Message is too big (max {limit} bytes)"),
-        );
+        found.add(fields.place, format!("Message is too big (max {limit} bytes)"));
     }
 }
 
 /// Keys and texts of a flat object, in bytes.
 fn text_bytes(value: &Json<'_>) -> usize {
     match value {
-        Json::Object(members) => members
-            .iter()
-            .map(|(key, value)| key.len() + text_bytes(value))
-            .sum(),
+        Json::Object(members) => members.iter().map(|(key, value)| key.len() + text_bytes(value)).sum(),
         Json::Text(text) => text.len(),
         Json::List(items) => items.iter().map(text_bytes).sum(),
         Json::Null | Json::Bool(_) | Json::Number(_) => 4,

@@ -100,20 +100,12 @@ impl FcmState {
 
     /// Makes every access token that was issued or registered invalid; accounts stay and may ask for new ones.
     pub(crate) fn revoke_tokens(&self) {
-        self.tokens
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.tokens.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Changes how long the access tokens of every account live from now on.
     pub(crate) fn set_token_lifetime(&self, secs: u64) {
-        for project in self
-            .by_email
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-        {
+        for project in self.by_email.read().unwrap_or_else(PoisonError::into_inner).values() {
             project.token_lifetime_secs.store(secs, Ordering::Relaxed);
         }
     }
@@ -155,20 +147,11 @@ impl FcmState {
 
     pub(crate) fn peak(&self) -> u64 {
         let projects = self.by_email.read().unwrap_or_else(PoisonError::into_inner);
-        projects
-            .values()
-            .map(|project| project.pace.peak())
-            .max()
-            .unwrap_or(0)
+        projects.values().map(|project| project.pace.peak()).max().unwrap_or(0)
     }
 
     pub(crate) fn clear(&self) {
-        for project in self
-            .by_email
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-        {
+        for project in self.by_email.read().unwrap_or_else(PoisonError::into_inner).values() {
             project.pace.clear();
         }
     }

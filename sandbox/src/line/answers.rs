@@ -48,10 +48,7 @@ impl No {
     }
 
     pub(crate) fn rate() -> Self {
-        Self::new(
-            429,
-            "The API rate limit has been exceeded. Try again later.",
-        )
+        Self::new(429, "The API rate limit has been exceeded. Try again later.")
     }
 
     pub(crate) fn quota() -> Self {
@@ -101,10 +98,10 @@ pub(crate) fn write_fault(hit: &Hit, answer: &mut Answer) {
 }
 
 /// Appends `"sentMessages":[…]` for `count` messages.
-fn push_sent_messages(out: &mut String, accepted: Accepted, count: u64) {
+fn push_sent_messages(out: &mut String, accepted: Accepted, count: u32) {
     out.push_str("\"sentMessages\":[");
     for index in 0..count {
-        let serial = accepted.first_message + index;
+        let serial = u64::from(accepted.first_message + index);
         // Writing to a String cannot fail.
         let _ = write!(
             out,
@@ -120,7 +117,7 @@ fn push_sent_messages(out: &mut String, accepted: Accepted, count: u64) {
 }
 
 /// 200 of push and reply.
-pub(crate) fn write_sent(answer: &mut Answer, accepted: Accepted, count: u64) {
+pub(crate) fn write_sent(answer: &mut Answer, accepted: Accepted, count: u32) {
     answer.status = 200;
     answer.body.clear();
     answer.body.push('{');
@@ -129,7 +126,7 @@ pub(crate) fn write_sent(answer: &mut Answer, accepted: Accepted, count: u64) {
 }
 
 /// 409 for a retry key that was accepted before; `count` is 0 for multicast, which names no messages.
-pub(crate) fn write_repeat(line: &LineState, answer: &mut Answer, accepted: Accepted, count: u64) {
+pub(crate) fn write_repeat(line: &LineState, answer: &mut Answer, accepted: Accepted, count: u32) {
     answer.headers.push_str("x-line-accepted-request-id: ");
     line.push_request_id(&mut answer.headers, accepted.request);
     answer.headers.push_str("\r\n");

@@ -69,14 +69,7 @@ const IMAGE: [&str; 6] = [
     "action",
     "animated",
 ];
-const BUTTON: [&str; 6] = [
-    "action",
-    "height",
-    "style",
-    "color",
-    "adjustMode",
-    "scaling",
-];
+const BUTTON: [&str; 6] = ["action", "height", "style", "color", "adjustMode", "scaling"];
 
 /// Checks a bubble or a carousel.
 pub(crate) fn check_container(value: &Json<'_>, place: Place<'_>, found: &mut Findings) {
@@ -143,10 +136,7 @@ fn check_bubble(value: &Json<'_>, place: Place<'_>, found: &mut Findings) {
             .and_then(Json::as_text)
             .is_some_and(|kind| kinds.contains(&kind))
         {
-            found.add(
-                Place::Member(&place, "type"),
-                format!("must be one of {kinds:?}"),
-            );
+            found.add(Place::Member(&place, "type"), format!("must be one of {kinds:?}"));
             continue;
         }
         check_component(block, place, found);
@@ -177,10 +167,7 @@ fn check_component(value: &Json<'_>, place: Place<'_>, found: &mut Findings) {
         Some("span") => &["text", "color", "weight", "style", "decoration"],
         Some("icon") => &["url", "aspectRatio", "scaling"],
         Some(_) => {
-            return found.add(
-                Place::Member(&place, "type"),
-                "is not a component this sandbox knows",
-            );
+            return found.add(Place::Member(&place, "type"), "is not a component this sandbox knows");
         }
         None => return found.add(Place::Member(&place, "type"), "May not be empty"),
     };

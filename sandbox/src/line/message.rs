@@ -10,12 +10,7 @@ use crate::line::flex;
 const MAX_URL: usize = 2000;
 
 /// Checks a `messages` list and collects what a person would read, one text per line.
-pub(crate) fn check_messages(
-    value: &Json<'_>,
-    place: Place<'_>,
-    found: &mut Findings,
-    seen: &mut String,
-) -> usize {
+pub(crate) fn check_messages(value: &Json<'_>, place: Place<'_>, found: &mut Findings, seen: &mut String) -> usize {
     let Some(messages) = value.as_list() else {
         found.add(place, "must be an array");
         return 0;
@@ -41,21 +36,8 @@ fn see(seen: &mut String, text: Option<&str>) {
 fn check_message(value: &Json<'_>, place: Place<'_>, found: &mut Findings, seen: &mut String) {
     let kind = value.get("type").and_then(Json::as_text);
     let allowed: &[&str] = match kind {
-        Some("text") => &[
-            "type",
-            "text",
-            "emojis",
-            "quoteToken",
-            "quickReply",
-            "sender",
-        ],
-        Some("image") => &[
-            "type",
-            "originalContentUrl",
-            "previewImageUrl",
-            "quickReply",
-            "sender",
-        ],
+        Some("text") => &["type", "text", "emojis", "quoteToken", "quickReply", "sender"],
+        Some("image") => &["type", "originalContentUrl", "previewImageUrl", "quickReply", "sender"],
         Some("template") => &["type", "altText", "template", "quickReply", "sender"],
         Some("flex") => &["type", "altText", "contents", "quickReply", "sender"],
         Some(_) => {
@@ -77,20 +59,12 @@ fn check_message(value: &Json<'_>, place: Place<'_>, found: &mut Findings, seen:
         Some("image") => {
             fields.https_url("originalContentUrl", MAX_URL, found);
             fields.https_url("previewImageUrl", MAX_URL, found);
-            see(
-                seen,
-                fields.get("originalContentUrl").and_then(Json::as_text),
-            );
+            see(seen, fields.get("originalContentUrl").and_then(Json::as_text));
         }
         Some("template") => {
             fields.text("altText", Limit::Utf16(1500), found);
             if let Some(template) = fields.required("template", found) {
-                check_template(
-                    template,
-                    Place::Member(&fields.place, "template"),
-                    found,
-                    seen,
-                );
+                check_template(template, Place::Member(&fields.place, "template"), found, seen);
             }
         }
         _ => {
@@ -124,18 +98,12 @@ fn check_extras(fields: &Fields<'_, '_>, found: &mut Findings) {
         let place = Place::Member(&quick.place, "items");
         for (index, item) in items.iter().enumerate() {
             let place = Place::Item(&place, index);
-            let Some(item) = Fields::open(item, place, &["type", "imageUrl", "action"], found)
-            else {
+            let Some(item) = Fields::open(item, place, &["type", "imageUrl", "action"], found) else {
                 continue;
             };
             item.optional_https_url("imageUrl", MAX_URL, found);
             if let Some(action) = item.required("action", found) {
-                check_action(
-                    action,
-                    Place::Member(&item.place, "action"),
-                    Label::Required(20),
-                    found,
-                );
+                check_action(action, Place::Member(&item.place, "action"), Label::Required(20), found);
             }
         }
     }
@@ -178,10 +146,7 @@ fn check_template(value: &Json<'_>, place: Place<'_>, found: &mut Findings, seen
         (false, true) => 60,
         (false, false) => 160,
     };
-    see(
-        seen,
-        fields.text("text", Limit::Graphemes(text_limit), found),
-    );
+    see(seen, fields.text("text", Limit::Graphemes(text_limit), found));
     if let Some(action) = fields.get("defaultAction") {
         check_action(
             action,
@@ -194,12 +159,7 @@ fn check_template(value: &Json<'_>, place: Place<'_>, found: &mut Findings, seen
     if let Some(actions) = fields.list("actions", count, found) {
         let place = Place::Member(&fields.place, "actions");
         for (index, action) in actions.iter().enumerate() {
-            check_action(
-                action,
-                Place::Item(&place, index),
-                Label::Required(20),
-                found,
-            );
+            check_action(action, Place::Item(&place, index), Label::Required(20), found);
         }
     }
 }
@@ -217,14 +177,7 @@ pub(crate) fn check_action(value: &Json<'_>, place: Place<'_>, label: Label, fou
     let allowed: &[&str] = match kind {
         Some("uri") => &["type", "label", "uri", "altUri"],
         Some("message") => &["type", "label", "text"],
-        Some("postback") => &[
-            "type",
-            "label",
-            "data",
-            "displayText",
-            "inputOption",
-            "fillInText",
-        ],
+        Some("postback") => &["type", "label", "data", "displayText", "inputOption", "fillInText"],
         Some(_) => {
             return found.add(
                 Place::Member(&place, "type"),

@@ -3,7 +3,7 @@
 //! It must never compare or print a token beyond looking it up.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -58,8 +58,8 @@ pub(crate) struct LineState {
     tokens: RwLock<HashMap<String, Arc<Official>>>,
     channels: Mutex<HashMap<String, Arc<Official>>>,
     reply_tokens: Mutex<HashMap<String, ReplyToken>>,
-    requests: AtomicU64,
-    messages: AtomicU64,
+    requests: AtomicU32,
+    messages: AtomicU32,
 }
 
 impl LineState {
@@ -69,8 +69,8 @@ impl LineState {
             tokens: RwLock::default(),
             channels: Mutex::default(),
             reply_tokens: Mutex::default(),
-            requests: AtomicU64::new(0),
-            messages: AtomicU64::new(0),
+            requests: AtomicU32::new(0),
+            messages: AtomicU32::new(0),
         }
     }
 
@@ -83,19 +83,17 @@ impl LineState {
         }
         let quota = account.monthly_quota.unwrap_or(u64::MAX);
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let official = channels
-            .entry(account.channel_id.clone())
-            .or_insert_with(|| {
-                Arc::new(Official {
-                    channel_id: account.channel_id,
-                    bot_user_id: account.bot_user_id,
-                    display_name: account.display_name,
-                    quota: AtomicU64::new(quota),
-                    used: AtomicU64::new(0),
-                    keys: RetryKeys::new(),
-                    paces: Default::default(),
-                })
-            });
+        let official = channels.entry(account.channel_id.clone()).or_insert_with(|| {
+            Arc::new(Official {
+                channel_id: account.channel_id,
+                bot_user_id: account.bot_user_id,
+                display_name: account.display_name,
+                quota: AtomicU64::new(quota),
+                used: AtomicU64::new(0),
+                keys: RetryKeys::new(),
+                paces: Default::default(),
+            })
+        });
         official.quota.store(quota, Ordering::Relaxed);
         let mut tokens = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
         tokens.insert(account.access_token, Arc::clone(official));
@@ -122,7 +120,7 @@ impl LineState {
     /// A new reply token for `user_id`, as a webhook event would carry.
     pub(crate) fn issue_reply_token(&self, user_id: &str, now: Duration) -> String {
         let mut token = String::with_capacity(32);
-        let serial = self.requests.fetch_add(1, Ordering::Relaxed);
+        let serial = u64::from(self.next_request());
         push_hex(&mut token, mix(self.seed ^ mix(serial)));
         push_hex(&mut token, mix(serial));
         let issued = ReplyToken {
@@ -138,10 +136,7 @@ impl LineState {
 
     /// The user a reply token stands for, if it is still fresh; the token stays usable.
     pub(crate) fn reply_user(&self, token: &str, now: Duration) -> Option<String> {
-        let tokens = self
-            .reply_tokens
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let tokens = self.reply_tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let known = tokens.get(token)?;
         (now.saturating_sub(known.issued) <= REPLY_TOKEN_LIFETIME).then(|| known.user_id.clone())
     }
@@ -155,16 +150,17 @@ impl LineState {
             .is_some()
     }
 
-    pub(crate) fn next_request(&self) -> u64 {
+    pub(crate) fn next_request(&self) -> u32 {
         self.requests.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(crate) fn next_messages(&self, count: u64) -> u64 {
+    pub(crate) fn next_messages(&self, count: u32) -> u32 {
         self.messages.fetch_add(count, Ordering::Relaxed)
     }
 
     /// Appends the `x-line-request-id` of a request: a UUID that is a function of its serial.
-    pub(crate) fn push_request_id(&self, out: &mut String, serial: u64) {
+    pub(crate) fn push_request_id(&self, out: &mut String, serial: u32) {
+        let serial = u64::from(serial);
         let (high, low) = (mix(self.seed ^ mix(serial)), mix(serial ^ 0x11ce));
         let mut hex = String::with_capacity(32);
         push_hex(&mut hex, high);
@@ -188,16 +184,8 @@ impl LineState {
     }
 
     pub(crate) fn clear(&self) {
-        self.reply_tokens
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
-        for official in self
-            .channels
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-        {
+        self.reply_tokens.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        for official in self.channels.lock().unwrap_or_else(PoisonError::into_inner).values() {
             official.used.store(0, Ordering::Relaxed);
             official.keys.clear();
             official.paces.iter().for_each(Pace::clear);
@@ -207,10 +195,6 @@ impl LineState {
 
 /// True for `U` and 32 lowercase hexadecimal digits.
 pub(crate) fn is_user_id(text: &str) -> bool {
-    text.strip_prefix('U').is_some_and(|hex| {
-        hex.len() == 32
-            && hex
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    })
+    text.strip_prefix('U')
+        .is_some_and(|hex| hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
 }

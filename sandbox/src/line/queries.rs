@@ -22,8 +22,7 @@ fn query(
     work: impl FnOnce(&Official, &mut Answer) -> Result<(), No>,
 ) -> Verdict {
     name_request(state, answer);
-    let checked =
-        authorize(state, request).and_then(|official| retry_key(request, false).map(|_| official));
+    let checked = authorize(state, request).and_then(|official| retry_key(request, false).map(|_| official));
     let outcome = checked.and_then(|official| work(&official, answer));
     let mut hit = Hit::default();
     match outcome {
@@ -96,12 +95,11 @@ pub(crate) fn verify(state: &State, request: &Request<'_>, answer: &mut Answer) 
     let token = form_urlencoded::parse(request.body)
         .find(|(name, _)| name == "access_token")
         .map(|(_, value)| value);
-    let official = token
-        .filter(|_| form)
-        .and_then(|token| state.line.official(&token));
+    let official = token.filter(|_| form).and_then(|token| state.line.official(&token));
     match official {
         Some(official) => {
-            let body = serde_json::json!({"client_id": official.channel_id, "expires_in": 2_591_659, "scope": "profile"});
+            let body =
+                serde_json::json!({"client_id": official.channel_id, "expires_in": 2_591_659, "scope": "profile"});
             answer.set(200, &body.to_string());
         }
         None => {

@@ -7,7 +7,10 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-const SHARDS: usize = 16;
+use uuid::Uuid;
+
+/// Hash tables double when they are 7/8 full; with 20, half a million and a million keys fill them well.
+const SHARDS: u128 = 20;
 /// How long LINE remembers a key.
 const LIFETIME_SECS: u64 = 24 * 60 * 60;
 
@@ -15,13 +18,15 @@ const LIFETIME_SECS: u64 = 24 * 60 * 60;
 #[derive(Clone, Copy)]
 pub(crate) struct Accepted {
     /// Serial of the accepted request (its `x-line-request-id`).
-    pub(crate) request: u64,
+    pub(crate) request: u32,
     /// Serial of its first message; the others follow.
-    pub(crate) first_message: u64,
+    pub(crate) first_message: u32,
 }
 
+/// Half a million of these are kept for a day's worth of sends, so every field is as small as it can be.
 struct Entry {
-    body: u64,
+    /// 32 bits of a fingerprint: enough to catch a sender that changes what it repeats.
+    body: u32,
     accepted: Accepted,
     at_secs: u32,
 }
@@ -40,7 +45,7 @@ pub(crate) enum Keyed<E> {
 
 /// One channel's keys.
 pub(crate) struct RetryKeys {
-    shards: Box<[Mutex<HashMap<u128, Entry>>]>,
+    shards: Box<[Mutex<HashMap<Uuid, Entry>>]>,
 }
 
 impl RetryKeys {
@@ -53,13 +58,13 @@ impl RetryKeys {
     /// Runs `accept` unless the key was accepted less than 24 h ago. `body` is a fingerprint of endpoint and body.
     pub(crate) fn accept<E>(
         &self,
-        key: u128,
-        body: u64,
+        key: Uuid,
+        body: u32,
         now: Duration,
         accept: impl FnOnce() -> Result<Accepted, E>,
     ) -> Keyed<E> {
         // UUID version 4 and 5 both vary in their lowest bits.
-        let index = usize::try_from(key % SHARDS as u128).unwrap_or(0);
+        let index = usize::try_from(key.as_u128() % SHARDS).unwrap_or(0);
         let Some(shard) = self.shards.get(index) else {
             return Keyed::Mismatch;
         };

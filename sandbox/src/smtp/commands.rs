@@ -7,8 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::smtp::envelope::{Sender, is_address};
 use crate::smtp::replies::{
-    BAD_ADDRESS, BAD_BASE64, BAD_PARAMETER, BAD_SYNTAX, MAX_MAIL_BYTES, Reply, TOO_BIG, TOO_LONG,
-    UNKNOWN,
+    BAD_ADDRESS, BAD_BASE64, BAD_PARAMETER, BAD_SYNTAX, MAX_MAIL_BYTES, Reply, TOO_BIG, TOO_LONG, UNKNOWN,
 };
 
 /// RFC 5321's limit for a command line with its CRLF.
@@ -73,9 +72,7 @@ pub(crate) fn parse(line: &str, utf8: bool) -> Result<Command, Reply> {
 fn parse_auth(rest: &str) -> Result<Command, Reply> {
     let (mechanism, initial) = rest
         .split_once(' ')
-        .map_or((rest, None), |(mechanism, initial)| {
-            (mechanism, Some(initial))
-        });
+        .map_or((rest, None), |(mechanism, initial)| (mechanism, Some(initial)));
     if initial.is_some_and(|initial| initial.is_empty() || initial.contains(' ')) {
         return Err(BAD_SYNTAX);
     }
@@ -100,13 +97,7 @@ fn path<'l>(rest: &'l str, keyword: &str) -> Result<(&'l str, Vec<&'l str>), Rep
     if !parameters.is_empty() && !parameters.starts_with(' ') {
         return Err(BAD_SYNTAX);
     }
-    Ok((
-        address,
-        parameters
-            .split(' ')
-            .filter(|part| !part.is_empty())
-            .collect(),
-    ))
+    Ok((address, parameters.split(' ').filter(|part| !part.is_empty()).collect()))
 }
 
 fn parse_mail(rest: &str) -> Result<Command, Reply> {
@@ -117,10 +108,7 @@ fn parse_mail(rest: &str) -> Result<Command, Reply> {
     };
     for parameter in parameters {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        match (
-            name.to_ascii_uppercase().as_str(),
-            value.to_ascii_uppercase().as_str(),
-        ) {
+        match (name.to_ascii_uppercase().as_str(), value.to_ascii_uppercase().as_str()) {
             ("SIZE", size) => {
                 let size: usize = size.parse().map_err(|_| BAD_SYNTAX)?;
                 if size > MAX_MAIL_BYTES {

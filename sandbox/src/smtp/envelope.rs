@@ -22,11 +22,8 @@ pub(crate) fn is_address(text: &str) -> bool {
         return false;
     };
     let quoted = local.len() > 2 && local.starts_with('"') && local.ends_with('"');
-    let atom =
-        |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || !c.is_ascii();
-    let dotted = local
-        .split('.')
-        .all(|part| !part.is_empty() && part.chars().all(atom));
+    let atom = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || !c.is_ascii();
+    let dotted = local.split('.').all(|part| !part.is_empty() && part.chars().all(atom));
     let literal = domain.starts_with('[') && domain.ends_with(']');
     let label = |label: &str| {
         !label.is_empty()

@@ -8,15 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use crate::received::Content;
 use crate::smtp::replies::Reply;
 
-const MISSING: Reply = Reply::new(
-    554,
-    "5.6.0 Exactly one From, Date and Message-ID header is required",
-);
+const MISSING: Reply = Reply::new(554, "5.6.0 Exactly one From, Date and Message-ID header is required");
 const BAD_HEADER: Reply = Reply::new(554, "5.6.0 Malformed header");
-const NOT_ASCII: Reply = Reply::new(
-    554,
-    "5.6.7 8-bit data needs BODY=8BITMIME, 8-bit headers need SMTPUTF8",
-);
+const NOT_ASCII: Reply = Reply::new(554, "5.6.7 8-bit data needs BODY=8BITMIME, 8-bit headers need SMTPUTF8");
 /// Nesting of multiparts that is still looked into.
 const MAX_DEPTH: u8 = 8;
 
@@ -37,12 +31,7 @@ impl Headers {
 }
 
 /// Checks a mail's form and reads what it says; the body is kept only on demand.
-pub(crate) fn read(
-    raw: &[u8],
-    eight_bit: bool,
-    utf8: bool,
-    keep_body: bool,
-) -> Result<Content, Reply> {
+pub(crate) fn read(raw: &[u8], eight_bit: bool, utf8: bool, keep_body: bool) -> Result<Content, Reply> {
     if !eight_bit && !utf8 && !raw.is_ascii() {
         return Err(NOT_ASCII);
     }
@@ -58,8 +47,7 @@ pub(crate) fn read(
         return Err(MISSING);
     }
     let mut text = decode_words(headers.get("subject").unwrap_or(""));
-    if let Some(part) = find_text(&headers, body, "text/plain", 0)
-        .or_else(|| find_text(&headers, body, "text/html", 0))
+    if let Some(part) = find_text(&headers, body, "text/plain", 0).or_else(|| find_text(&headers, body, "text/html", 0))
     {
         text.push('\n');
         text.push_str(part.trim_end());
@@ -82,10 +70,7 @@ fn split_head(raw: &[u8]) -> (&[u8], &[u8]) {
         return (b"", body);
     }
     match raw.windows(4).position(|window| window == b"\r\n\r\n") {
-        Some(at) => (
-            raw.get(..at + 2).unwrap_or(raw),
-            raw.get(at + 4..).unwrap_or(b""),
-        ),
+        Some(at) => (raw.get(..at + 2).unwrap_or(raw), raw.get(at + 4..).unwrap_or(b"")),
         None => (raw, b""),
     }
 }
@@ -112,12 +97,7 @@ fn parse_headers(head: &[u8]) -> Option<Headers> {
 /// The first leaf of type `wanted`, decoded.
 fn find_text(headers: &Headers, body: &[u8], wanted: &str, depth: u8) -> Option<String> {
     let full = headers.get("content-type").unwrap_or("text/plain");
-    let kind = full
-        .split(';')
-        .next()
-        .unwrap_or("")
-        .trim()
-        .to_ascii_lowercase();
+    let kind = full.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     if kind == wanted {
         return Some(decode_body(
             body,
@@ -146,11 +126,7 @@ fn find_text(headers: &Headers, body: &[u8], wanted: &str, depth: u8) -> Option<
 fn decode_body(body: &[u8], encoding: &str) -> String {
     let decoded = match encoding.trim().to_ascii_lowercase().as_str() {
         "base64" => {
-            let compact: Vec<u8> = body
-                .iter()
-                .copied()
-                .filter(|b| !b.is_ascii_whitespace())
-                .collect();
+            let compact: Vec<u8> = body.iter().copied().filter(|b| !b.is_ascii_whitespace()).collect();
             STANDARD.decode(compact).unwrap_or_default()
         }
         "quoted-printable" => decode_quoted(body, false),
@@ -168,11 +144,7 @@ fn decode_quoted(text: &[u8], word: bool) -> Vec<u8> {
         match (byte, after) {
             (b'=', [b'\r', b'\n', after @ ..]) => rest = after,
             (b'=', [high, low, after @ ..]) => {
-                let digit = |b: u8| {
-                    char::from(b)
-                        .to_digit(16)
-                        .and_then(|digit| u8::try_from(digit).ok())
-                };
+                let digit = |b: u8| char::from(b).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
                 if let (Some(high), Some(low)) = (digit(*high), digit(*low)) {
                     out.push(high * 16 + low);
                     rest = after;

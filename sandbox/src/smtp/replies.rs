@@ -53,8 +53,7 @@ pub(crate) const BAD_LOGIN: Reply = Reply::new(535, "5.7.8 Authentication creden
 pub(crate) const BAD_BASE64: Reply = Reply::new(501, "5.5.2 Cannot decode the response");
 pub(crate) const AUTH_REQUIRED: Reply = Reply::new(530, "5.7.0 Authentication required");
 pub(crate) const BAD_SEQUENCE: Reply = Reply::new(503, "5.5.1 Bad sequence of commands");
-pub(crate) const BAD_SYNTAX: Reply =
-    Reply::new(501, "5.5.4 Syntax error in parameters or arguments");
+pub(crate) const BAD_SYNTAX: Reply = Reply::new(501, "5.5.4 Syntax error in parameters or arguments");
 pub(crate) const BAD_ADDRESS: Reply = Reply::new(501, "5.1.3 Bad address syntax");
 pub(crate) const BAD_PARAMETER: Reply = Reply::new(555, "5.5.4 Parameter not recognised");
 pub(crate) const UNKNOWN: Reply = Reply::new(500, "5.5.2 Command not recognised");

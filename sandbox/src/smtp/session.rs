@@ -56,10 +56,7 @@ impl Session {
                     continue;
                 }
             };
-            let utf8 = self
-                .envelope
-                .as_ref()
-                .is_some_and(|envelope| envelope.sender.utf8);
+            let utf8 = self.envelope.as_ref().is_some_and(|envelope| envelope.sender.utf8);
             match commands::parse(&line, utf8) {
                 Ok(command) => self.command(command).await?,
                 Err(reply) => self.reply(&Hit::default(), reply).await?,
@@ -72,8 +69,7 @@ impl Session {
     }
 
     fn ask(&self, stage: &str, recipients: &[String]) -> Hit {
-        let concerns =
-            |set: &HashSet<String>| recipients.iter().any(|recipient| set.contains(recipient));
+        let concerns = |set: &HashSet<String>| recipients.iter().any(|recipient| set.contains(recipient));
         self.state.faults.ask(Channel::Smtp, stage, concerns)
     }
 
@@ -90,13 +86,9 @@ impl Session {
                     Hit::default()
                 };
                 if reply.is_none() && hit.before().is_none() {
-                    self.envelope = Some(Envelope {
-                        sender,
-                        to: Vec::new(),
-                    });
+                    self.envelope = Some(Envelope { sender, to: Vec::new() });
                 }
-                self.reply(&hit, reply.unwrap_or(Reply::new(250, "2.1.0 Ok")))
-                    .await
+                self.reply(&hit, reply.unwrap_or(Reply::new(250, "2.1.0 Ok"))).await
             }
             Command::Recipient(address) => self.recipient(address).await,
             Command::Data => self.data().await,
@@ -109,10 +101,7 @@ impl Session {
                 self.reply(&Hit::default(), Reply::new(252, "2.5.0 Cannot verify"))
                     .await
             }
-            Command::Help => {
-                self.reply(&Hit::default(), Reply::new(214, "2.0.0 See RFC 5321"))
-                    .await
-            }
+            Command::Help => self.reply(&Hit::default(), Reply::new(214, "2.0.0 See RFC 5321")).await,
             Command::Quit => {
                 self.reply(&Hit::default(), replies::BYE).await?;
                 Err(Over)
@@ -131,9 +120,7 @@ impl Session {
             } else {
                 ""
             };
-            let text = format!(
-                "sandbox.invalid\nSIZE {MAX_MAIL_BYTES}\n8BITMIME\nSMTPUTF8\n{auth}ENHANCEDSTATUSCODES"
-            );
+            let text = format!("sandbox.invalid\nSIZE {MAX_MAIL_BYTES}\n8BITMIME\nSMTPUTF8\n{auth}ENHANCEDSTATUSCODES");
             Reply::owned(250, text)
         } else {
             Reply::new(250, "sandbox.invalid")
@@ -147,10 +134,7 @@ impl Session {
         }
         if !self.state.smtp.requires_login() {
             return self
-                .reply(
-                    &Hit::default(),
-                    Reply::new(502, "5.5.1 AUTH is not offered"),
-                )
+                .reply(&Hit::default(), Reply::new(502, "5.5.1 AUTH is not offered"))
                 .await;
         }
         let exchange = if plain {
@@ -172,10 +156,7 @@ impl Session {
         self.reply(&hit, replies::LOGGED_IN).await
     }
 
-    async fn auth_plain(
-        &mut self,
-        initial: Option<String>,
-    ) -> Result<Result<(String, String), Reply>, Over> {
+    async fn auth_plain(&mut self, initial: Option<String>) -> Result<Result<(String, String), Reply>, Over> {
         let response = match initial {
             Some(initial) => Ok(initial),
             None => self.challenge("").await?,
@@ -183,10 +164,7 @@ impl Session {
         Ok(response.and_then(|response| commands::decode_plain(&response)))
     }
 
-    async fn auth_login(
-        &mut self,
-        initial: Option<String>,
-    ) -> Result<Result<(String, String), Reply>, Over> {
+    async fn auth_login(&mut self, initial: Option<String>) -> Result<Result<(String, String), Reply>, Over> {
         let user = match initial {
             Some(initial) => Ok(initial),
             // "Username:" and "Password:".
@@ -204,9 +182,7 @@ impl Session {
 
     /// Sends a 334 and reads the answer.
     async fn challenge(&mut self, text: &'static str) -> Result<Result<String, Reply>, Over> {
-        self.wire
-            .write(Reply::new(334, text).wire().as_bytes())
-            .await?;
+        self.wire.write(Reply::new(334, text).wire().as_bytes()).await?;
         let line = self.wire.line().await?;
         Ok(line.and_then(|line| {
             if line == "*" {
@@ -255,19 +231,12 @@ impl Session {
     }
 
     async fn data(&mut self) -> Result<(), Over> {
-        let Some(envelope) = self
-            .envelope
-            .clone()
-            .filter(|envelope| !envelope.to.is_empty())
-        else {
+        let Some(envelope) = self.envelope.clone().filter(|envelope| !envelope.to.is_empty()) else {
             return self.reply(&Hit::default(), replies::BAD_SEQUENCE).await;
         };
         let hit = self.ask("data", &envelope.to);
-        let refused = hit.before().is_some()
-            || matches!(
-                hit.kind,
-                Some(FaultKind::ReplyAfter | FaultKind::ServerErrorAfter)
-            );
+        let refused =
+            hit.before().is_some() || matches!(hit.kind, Some(FaultKind::ReplyAfter | FaultKind::ServerErrorAfter));
         self.reply(&hit, replies::START_DATA).await?;
         if refused {
             return Ok(());

@@ -68,10 +68,7 @@ impl Wire {
                     return Ok(Err(replies::BARE_NEWLINE));
                 }
                 let clean = !line.iter().any(|byte| matches!(byte, b'\r' | 0));
-                return Ok(String::from_utf8(line)
-                    .ok()
-                    .filter(|_| clean)
-                    .ok_or(replies::UNKNOWN));
+                return Ok(String::from_utf8(line).ok().filter(|_| clean).ok_or(replies::UNKNOWN));
             }
             if self.inbox.len() > MAX_LINE_BYTES {
                 self.write(replies::TOO_LONG.wire().as_bytes()).await?;
@@ -89,11 +86,7 @@ impl Wire {
         let (mut taken, mut scanned) = (0, 0);
         let mut line_began = true;
         loop {
-            let newline = self
-                .inbox
-                .iter()
-                .skip(scanned)
-                .position(|byte| *byte == b'\n');
+            let newline = self.inbox.iter().skip(scanned).position(|byte| *byte == b'\n');
             let Some(at) = newline else {
                 self.inbox.drain(..taken);
                 (taken, scanned) = (0, self.inbox.len());
@@ -115,10 +108,7 @@ impl Wire {
             if text.is_none_or(|text| text.contains(&b'\r')) {
                 wrong.get_or_insert(Reply::new(554, "5.6.0 Bare <CR> or <LF> in the message"));
             } else if line.len() > MAX_TEXT_LINE_BYTES {
-                wrong.get_or_insert(Reply::new(
-                    554,
-                    "5.6.0 A line is longer than 998 characters",
-                ));
+                wrong.get_or_insert(Reply::new(554, "5.6.0 A line is longer than 998 characters"));
             } else if mail.len() + line.len() > MAX_MAIL_BYTES {
                 wrong.get_or_insert(replies::TOO_BIG);
             }

@@ -42,9 +42,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap())
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     pub(crate) fn message(&self) -> &str {
@@ -56,13 +54,9 @@ pub(crate) async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, r
     let response = request.send().await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let bytes = response.bytes().await?;
-    let body = serde_json::from_slice(&bytes)
-        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
-    Ok(Answer {
-        status,
-        headers,
-        body,
-    })
+    let body =
+        serde_json::from_slice(&bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+    Ok(Answer { status, headers, body })
 }
 
 /// Calls LINE with the well-known token.
@@ -74,12 +68,7 @@ pub(crate) async fn line(running: &Running, call: &str, body: &Value) -> Answer 
 }
 
 /// As [`line`], with a retry key; the error is what a cut connection gives.
-pub(crate) async fn keyed(
-    running: &Running,
-    call: &str,
-    key: &str,
-    body: &Value,
-) -> Result<Answer, reqwest::Error> {
+pub(crate) async fn keyed(running: &Running, call: &str, key: &str, body: &Value) -> Result<Answer, reqwest::Error> {
     let url = format!("{}/v2/bot/message/{call}", running.http_url());
     let request = http().post(url).bearer_auth(LINE_TOKEN);
     answer(request.header("X-Line-Retry-Key", key).json(body)).await
@@ -144,16 +133,8 @@ impl Mail {
 
     /// Sends a mail to `to` after login and returns the reply to its final dot.
     pub(crate) async fn mail(&mut self, to: &str, body: &str) -> String {
-        assert!(
-            self.say("MAIL FROM:<shop@example.com>")
-                .await
-                .starts_with("250 ")
-        );
-        assert!(
-            self.say(&format!("RCPT TO:<{to}>"))
-                .await
-                .starts_with("250 ")
-        );
+        assert!(self.say("MAIL FROM:<shop@example.com>").await.starts_with("250 "));
+        assert!(self.say(&format!("RCPT TO:<{to}>")).await.starts_with("250 "));
         assert!(self.say("DATA").await.starts_with("354 "));
         self.say(&format!("{HEADERS}\r\n{body}\r\n.")).await
     }

@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use carillon_sandbox::{
-    Channel, Fault, FaultKind, LINE_TOKEN, Latency, RateCap, Running, Sandbox, SandboxConfig,
-};
+use carillon_sandbox::{Channel, Fault, FaultKind, LINE_TOKEN, Latency, RateCap, Running, Sandbox, SandboxConfig};
 use serde_json::json;
 
 use crate::client::{Answer, answer, http, line, soon, start, text, user};
@@ -28,11 +26,7 @@ async fn faults_before_acceptance_answer_and_count_nobody() {
             429,
             "The API rate limit has been exceeded. Try again later.",
         ),
-        (
-            FaultKind::Quota,
-            429,
-            "You have reached your monthly limit.",
-        ),
+        (FaultKind::Quota, 429, "You have reached your monthly limit."),
         (FaultKind::ServerError, 500, "Internal Server Error"),
         (FaultKind::Unavailable, 503, "Service Unavailable"),
         (FaultKind::InvalidRecipient, 400, "Failed to send messages"),
@@ -54,10 +48,7 @@ async fn faults_before_acceptance_answer_and_count_nobody() {
     assert_eq!(counted(&running), 0);
     let summary = running.handle().channel_summary(Channel::Line);
     assert_eq!((summary.requests, summary.accepted), (6, 0));
-    assert_eq!(
-        (summary.refused[&429], summary.faults[&FaultKind::Throttled]),
-        (3, 2)
-    );
+    assert_eq!((summary.refused[&429], summary.faults[&FaultKind::Throttled]), (3, 2));
 }
 
 #[tokio::test]
@@ -159,10 +150,7 @@ async fn strictness_is_never_masked_by_a_fault() {
         .handle()
         .set_fault(Fault::new(Channel::Line, FaultKind::ServerError))
         .unwrap();
-    assert_eq!(
-        line(&running, "push", &json!({"to": user(1)})).await.status,
-        400
-    );
+    assert_eq!(line(&running, "push", &json!({"to": user(1)})).await.status, 400);
 }
 
 #[tokio::test]

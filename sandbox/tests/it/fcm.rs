@@ -6,10 +6,7 @@ use serde_json::{Value, json};
 use crate::client::{Answer, answer, http, start};
 
 async fn send(running: &Running, body: &Value) -> Answer {
-    let url = format!(
-        "{}/v1/projects/{FCM_PROJECT}/messages:send",
-        running.http_url()
-    );
+    let url = format!("{}/v1/projects/{FCM_PROJECT}/messages:send", running.http_url());
     answer(http().post(url).bearer_auth(FCM_ACCESS_TOKEN).json(body))
         .await
         .unwrap()
@@ -18,11 +15,7 @@ async fn send(running: &Running, body: &Value) -> Answer {
 fn code(answer: &Answer) -> (u16, &str, &str) {
     let error = &answer.body["error"];
     let detail = error["details"][0]["errorCode"].as_str().unwrap_or("");
-    (
-        answer.status,
-        error["status"].as_str().unwrap_or(""),
-        detail,
-    )
+    (answer.status, error["status"].as_str().unwrap_or(""), detail)
 }
 
 #[tokio::test]
@@ -39,11 +32,7 @@ async fn a_full_message_is_accepted_and_counted() {
         "webpush": {"fcm_options": {"link": "https://example.com"}},
         "fcm_options": {"analytics_label": "bc1"},
     });
-    let sent = send(
-        &running,
-        &json!({"validate_only": false, "message": message}),
-    )
-    .await;
+    let sent = send(&running, &json!({"validate_only": false, "message": message})).await;
     assert_eq!(sent.status, 200, "{}", sent.body);
     assert!(
         sent.body["name"]
@@ -61,11 +50,7 @@ async fn a_full_message_is_accepted_and_counted() {
 #[tokio::test]
 async fn a_message_only_validated_counts_for_nobody() {
     let running = start().await;
-    let sent = send(
-        &running,
-        &json!({"validate_only": true, "message": {"token": "a"}}),
-    )
-    .await;
+    let sent = send(&running, &json!({"validate_only": true, "message": {"token": "a"}})).await;
     assert_eq!(sent.status, 200);
     assert_eq!(running.handle().channel_summary(Channel::Fcm).messages, 0);
 }
@@ -79,10 +64,7 @@ async fn messages_google_refuses_are_refused_with_the_field_named() {
         (json!({"message": {"token": "a"}, "x": 1}), "x"),
         (json!({"message": {"token": "a", "x": 1}}), "message.x"),
         (json!({"message": {"token": ""}}), "message.token"),
-        (
-            json!({"message": {"token": "a", "data": {"n": 1}}}),
-            "message.data.n",
-        ),
+        (json!({"message": {"token": "a", "data": {"n": 1}}}), "message.data.n"),
         (
             json!({"message": {"token": "a", "data": {"from": "x"}}}),
             "message.data.from",
@@ -135,9 +117,7 @@ async fn another_project_and_an_unknown_token_are_refused() {
         .await
         .unwrap();
     assert_eq!(code(&other), (403, "PERMISSION_DENIED", ""));
-    let unknown = answer(http().post(&url).bearer_auth("x").json(&body))
-        .await
-        .unwrap();
+    let unknown = answer(http().post(&url).bearer_auth("x").json(&body)).await.unwrap();
     assert_eq!(code(&unknown), (401, "UNAUTHENTICATED", ""));
 }
 
@@ -145,14 +125,8 @@ async fn another_project_and_an_unknown_token_are_refused() {
 async fn each_fault_answers_as_google_does() {
     let running = start().await;
     let cases = [
-        (
-            FaultKind::InvalidRecipient,
-            (404, "NOT_FOUND", "UNREGISTERED"),
-        ),
-        (
-            FaultKind::Throttled,
-            (429, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED"),
-        ),
+        (FaultKind::InvalidRecipient, (404, "NOT_FOUND", "UNREGISTERED")),
+        (FaultKind::Throttled, (429, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")),
         (FaultKind::Unavailable, (503, "UNAVAILABLE", "UNAVAILABLE")),
         (FaultKind::ServerError, (500, "INTERNAL", "INTERNAL")),
         (FaultKind::BadCredentials, (401, "UNAUTHENTICATED", "")),
@@ -163,26 +137,15 @@ async fn each_fault_answers_as_google_does() {
             .recipients(["gone"])
             .retry_after_secs(7);
         running.handle().set_fault(fault).unwrap();
-        assert_eq!(
-            send(&running, &json!({"message": {"token": "here"}}))
-                .await
-                .status,
-            200
-        );
+        assert_eq!(send(&running, &json!({"message": {"token": "here"}})).await.status, 200);
         let refused = send(&running, &json!({"message": {"token": "gone"}})).await;
-        assert_eq!(
-            (code(&refused), refused.header("retry-after")),
-            (expected, "7")
-        );
+        assert_eq!((code(&refused), refused.header("retry-after")), (expected, "7"));
     }
     let mismatch = Fault::new(Channel::Fcm, FaultKind::Reply)
         .with_reply(403, "SENDER_ID_MISMATCH")
         .times(1);
     running.handle().set_fault(mismatch).unwrap();
     let refused = send(&running, &json!({"message": {"token": "gone"}})).await;
-    assert_eq!(
-        code(&refused),
-        (403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH")
-    );
+    assert_eq!(code(&refused), (403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH"));
     assert_eq!(running.handle().received_by(Channel::Fcm, "gone").len(), 0);
 }

@@ -21,10 +21,7 @@ async fn a_push_is_accepted_and_counted_for_its_recipient() {
     assert_eq!(sent.header("x-line-request-id").len(), 36);
     let got = running.handle().received_by(Channel::Line, &user(1));
     assert_eq!(got.len(), 1);
-    assert_eq!(
-        (got[0].text.as_str(), got[0].marker.as_str()),
-        ("hello", "b_1")
-    );
+    assert_eq!((got[0].text.as_str(), got[0].marker.as_str()), ("hello", "b_1"));
     assert_eq!(got[0].body, text("hello").to_string());
 }
 
@@ -32,36 +29,21 @@ async fn a_push_is_accepted_and_counted_for_its_recipient() {
 async fn a_multicast_counts_each_recipient_once_and_in_order() {
     let running = start().await;
     let to: Vec<String> = (0..500).map(user).collect();
-    let sent = line(
-        &running,
-        "multicast",
-        &json!({"to": to, "messages": text("sale")}),
-    )
-    .await;
+    let sent = line(&running, "multicast", &json!({"to": to, "messages": text("sale")})).await;
     assert_eq!((sent.status, sent.body), (200, json!({})));
     let summary = running.handle().channel_summary(Channel::Line);
     assert_eq!((summary.requests, summary.accepted), (1, 1));
     assert_eq!((summary.messages, summary.distinct_recipients), (500, 500));
     assert_eq!((summary.max_to_one_recipient, summary.duplicates), (1, 0));
-    let got = running
-        .handle()
-        .received(Channel::Line, &ReceivedQuery::default());
-    assert_eq!(
-        got.iter().map(|m| m.recipient.clone()).collect::<Vec<_>>(),
-        to
-    );
+    let got = running.handle().received(Channel::Line, &ReceivedQuery::default());
+    assert_eq!(got.iter().map(|m| m.recipient.clone()).collect::<Vec<_>>(), to);
 }
 
 #[tokio::test]
 async fn the_same_text_twice_to_one_recipient_is_a_duplicate_and_another_text_is_not() {
     let running = start().await;
     for body in ["one", "one", "two"] {
-        line(
-            &running,
-            "push",
-            &json!({"to": user(1), "messages": text(body)}),
-        )
-        .await;
+        line(&running, "push", &json!({"to": user(1), "messages": text(body)})).await;
     }
     let summary = running.handle().channel_summary(Channel::Line);
     assert_eq!((summary.max_to_one_recipient, summary.duplicates), (3, 1));
@@ -82,10 +64,7 @@ async fn an_unknown_token_is_refused_with_401() {
         );
         assert_eq!(refused.header("x-line-request-id").len(), 36);
     }
-    assert_eq!(
-        running.handle().channel_summary(Channel::Line).refused[&401],
-        2
-    );
+    assert_eq!(running.handle().channel_summary(Channel::Line).refused[&401], 2);
 }
 
 #[tokio::test]
@@ -108,15 +87,9 @@ async fn a_rotated_token_works_beside_the_old_one_until_that_is_revoked() {
             .unwrap()
             .status
     };
-    assert_eq!(
-        (push(LINE_TOKEN).await, push("new-token").await),
-        (200, 200)
-    );
+    assert_eq!((push(LINE_TOKEN).await, push("new-token").await), (200, 200));
     assert!(handle.revoke(Channel::Line, LINE_TOKEN));
-    assert_eq!(
-        (push(LINE_TOKEN).await, push("new-token").await),
-        (401, 200)
-    );
+    assert_eq!((push(LINE_TOKEN).await, push("new-token").await), (401, 200));
 }
 
 #[tokio::test]
@@ -134,11 +107,7 @@ async fn requests_line_would_refuse_are_refused_and_count_for_nobody() {
             400,
         ),
         ("push", json!({"to": user(1), "messages": []}), 400),
-        (
-            "push",
-            json!({"to": user(1), "messages": text("x"), "extra": 1}),
-            400,
-        ),
+        ("push", json!({"to": user(1), "messages": text("x"), "extra": 1}), 400),
         (
             "push",
             json!({"to": user(1), "messages": text("x"), "notificationDisabled": "no"}),
@@ -150,17 +119,9 @@ async fn requests_line_would_refuse_are_refused_and_count_for_nobody() {
             400,
         ),
         ("push", json!([]), 400),
-        (
-            "multicast",
-            json!({"to": user(1), "messages": text("x")}),
-            400,
-        ),
+        ("multicast", json!({"to": user(1), "messages": text("x")}), 400),
         ("multicast", json!({"to": [], "messages": text("x")}), 400),
-        (
-            "multicast",
-            json!({"to": [user(1), 7], "messages": text("x")}),
-            400,
-        ),
+        ("multicast", json!({"to": [user(1), 7], "messages": text("x")}), 400),
         ("multicast", json!({"to": many, "messages": text("x")}), 400),
         ("broadcasts", json!({}), 404),
     ];
@@ -175,14 +136,8 @@ async fn requests_line_would_refuse_are_refused_and_count_for_nobody() {
 #[tokio::test]
 async fn every_wrong_property_is_named_with_its_path() {
     let running = start().await;
-    let messages =
-        json!([{"type": "text", "text": ""}, {"type": "text", "text": "a", "colour": 1}]);
-    let refused = line(
-        &running,
-        "push",
-        &json!({"to": user(1), "messages": messages}),
-    )
-    .await;
+    let messages = json!([{"type": "text", "text": ""}, {"type": "text", "text": "a", "colour": 1}]);
+    let refused = line(&running, "push", &json!({"to": user(1), "messages": messages})).await;
     assert_eq!(refused.message(), "The request body has 2 error(s)");
     let expected = json!([
         {"message": "May not be empty", "property": "messages[0].text"},
@@ -190,12 +145,7 @@ async fn every_wrong_property_is_named_with_its_path() {
     ]);
     assert_eq!(refused.body["details"], expected);
     let to = [user(1), "nobody".to_owned()];
-    let refused = line(
-        &running,
-        "multicast",
-        &json!({"to": to, "messages": text("x")}),
-    )
-    .await;
+    let refused = line(&running, "multicast", &json!({"to": to, "messages": text("x")})).await;
     assert!(
         refused
             .message()
@@ -216,19 +166,14 @@ async fn what_is_not_json_or_not_declared_as_json_or_too_large_is_refused() {
     };
     let valid = json!({"to": user(1), "messages": text("x")}).to_string();
     assert_eq!(post("text/plain", valid.clone()).await.unwrap().status, 415);
-    let parsed = post("application/json", "{\"to\":".to_owned())
-        .await
-        .unwrap();
+    let parsed = post("application/json", "{\"to\":".to_owned()).await.unwrap();
     assert!(parsed.status == 400 && parsed.message().contains("could not be parsed"));
     let twice = valid.replacen('{', "{\"to\":\"x\",", 1);
     assert_eq!(post("application/json", twice).await.unwrap().status, 400);
     let large = format!("{valid}{}", " ".repeat(2 * 1024 * 1024));
     assert_eq!(post("application/json", large).await.unwrap().status, 413);
     assert_eq!(
-        post("application/json; charset=utf-8", valid)
-            .await
-            .unwrap()
-            .status,
+        post("application/json; charset=utf-8", valid).await.unwrap().status,
         200
     );
 }
@@ -253,14 +198,10 @@ async fn the_monthly_quota_is_all_or_nothing_and_replies_are_free() {
         answer(request.json(&body)).await.unwrap()
     };
     let get = async |path: &str| {
-        answer(
-            http()
-                .get(format!("{base}/v2/bot/{path}"))
-                .bearer_auth("light"),
-        )
-        .await
-        .unwrap()
-        .body
+        answer(http().get(format!("{base}/v2/bot/{path}")).bearer_auth("light"))
+            .await
+            .unwrap()
+            .body
     };
     let two = json!({"to": [user(1), user(2)], "messages": text("x")});
     assert_eq!(post("multicast", two.clone()).await.status, 200);
@@ -276,14 +217,8 @@ async fn the_monthly_quota_is_all_or_nothing_and_replies_are_free() {
             .status,
         200
     );
-    assert_eq!(
-        get("message/quota").await,
-        json!({"type": "limited", "value": 3})
-    );
-    assert_eq!(
-        get("message/quota/consumption").await,
-        json!({"totalUsage": 2})
-    );
+    assert_eq!(get("message/quota").await, json!({"type": "limited", "value": 3}));
+    assert_eq!(get("message/quota/consumption").await, json!({"totalUsage": 2}));
     assert_eq!(get("info").await["userId"], user(2));
     assert_eq!(handle.received_by(Channel::Line, &user(5)).len(), 1);
 }
@@ -294,16 +229,10 @@ async fn a_reply_token_works_once_and_for_a_minute() {
     let handle = running.handle();
     let used = json!({"replyToken": handle.issue_reply_token(&user(1)), "messages": text("x")});
     assert_eq!(line(&running, "reply", &used).await.status, 200);
-    assert_eq!(
-        line(&running, "reply", &used).await.message(),
-        "Invalid reply token"
-    );
+    assert_eq!(line(&running, "reply", &used).await.message(), "Invalid reply token");
     let stale = json!({"replyToken": handle.issue_reply_token(&user(1)), "messages": text("x")});
     handle.advance_clock(std::time::Duration::from_secs(61));
-    assert_eq!(
-        line(&running, "reply", &stale).await.message(),
-        "Invalid reply token"
-    );
+    assert_eq!(line(&running, "reply", &stale).await.message(), "Invalid reply token");
     let unknown = json!({"replyToken": "never-issued", "messages": text("x")});
     assert_eq!(line(&running, "reply", &unknown).await.status, 400);
 }
@@ -319,9 +248,7 @@ async fn a_token_can_be_verified() {
         (known.status, known.body["client_id"].as_str()),
         (200, Some(LINE_CHANNEL_ID))
     );
-    let unknown = answer(http().post(&url).form(&[("access_token", "x")]))
-        .await
-        .unwrap();
+    let unknown = answer(http().post(&url).form(&[("access_token", "x")])).await.unwrap();
     assert_eq!(
         (unknown.status, unknown.body["error"].as_str()),
         (400, Some("invalid_request"))

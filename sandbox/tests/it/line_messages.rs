@@ -59,23 +59,14 @@ async fn messages_line_takes_are_taken() {
 async fn messages_line_refuses_are_refused() {
     let running = start().await;
     let cases = [
-        (
-            json!([{"type": "text", "text": "a".repeat(5001)}]),
-            "messages[0].text",
-        ),
+        (json!([{"type": "text", "text": "a".repeat(5001)}]), "messages[0].text"),
         // An emoji outside the BMP is two UTF-16 units.
-        (
-            json!([{"type": "text", "text": "😀".repeat(2501)}]),
-            "messages[0].text",
-        ),
+        (json!([{"type": "text", "text": "😀".repeat(2501)}]), "messages[0].text"),
         (json!([{"type": "text", "text": 5}]), "messages[0].text"),
         (json!([{"type": "sticker"}]), "messages[0].type"),
         (json!([{"text": "a"}]), "messages[0].type"),
         (json!(["a"]), "messages[0].type"),
-        (
-            json!(vec![json!({"type": "text", "text": "a"}); 6]),
-            "messages",
-        ),
+        (json!(vec![json!({"type": "text", "text": "a"}); 6]), "messages"),
         (
             json!([image("http://example.com/a.png")]),
             "messages[0].originalContentUrl",
@@ -95,9 +86,7 @@ async fn messages_line_refuses_are_refused() {
             "messages[0].contents.footer.contents[0].action.label",
         ),
         (
-            json!([flex(
-                &json!({"type": "uri", "label": "a", "uri": "javascript:x"})
-            )]),
+            json!([flex(&json!({"type": "uri", "label": "a", "uri": "javascript:x"}))]),
             "messages[0].contents.footer.contents[0].action.uri",
         ),
         (

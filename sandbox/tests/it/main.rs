@@ -1,12 +1,7 @@
 //! Tests that speak the providers' protocols to a sandbox started in the process, each test its own.
 //! They exist because everything else is judged by the sandbox: what it lets through, nobody will catch.
 //! They must never look inside: only wire, control API and the public handle.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod client;
 mod control;
@@ -15,6 +10,7 @@ mod fcm;
 mod line;
 mod line_messages;
 mod oauth;
+mod process;
 mod retry_keys;
 mod smtp;
 mod smtp_faults;

@@ -15,10 +15,7 @@ type Change = Box<dyn FnOnce(&mut Value, &mut Value)>;
 /// The assertion a correct sender makes, with `change` applied to header and claims before signing.
 fn assertion(running: &Running, change: impl FnOnce(&mut Value, &mut Value)) -> String {
     let key: Value = serde_json::from_str(&running.fcm_key_json()).unwrap();
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let mut header = json!({"alg": "RS256", "typ": "JWT", "kid": key["private_key_id"]});
     let mut claims = json!({
         "iss": key["client_email"],
@@ -39,33 +36,21 @@ fn assertion(running: &Running, change: impl FnOnce(&mut Value, &mut Value)) -> 
     let pair = RsaKeyPair::from_pkcs8(&STANDARD.decode(pem).unwrap()).unwrap();
     let mut signature = vec![0; pair.public().modulus_len()];
     let random = ring::rand::SystemRandom::new();
-    pair.sign(
-        &RSA_PKCS1_SHA256,
-        &random,
-        signed.as_bytes(),
-        &mut signature,
-    )
-    .unwrap();
+    pair.sign(&RSA_PKCS1_SHA256, &random, signed.as_bytes(), &mut signature)
+        .unwrap();
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
 async fn ask(running: &Running, assertion: &str) -> Answer {
     let grant = "urn:ietf:params:oauth:grant-type:jwt-bearer";
     let form = [("grant_type", grant), ("assertion", assertion)];
-    answer(
-        http()
-            .post(format!("{}/token", running.http_url()))
-            .form(&form),
-    )
-    .await
-    .unwrap()
+    answer(http().post(format!("{}/token", running.http_url())).form(&form))
+        .await
+        .unwrap()
 }
 
 async fn send(running: &Running, token: &str) -> u16 {
-    let url = format!(
-        "{}/v1/projects/{FCM_PROJECT}/messages:send",
-        running.http_url()
-    );
+    let url = format!("{}/v1/projects/{FCM_PROJECT}/messages:send", running.http_url());
     let body = json!({"message": {"token": "device"}});
     answer(http().post(url).bearer_auth(token).json(&body))
         .await
@@ -96,44 +81,26 @@ async fn revoking_tokens_leaves_the_account_and_revoking_the_account_ends_both()
     let token = granted.body["access_token"].as_str().unwrap().to_owned();
     running.handle().revoke_fcm_access_tokens();
     assert_eq!(send(&running, &token).await, 401);
-    assert_eq!(
-        ask(&running, &assertion(&running, |_, _| {})).await.status,
-        200
-    );
+    assert_eq!(ask(&running, &assertion(&running, |_, _| {})).await.status, 200);
     let email = "test-only@carillon-demo.iam.gserviceaccount.com";
     assert!(running.handle().revoke(Channel::Fcm, email));
-    assert_eq!(
-        ask(&running, &assertion(&running, |_, _| {})).await.status,
-        400
-    );
+    assert_eq!(ask(&running, &assertion(&running, |_, _| {})).await.status, 400);
 }
 
 #[tokio::test]
 async fn assertions_google_refuses_are_refused() {
     let running = start().await;
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let cases: Vec<(&str, Change)> = vec![
         ("alg", Box::new(|header, _| header["alg"] = json!("HS256"))),
         ("kid", Box::new(|header, _| header["kid"] = json!("other"))),
-        (
-            "iss",
-            Box::new(|_, claims| claims["iss"] = json!("nobody@example.com")),
-        ),
+        ("iss", Box::new(|_, claims| claims["iss"] = json!("nobody@example.com"))),
         (
             "aud",
             Box::new(|_, claims| claims["aud"] = json!("https://example.com/token")),
         ),
-        (
-            "scope",
-            Box::new(|_, claims| claims["scope"] = json!("email")),
-        ),
-        (
-            "too long",
-            Box::new(move |_, claims| claims["exp"] = json!(now + 3700)),
-        ),
+        ("scope", Box::new(|_, claims| claims["scope"] = json!("email"))),
+        ("too long", Box::new(move |_, claims| claims["exp"] = json!(now + 3700))),
         (
             "expired",
             Box::new(move |_, claims| {

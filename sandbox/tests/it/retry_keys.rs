@@ -21,15 +21,9 @@ async fn a_key_accepted_before_answers_409_with_what_was_accepted() {
         again.header("x-line-accepted-request-id"),
         first.header("x-line-request-id")
     );
-    assert_ne!(
-        again.header("x-line-request-id"),
-        first.header("x-line-request-id")
-    );
+    assert_ne!(again.header("x-line-request-id"), first.header("x-line-request-id"));
     assert_eq!(again.body["sentMessages"], first.body["sentMessages"]);
-    assert_eq!(
-        running.handle().received_by(Channel::Line, &user(1)).len(),
-        1
-    );
+    assert_eq!(running.handle().received_by(Channel::Line, &user(1)).len(), 1);
 }
 
 #[tokio::test]
@@ -48,18 +42,9 @@ async fn the_same_key_with_another_body_or_endpoint_is_refused() {
     let body = json!({"to": user(1), "messages": text("x")});
     keyed(&running, "push", KEY, &body).await.unwrap();
     let other = json!({"to": user(2), "messages": text("x")});
-    assert_eq!(
-        keyed(&running, "push", KEY, &other).await.unwrap().status,
-        400
-    );
+    assert_eq!(keyed(&running, "push", KEY, &other).await.unwrap().status, 400);
     let other = json!({"to": [user(1)], "messages": text("x")});
-    assert_eq!(
-        keyed(&running, "multicast", KEY, &other)
-            .await
-            .unwrap()
-            .status,
-        400
-    );
+    assert_eq!(keyed(&running, "multicast", KEY, &other).await.unwrap().status, 400);
     assert_eq!(running.handle().channel_summary(Channel::Line).messages, 1);
 }
 
@@ -70,15 +55,9 @@ async fn after_24_hours_the_same_key_is_a_new_request() {
     let body = json!({"to": user(1), "messages": text("x")});
     keyed(&running, "push", KEY, &body).await.unwrap();
     handle.advance_clock(Duration::from_secs(24 * 3600 - 10));
-    assert_eq!(
-        keyed(&running, "push", KEY, &body).await.unwrap().status,
-        409
-    );
+    assert_eq!(keyed(&running, "push", KEY, &body).await.unwrap().status, 409);
     handle.advance_clock(Duration::from_secs(11));
-    assert_eq!(
-        keyed(&running, "push", KEY, &body).await.unwrap().status,
-        200
-    );
+    assert_eq!(keyed(&running, "push", KEY, &body).await.unwrap().status, 200);
     assert_eq!(handle.channel_summary(Channel::Line).duplicates, 1);
 }
 
@@ -92,24 +71,14 @@ async fn a_key_that_is_no_dashed_uuid_or_stands_on_another_endpoint_is_refused()
         "123e4567e89b42d3a456426614174000",
         "{123e4567-e89b-42d3-a456-426614174000}",
     ] {
-        assert_eq!(
-            keyed(&running, "push", key, &body).await.unwrap().status,
-            400,
-            "{key}"
-        );
+        assert_eq!(keyed(&running, "push", key, &body).await.unwrap().status, 400, "{key}");
     }
     let token = running.handle().issue_reply_token(&user(1));
     let reply = json!({"replyToken": token, "messages": text("x")});
-    assert_eq!(
-        keyed(&running, "reply", KEY, &reply).await.unwrap().status,
-        400
-    );
+    assert_eq!(keyed(&running, "reply", KEY, &reply).await.unwrap().status, 400);
     let validate = json!({"messages": text("x")});
     assert_eq!(
-        keyed(&running, "validate/push", KEY, &validate)
-            .await
-            .unwrap()
-            .status,
+        keyed(&running, "validate/push", KEY, &validate).await.unwrap().status,
         400
     );
     assert_eq!(line(&running, "reply", &reply).await.status, 200);
@@ -123,14 +92,8 @@ async fn a_key_refused_before_acceptance_stays_usable() {
     handle
         .set_fault(Fault::new(Channel::Line, FaultKind::ServerError).times(1))
         .unwrap();
-    assert_eq!(
-        keyed(&running, "push", KEY, &body).await.unwrap().status,
-        500
-    );
-    assert_eq!(
-        keyed(&running, "push", KEY, &body).await.unwrap().status,
-        200
-    );
+    assert_eq!(keyed(&running, "push", KEY, &body).await.unwrap().status, 500);
+    assert_eq!(keyed(&running, "push", KEY, &body).await.unwrap().status, 200);
     assert_eq!(handle.channel_summary(Channel::Line).messages, 1);
 }
 
@@ -143,10 +106,7 @@ async fn a_cut_after_acceptance_is_told_by_the_409_and_counted_once() {
         .set_fault(Fault::new(Channel::Line, FaultKind::ResetAfter).times(1))
         .unwrap();
     assert!(keyed(&running, "push", KEY, &body).await.is_err());
-    assert_eq!(
-        keyed(&running, "push", KEY, &body).await.unwrap().status,
-        409
-    );
+    assert_eq!(keyed(&running, "push", KEY, &body).await.unwrap().status, 409);
     assert_eq!(handle.received_by(Channel::Line, &user(1)).len(), 1);
 }
 
@@ -187,8 +147,5 @@ async fn futures_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
         }
     })
     .await;
-    pinned
-        .into_iter()
-        .filter_map(|(_, output)| output)
-        .collect()
+    pinned.into_iter().filter_map(|(_, output)| output).collect()
 }

@@ -31,34 +31,19 @@ async fn any_stage_can_refuse_with_any_code() {
     assert!(mail.say(login).await.starts_with("454 "));
     assert!(mail.say(login).await.starts_with("235 "));
     set(&running, reply("mail", 451));
-    assert!(
-        mail.say("MAIL FROM:<a@example.com>")
-            .await
-            .starts_with("451 ")
-    );
+    assert!(mail.say("MAIL FROM:<a@example.com>").await.starts_with("451 "));
     mail.say("MAIL FROM:<a@example.com>").await;
     set(&running, reply("rcpt", 550));
-    assert!(
-        mail.say("RCPT TO:<a@example.com>")
-            .await
-            .starts_with("550 ")
-    );
+    assert!(mail.say("RCPT TO:<a@example.com>").await.starts_with("550 "));
     mail.say("RCPT TO:<a@example.com>").await;
     set(&running, reply("data", 451));
     assert!(mail.say("DATA").await.starts_with("451 "));
     assert!(mail.say("DATA").await.starts_with("354 "));
     set(&running, reply("body", 554));
-    assert!(
-        mail.say(&format!("{HEADERS}\r\nx\r\n."))
-            .await
-            .starts_with("554 ")
-    );
+    assert!(mail.say(&format!("{HEADERS}\r\nx\r\n.")).await.starts_with("554 "));
     assert!(mail.mail("a@example.com", "x").await.starts_with("250 "));
     let summary = running.handle().channel_summary(Channel::Smtp);
-    assert_eq!(
-        (summary.messages, summary.faults[&FaultKind::Reply]),
-        (1, 7)
-    );
+    assert_eq!((summary.messages, summary.faults[&FaultKind::Reply]), (1, 7));
 }
 
 #[tokio::test]
@@ -74,10 +59,7 @@ async fn the_final_dot_can_be_cut_with_and_without_counting() {
         let heard = soon(mail.mail("a@example.com", "x")).await;
         assert!(heard.is_empty() || heard == "25", "{heard}");
         assert!(mail.is_over().await);
-        assert_eq!(
-            running.handle().channel_summary(Channel::Smtp).messages,
-            expected
-        );
+        assert_eq!(running.handle().channel_summary(Channel::Smtp).messages, expected);
     }
 }
 
@@ -87,29 +69,20 @@ async fn the_final_dot_can_hang_with_and_without_counting() {
     for (kind, expected) in [(FaultKind::Hang, 0), (FaultKind::HangAfter, 1)] {
         let mut mail = Mail::ready(&running).await;
         set(&running, Fault::new(Channel::Smtp, kind));
-        let waited =
-            tokio::time::timeout(Duration::from_millis(200), mail.mail("a@example.com", "x")).await;
+        let waited = tokio::time::timeout(Duration::from_millis(200), mail.mail("a@example.com", "x")).await;
         assert!(waited.is_err());
-        assert_eq!(
-            running.handle().channel_summary(Channel::Smtp).messages,
-            expected
-        );
+        assert_eq!(running.handle().channel_summary(Channel::Smtp).messages, expected);
     }
 }
 
 #[tokio::test]
 async fn an_unknown_recipient_is_refused_at_rcpt_only_for_that_address() {
     let running = start().await;
-    let fault =
-        Fault::new(Channel::Smtp, FaultKind::InvalidRecipient).recipients(["gone@example.com"]);
+    let fault = Fault::new(Channel::Smtp, FaultKind::InvalidRecipient).recipients(["gone@example.com"]);
     running.handle().set_fault(fault).unwrap();
     let mut mail = Mail::ready(&running).await;
     mail.say("MAIL FROM:<a@example.com>").await;
-    assert!(
-        mail.say("RCPT TO:<gone@example.com>")
-            .await
-            .starts_with("550 5.1.1")
-    );
+    assert!(mail.say("RCPT TO:<gone@example.com>").await.starts_with("550 5.1.1"));
     assert!(mail.say("DATA").await.starts_with("503 "));
     mail.say("RSET").await;
     assert!(mail.mail("here@example.com", "x").await.starts_with("250 "));
@@ -122,10 +95,7 @@ async fn unavailable_closes_the_connection_and_bad_credentials_refuse_a_good_log
     set(&running, Fault::new(Channel::Smtp, FaultKind::Unavailable));
     assert!(mail.mail("a@example.com", "x").await.starts_with("421 "));
     assert!(mail.is_over().await);
-    set(
-        &running,
-        Fault::new(Channel::Smtp, FaultKind::BadCredentials),
-    );
+    set(&running, Fault::new(Channel::Smtp, FaultKind::BadCredentials));
     let mut mail = Mail::connect(&running).await;
     mail.say("EHLO test.invalid").await;
     assert!(
@@ -141,16 +111,11 @@ async fn a_delayed_refusal_reaches_a_client_that_talked_on_in_order() {
     let running = start().await;
     let mut mail = Mail::ready(&running).await;
     set(&running, reply("body", 554).delay_ms(100));
-    for line in [
-        "MAIL FROM:<a@example.com>",
-        "RCPT TO:<a@example.com>",
-        "DATA",
-    ] {
+    for line in ["MAIL FROM:<a@example.com>", "RCPT TO:<a@example.com>", "DATA"] {
         mail.say(line).await;
     }
     // The client gives up waiting and starts its next mail on the same connection.
-    mail.send(format!("{HEADERS}\r\nx\r\n.\r\nNOOP\r\n").as_bytes())
-        .await;
+    mail.send(format!("{HEADERS}\r\nx\r\n.\r\nNOOP\r\n").as_bytes()).await;
     assert!(mail.hear().await.starts_with("554 "));
     assert!(mail.hear().await.starts_with("250 "));
 }
@@ -165,11 +130,7 @@ async fn the_rate_cap_defers_mails_above_it() {
     running.handle().set_rate_cap(Channel::Smtp, Some(cap));
     let mut mail = Mail::ready(&running).await;
     assert!(mail.mail("a@example.com", "x").await.starts_with("250 "));
-    assert!(
-        mail.say("MAIL FROM:<a@example.com>")
-            .await
-            .starts_with("451 4.7.1")
-    );
+    assert!(mail.say("MAIL FROM:<a@example.com>").await.starts_with("451 4.7.1"));
     running.handle().advance_clock(Duration::from_secs(1));
     assert!(mail.mail("a@example.com", "y").await.starts_with("250 "));
 }

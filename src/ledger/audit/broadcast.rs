@@ -88,7 +88,10 @@ select v.name, shop_id, broadcast_id, 0::bigint, v.what, v.expected::text, v.act
 
 /// The kept counters of outcomes are the results.
 pub(super) const TALLIES: Group = Group {
-    checks: &[("tally_is_results", "the counter of each channel, outcome and reason is its number of results")],
+    checks: &[(
+        "tally_is_results",
+        "the counter of each channel, outcome and reason is its number of results",
+    )],
     sql: "
 with result as (
     select broadcast_id, channel, state as outcome, coalesce(reason, '') as reason, count(*) as n from delivery_result

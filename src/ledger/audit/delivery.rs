@@ -5,10 +5,22 @@ use super::Group;
 /// Slices cut the deliveries without gap or overlap, and know what is left of them.
 pub(super) const SLICES: Group = Group {
     checks: &[
-        ("slice_is_its_range", "each slice has as many deliveries in its range of customers as were planned"),
-        ("slice_remaining_is_unfinished", "what remains of a slice is the deliveries in its range without a result"),
-        ("slices_do_not_overlap", "no customer of a lane is in the ranges of two slices"),
-        ("in_flight_is_unfinished", "who is in flight is a delivery of the slice without a result"),
+        (
+            "slice_is_its_range",
+            "each slice has as many deliveries in its range of customers as were planned",
+        ),
+        (
+            "slice_remaining_is_unfinished",
+            "what remains of a slice is the deliveries in its range without a result",
+        ),
+        (
+            "slices_do_not_overlap",
+            "no customer of a lane is in the ranges of two slices",
+        ),
+        (
+            "in_flight_is_unfinished",
+            "who is in flight is a delivery of the slice without a result",
+        ),
     ],
     // A range count each: both keys end in the customer, so this reads the two primary keys once, in order.
     sql: "
@@ -38,10 +50,7 @@ select v.name, shop_id, broadcast_id, slice_no as place, format('%s slice %s', c
 
 /// Every result is of a delivery.
 pub(super) const RESULTS: Group = Group {
-    checks: &[(
-        "result_has_delivery",
-        "each result belongs to a planned delivery",
-    )],
+    checks: &[("result_has_delivery", "each result belongs to a planned delivery")],
     sql: "
 select 'result_has_delivery' as name, b.shop_id, r.broadcast_id, r.customer_id as place,
        format('%s customer %s', r.channel, r.customer_id) as what, 'a delivery' as expected, 'none' as actual,
@@ -71,7 +80,10 @@ select 'charged_is_price_or_nothing' as name, l.shop_id, r.broadcast_id, r.custo
 
 /// Nobody's mailbox gets a broadcast twice because two customers share it.
 pub(super) const MAILBOXES: Group = Group {
-    checks: &[("one_message_per_mailbox", "of customers who share an address one at most has a delivery in a broadcast")],
+    checks: &[(
+        "one_message_per_mailbox",
+        "of customers who share an address one at most has a delivery in a broadcast",
+    )],
     sql: "
 select 'one_message_per_mailbox' as name, b.shop_id, d.broadcast_id, coalesce(d.twin_of, a.twin_of) as place,
        format('%s address %s and its twins', d.channel, coalesce(d.twin_of, a.twin_of)) as what, '1' as expected,

@@ -127,9 +127,7 @@ pub async fn audit(pool: &PgPool, shop: Option<ShopId>) -> Result<Report, AuditE
     ] {
         sqlx::query(setting).execute(&mut *snapshot).await?;
     }
-    let taken_at = sqlx::query_scalar("select now()")
-        .fetch_one(&mut *snapshot)
-        .await?;
+    let taken_at = sqlx::query_scalar("select now()").fetch_one(&mut *snapshot).await?;
     if let Some(shop) = shop {
         let known: bool = sqlx::query_scalar("select exists (select from shop where id = $1)")
             .bind(shop.0)
@@ -144,11 +142,7 @@ pub async fn audit(pool: &PgPool, shop: Option<ShopId>) -> Result<Report, AuditE
         run(&mut snapshot, group, shop, &mut checks).await?;
     }
     snapshot.commit().await?;
-    Ok(Report {
-        taken_at,
-        shop,
-        checks,
-    })
+    Ok(Report { taken_at, shop, checks })
 }
 
 async fn run(

@@ -5,8 +5,14 @@ use super::Group;
 /// An account is the sum of its entries, and holds exactly what is open.
 pub(super) const ACCOUNTS: Group = Group {
     checks: &[
-        ("balance_is_sum_of_entries", "each balance is the sum of the shop's entries"),
-        ("held_is_open_holds", "what an account holds is the sum of its open holds"),
+        (
+            "balance_is_sum_of_entries",
+            "each balance is the sum of the shop's entries",
+        ),
+        (
+            "held_is_open_holds",
+            "what an account holds is the sum of its open holds",
+        ),
     ],
     sql: "
 with account as (select * from token_account where $1::uuid is null or shop_id = $1),

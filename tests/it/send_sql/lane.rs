@@ -12,15 +12,9 @@ async fn a_short_balance_sends_nothing_holds_nothing_and_says_how_much_is_missin
     let broadcast = shop.planned(&[LINE], 10).await;
     assert_clean(&db.pool).await;
     assert_eq!(open(&db.pool, broadcast).await, "short");
+    assert_eq!(one::<i64>(&db.pool, "select missing_tokens from broadcast").await, 1);
     assert_eq!(
-        one::<i64>(&db.pool, "select missing_tokens from broadcast").await,
-        1
-    );
-    assert_eq!(
-        (
-            state(&db.pool, broadcast).await.as_str(),
-            shop.available().await
-        ),
+        (state(&db.pool, broadcast).await.as_str(), shop.available().await),
         ("failed", 19)
     );
     assert_eq!(one::<i64>(&db.pool, "select count(*) from lane").await, 0);
@@ -64,12 +58,8 @@ async fn a_lane_has_one_worker_at_a_time() {
     let db = database().await;
     let shop = shop(&db.pool, 2, 100).await;
     let broadcast = shop.opened(&[LINE], 10).await;
-    let take = format!(
-        "select (select epoch from take_lane('{broadcast}', (select sender_id from lane), 30))"
-    );
-    let renew = |epoch: i32| {
-        format!("select renew_lane('{broadcast}', (select sender_id from lane), {epoch}, 30)")
-    };
+    let take = format!("select (select epoch from take_lane('{broadcast}', (select sender_id from lane), 30))");
+    let renew = |epoch: i32| format!("select renew_lane('{broadcast}', (select sender_id from lane), {epoch}, 30)");
     assert_eq!(one::<Option<i32>>(&db.pool, &take).await, Some(1));
     assert_eq!(one::<Option<i32>>(&db.pool, &take).await, None);
     run(&db.pool, "update lane set lease_until = now()").await;
@@ -88,25 +78,16 @@ async fn a_cancel_does_not_wait_for_a_lane_that_waits_for_its_provider() {
     let db = database().await;
     let shop = shop(&db.pool, 2, 100).await;
     let broadcast = shop.opened(&[LINE], 10).await;
-    run(
-        &db.pool,
-        "update lane set due_at = now() + interval '1 hour'",
-    )
-    .await;
+    run(&db.pool, "update lane set due_at = now() + interval '1 hour'").await;
     assert!(one::<bool>(&db.pool, &format!("select cancel_broadcast('{broadcast}')")).await);
     assert_eq!(rung(&db.pool, 2).await, 1);
-    let mode =
-        format!("select mode from take_lane('{broadcast}', (select sender_id from lane), 30)");
+    let mode = format!("select mode from take_lane('{broadcast}', (select sender_id from lane), 30)");
     assert_eq!(one::<String>(&db.pool, &mode).await, "cancelled");
 }
 
 /// How many lanes a ringer that allows `per_shop` lanes of a shop at once rings for.
 async fn rung(db: impl sqlx::PgExecutor<'_>, per_shop: i32) -> i64 {
-    one(
-        db,
-        &format!("select count(*) from lanes_to_ring(null, {per_shop}, 60)"),
-    )
-    .await
+    one(db, &format!("select count(*) from lanes_to_ring(null, {per_shop}, 60)")).await
 }
 
 #[tokio::test]
@@ -124,14 +105,6 @@ async fn ringers_ring_once_for_so_many_lanes_of_a_shop_and_never_wait_for_each_o
     first.commit().await.unwrap();
     assert_eq!(rung(&db.pool, 3).await, 0, "all places are taken");
     assert_eq!(rung(&db.pool, 4).await, 2);
-    run(
-        &db.pool,
-        "update lane set rung_at = now() - interval '61 seconds'",
-    )
-    .await;
-    assert_eq!(
-        rung(&db.pool, 3).await,
-        6,
-        "bells nobody answered are rung again"
-    );
+    run(&db.pool, "update lane set rung_at = now() - interval '61 seconds'").await;
+    assert_eq!(rung(&db.pool, 3).await, 6, "bells nobody answered are rung again");
 }

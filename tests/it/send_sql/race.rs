@@ -5,10 +5,7 @@ use sqlx::AssertSqlSafe;
 use super::{KEY_SECS, accept, somebody_waits_for_a_lock};
 use crate::{
     fixture_db::database,
-    scene::{
-        APP, LINE, assert_clean, claim, let_leases_expire, one, outcomes, run, send_rest, settle,
-        shop, state,
-    },
+    scene::{APP, LINE, assert_clean, claim, let_leases_expire, one, outcomes, run, send_rest, settle, shop, state},
 };
 
 #[tokio::test]
@@ -19,9 +16,7 @@ async fn a_broadcast_is_sent_and_charged_and_closed() {
     assert_eq!(shop.available().await, 100 - 7 * 6);
     assert_clean(&db.pool).await;
 
-    let first = claim(&db.pool, broadcast, "line", 2, KEY_SECS)
-        .await
-        .unwrap();
+    let first = claim(&db.pool, broadcast, "line", 2, KEY_SECS).await.unwrap();
     assert_eq!((first.slice_no, first.epoch, first.intent_no), (0, 1, 1));
     assert_eq!(
         (first.customers.as_slice(), first.in_flight.as_slice()),
@@ -41,15 +36,7 @@ async fn a_broadcast_is_sent_and_charged_and_closed() {
     assert_eq!(after, "sending");
     assert_clean(&db.pool).await;
     assert_eq!(
-        settle(
-            &db.pool,
-            broadcast,
-            "line",
-            &first,
-            (next, "failed"),
-            (None, None)
-        )
-        .await,
+        settle(&db.pool, broadcast, "line", &first, (next, "failed"), (None, None)).await,
         "sending"
     );
     assert_eq!(send_rest(&db.pool, broadcast, "line").await, "sending");
@@ -68,19 +55,13 @@ async fn a_settle_under_a_stale_epoch_writes_nothing() {
     let db = database().await;
     let shop = shop(&db.pool, 3, 100).await;
     let broadcast = shop.opened(&[LINE], 10).await;
-    let lost = claim(&db.pool, broadcast, "line", 3, KEY_SECS)
-        .await
-        .unwrap();
+    let lost = claim(&db.pool, broadcast, "line", 3, KEY_SECS).await.unwrap();
     assert!(
-        claim(&db.pool, broadcast, "line", 3, KEY_SECS)
-            .await
-            .is_none(),
+        claim(&db.pool, broadcast, "line", 3, KEY_SECS).await.is_none(),
         "a live lease is nobody else's"
     );
     let_leases_expire(&db.pool, broadcast).await;
-    let owner = claim(&db.pool, broadcast, "line", 3, KEY_SECS)
-        .await
-        .unwrap();
+    let owner = claim(&db.pool, broadcast, "line", 3, KEY_SECS).await.unwrap();
     assert_eq!(
         accept(&db.pool, broadcast, "line", &lost, &lost.in_flight).await,
         "stale"
@@ -104,9 +85,7 @@ async fn of_two_lanes_that_empty_at_once_exactly_one_completes_the_broadcast() {
     let db = database().await;
     let shop = shop(&db.pool, 4, 100).await;
     let broadcast = shop.opened(&[LINE, APP], 10).await;
-    let line = claim(&db.pool, broadcast, "line", 4, KEY_SECS)
-        .await
-        .unwrap();
+    let line = claim(&db.pool, broadcast, "line", 4, KEY_SECS).await.unwrap();
     let app = claim(&db.pool, broadcast, "app", 4, 0.0).await.unwrap();
 
     let mut first = db.pool.begin().await.unwrap();
@@ -121,8 +100,7 @@ async fn of_two_lanes_that_empty_at_once_exactly_one_completes_the_broadcast() {
     .await;
     assert_eq!(after, "sending", "the other lane has not committed");
     let pool = db.pool.clone();
-    let second =
-        tokio::spawn(async move { accept(&pool, broadcast, "app", &app, &app.in_flight).await });
+    let second = tokio::spawn(async move { accept(&pool, broadcast, "app", &app, &app.in_flight).await });
     somebody_waits_for_a_lock(&db.pool, 1).await;
     assert!(!second.is_finished());
     first.commit().await.unwrap();
@@ -140,14 +118,14 @@ async fn a_claim_that_records_twice_and_a_lane_that_ends_do_not_wait_for_each_ot
         "update address set state = 'suppressed' where address like 'line%'",
     )
     .await;
-    run(&db.pool, "update slice set due_at = now() + interval '1 hour' where channel = 'app' and slice_no = 1").await;
-    let app = claim(&db.pool, broadcast, "app", 2, 0.0).await.unwrap();
-    accept(&db.pool, broadcast, "app", &app, &app.in_flight).await;
     run(
         &db.pool,
-        "update slice set due_at = now() where slice_no = 1",
+        "update slice set due_at = now() + interval '1 hour' where channel = 'app' and slice_no = 1",
     )
     .await;
+    let app = claim(&db.pool, broadcast, "app", 2, 0.0).await.unwrap();
+    accept(&db.pool, broadcast, "app", &app, &app.in_flight).await;
+    run(&db.pool, "update slice set due_at = now() where slice_no = 1").await;
     let app = claim(&db.pool, broadcast, "app", 2, 0.0).await.unwrap();
 
     // Both must have tokens to move, so both stand in the queue for the hold.
@@ -157,12 +135,10 @@ async fn a_claim_that_records_twice_and_a_lane_that_ends_do_not_wait_for_each_ot
         .await
         .unwrap();
     let pool = db.pool.clone();
-    let skipping =
-        tokio::spawn(async move { claim(&pool, broadcast, "line", 2, KEY_SECS).await.is_none() });
+    let skipping = tokio::spawn(async move { claim(&pool, broadcast, "line", 2, KEY_SECS).await.is_none() });
     somebody_waits_for_a_lock(&db.pool, 1).await;
     let pool = db.pool.clone();
-    let ending =
-        tokio::spawn(async move { accept(&pool, broadcast, "app", &app, &app.in_flight).await });
+    let ending = tokio::spawn(async move { accept(&pool, broadcast, "app", &app, &app.in_flight).await });
     somebody_waits_for_a_lock(&db.pool, 2).await;
     gate.commit().await.unwrap();
     assert!(skipping.await.unwrap());
@@ -180,9 +156,7 @@ async fn a_drained_claim_cannot_settle_any_more() {
     let db = database().await;
     let shop = shop(&db.pool, 2, 100).await;
     let broadcast = shop.opened(&[LINE], 10).await;
-    let lost = claim(&db.pool, broadcast, "line", 2, KEY_SECS)
-        .await
-        .unwrap();
+    let lost = claim(&db.pool, broadcast, "line", 2, KEY_SECS).await.unwrap();
     run(&db.pool, &format!("select cancel_broadcast('{broadcast}')")).await;
     let drain = format!("select drain_slice('{broadcast}', 'line', 'cancelled')");
     assert!(
@@ -195,10 +169,7 @@ async fn a_drained_claim_cannot_settle_any_more() {
         accept(&db.pool, broadcast, "line", &lost, &lost.in_flight).await,
         "stale"
     );
-    assert_eq!(
-        outcomes(&db.pool, broadcast).await,
-        ["unknown interrupted 2"]
-    );
+    assert_eq!(outcomes(&db.pool, broadcast).await, ["unknown interrupted 2"]);
     assert_clean(&db.pool).await;
 }
 
@@ -221,10 +192,7 @@ async fn a_result_is_written_once_and_moves_only_forward() {
             "update delivery_result set state = 'failed', reason = 'recipient'",
             "only_arrived_is_charged",
         ),
-        (
-            "update broadcast set state = 'sending'",
-            "broadcast_state_moves",
-        ),
+        ("update broadcast set state = 'sending'", "broadcast_state_moves"),
     ] {
         let error = sqlx::raw_sql(AssertSqlSafe(sql))
             .execute(&db.pool)
@@ -232,9 +200,6 @@ async fn a_result_is_written_once_and_moves_only_forward() {
             .expect_err(sql)
             .into_database_error()
             .unwrap();
-        assert!(
-            error.constraint().unwrap().ends_with(constraint),
-            "{sql}: {error}"
-        );
+        assert!(error.constraint().unwrap().ends_with(constraint), "{sql}: {error}");
     }
 }

@@ -3,10 +3,7 @@
 use super::KEY_SECS;
 use crate::{
     fixture_db::database,
-    scene::{
-        LINE, assert_clean, claim, let_leases_expire, one, outcomes, run, send_rest, settle, shop,
-        state,
-    },
+    scene::{LINE, assert_clean, claim, let_leases_expire, one, outcomes, run, send_rest, settle, shop, state},
 };
 
 #[tokio::test]
@@ -14,15 +11,11 @@ async fn a_cancel_ends_what_was_in_flight_as_unknown_and_releases_everything() {
     let db = database().await;
     let shop = shop(&db.pool, 6, 100).await;
     let broadcast = shop.opened(&[LINE], 3).await;
-    claim(&db.pool, broadcast, "line", 2, KEY_SECS)
-        .await
-        .unwrap();
+    claim(&db.pool, broadcast, "line", 2, KEY_SECS).await.unwrap();
     assert!(one::<bool>(&db.pool, &format!("select cancel_broadcast('{broadcast}')")).await);
     let_leases_expire(&db.pool, broadcast).await;
     assert!(
-        claim(&db.pool, broadcast, "line", 2, KEY_SECS)
-            .await
-            .is_none(),
+        claim(&db.pool, broadcast, "line", 2, KEY_SECS).await.is_none(),
         "nothing is repeated after a cancel"
     );
     let drain = format!("select drain_slice('{broadcast}', 'line', 'cancelled')");
@@ -34,10 +27,7 @@ async fn a_cancel_ends_what_was_in_flight_as_unknown_and_releases_everything() {
         ["cancelled 4", "unknown interrupted 2"]
     );
     assert_eq!(
-        (
-            state(&db.pool, broadcast).await.as_str(),
-            shop.available().await
-        ),
+        (state(&db.pool, broadcast).await.as_str(), shop.available().await),
         ("cancelled", 100)
     );
     assert!(one::<bool>(&db.pool, "select finished_at is not null from broadcast").await);
@@ -49,9 +39,7 @@ async fn past_its_deadline_a_broadcast_expires_lane_by_lane() {
     let db = database().await;
     let shop = shop(&db.pool, 3, 100).await;
     let broadcast = shop.opened(&[LINE], 2).await;
-    let first = claim(&db.pool, broadcast, "line", 1, KEY_SECS)
-        .await
-        .unwrap();
+    let first = claim(&db.pool, broadcast, "line", 1, KEY_SECS).await.unwrap();
     run(&db.pool, "update broadcast set deadline_at = now()").await;
     let next = &first.customers[1..];
     let after = settle(
@@ -64,25 +52,14 @@ async fn past_its_deadline_a_broadcast_expires_lane_by_lane() {
     )
     .await;
     assert_eq!(after, "expired");
-    assert!(
-        claim(&db.pool, broadcast, "line", 1, KEY_SECS)
-            .await
-            .is_none()
-    );
-    let mode =
-        format!("select mode from take_lane('{broadcast}', (select sender_id from lane), 30)");
+    assert!(claim(&db.pool, broadcast, "line", 1, KEY_SECS).await.is_none());
+    let mode = format!("select mode from take_lane('{broadcast}', (select sender_id from lane), 30)");
     assert_eq!(one::<String>(&db.pool, &mode).await, "expired");
     let drain = format!("select drain_slice('{broadcast}', 'line', 'expired')");
     assert!(one::<bool>(&db.pool, &drain).await && one::<bool>(&db.pool, &drain).await);
+    assert_eq!(outcomes(&db.pool, broadcast).await, ["accepted 1", "expired 2"]);
     assert_eq!(
-        outcomes(&db.pool, broadcast).await,
-        ["accepted 1", "expired 2"]
-    );
-    assert_eq!(
-        (
-            state(&db.pool, broadcast).await.as_str(),
-            shop.available().await
-        ),
+        (state(&db.pool, broadcast).await.as_str(), shop.available().await),
         ("completed", 95)
     );
     assert_clean(&db.pool).await;
@@ -121,10 +98,7 @@ async fn who_leaves_between_planning_and_sending_is_skipped_and_costs_nothing() 
 async fn a_suspended_shop_and_a_lost_sender_skip_everybody_a_paused_sender_waits() {
     let db = database().await;
     for (stop, reason) in [
-        (
-            "update shop set state = 'suspended'",
-            "skipped shop_suspended 3",
-        ),
+        ("update shop set state = 'suspended'", "skipped shop_suspended 3"),
         (
             "update shop set state = 'active'; update sender set state = 'disconnected'",
             "skipped sender_disconnected 3",
@@ -133,25 +107,14 @@ async fn a_suspended_shop_and_a_lost_sender_skip_everybody_a_paused_sender_waits
         let shop = shop(&db.pool, 3, 100).await;
         let broadcast = shop.opened(&[LINE], 2).await;
         run(&db.pool, "update sender set state = 'paused'").await;
-        assert!(
-            claim(&db.pool, broadcast, "line", 2, KEY_SECS)
-                .await
-                .is_none()
-        );
+        assert!(claim(&db.pool, broadcast, "line", 2, KEY_SECS).await.is_none());
         assert!(outcomes(&db.pool, broadcast).await.is_empty());
         run(&db.pool, "update sender set state = 'connected'").await;
         run(&db.pool, stop).await;
-        assert!(
-            claim(&db.pool, broadcast, "line", 2, KEY_SECS)
-                .await
-                .is_none()
-        );
+        assert!(claim(&db.pool, broadcast, "line", 2, KEY_SECS).await.is_none());
         assert_eq!(outcomes(&db.pool, broadcast).await, [reason]);
         assert_eq!(
-            (
-                state(&db.pool, broadcast).await.as_str(),
-                shop.available().await
-            ),
+            (state(&db.pool, broadcast).await.as_str(), shop.available().await),
             ("completed", 100)
         );
     }
@@ -163,9 +126,7 @@ async fn a_pause_starts_nothing_new_and_resume_sends_exactly_the_rest() {
     let db = database().await;
     let shop = shop(&db.pool, 4, 100).await;
     let broadcast = shop.opened(&[LINE], 10).await;
-    let first = claim(&db.pool, broadcast, "line", 2, KEY_SECS)
-        .await
-        .unwrap();
+    let first = claim(&db.pool, broadcast, "line", 2, KEY_SECS).await.unwrap();
     run(&db.pool, &format!("select pause_broadcast('{broadcast}')")).await;
     let next = &first.customers[2..];
     let after = settle(
@@ -178,11 +139,7 @@ async fn a_pause_starts_nothing_new_and_resume_sends_exactly_the_rest() {
     )
     .await;
     assert_eq!(after, "paused");
-    assert!(
-        claim(&db.pool, broadcast, "line", 2, KEY_SECS)
-            .await
-            .is_none()
-    );
+    assert!(claim(&db.pool, broadcast, "line", 2, KEY_SECS).await.is_none());
     assert_clean(&db.pool).await;
     run(
         &db.pool,

@@ -1,0 +1,20 @@
+//! The one way to wait for something that has no signal of its own. Never a bare sleep: a condition, and a deadline.
+
+use std::time::{Duration, Instant};
+
+/// How long an ordinary condition may take before its test fails, in seconds.
+const PATIENCE_SECS: u64 = 30;
+
+/// Waits until `done` holds.
+pub(crate) async fn until(what: &str, done: impl AsyncFnMut() -> bool) {
+    eventually(what, PATIENCE_SECS, done).await;
+}
+
+/// Waits until `done` holds, at most `secs`.
+pub(crate) async fn eventually(what: &str, secs: u64, mut done: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(secs);
+    while !done().await {
+        assert!(Instant::now() < deadline, "gave up after {secs} s waiting until {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
