@@ -18,6 +18,7 @@ mod cli;
 mod delivery;
 mod fixture;
 mod fixture_db;
+mod frontend;
 mod kill;
 mod ledger;
 mod ledger_model;
