@@ -104,6 +104,8 @@ create trigger address_twins after insert on address
 create function put_address(p_sender uuid, p_customer bigint, p_address text) returns bigint language plpgsql as $$
 declare v_id bigint;
 begin
+    -- The lock the trigger takes, before any row: two changes at once would wait for each other, or both be current.
+    perform pg_advisory_xact_lock(hashtextextended('address:' || shop_id::text, 0)) from customer where id = p_customer;
     update address set is_current = false
      where sender_id = p_sender and customer_id = p_customer and is_current and address <> p_address;
     insert into address (shop_id, sender_id, customer_id, address)

@@ -78,6 +78,15 @@ begin
     end if;
     return new;
 end $$;
+-- Once it is being planned a message is what it is: a repeat under the same key must have the same body.
+create function broadcast_freeze_content() returns trigger language plpgsql as $$
+begin
+    raise exception 'the content of a broadcast in % cannot change; make a new one', old.state
+        using errcode = 'check_violation', constraint = 'broadcast_content_frozen';
+end $$;
+create trigger broadcast_content_frozen before update of content on broadcast for each row
+    when (old.content is distinct from new.content and old.state not in ('draft', 'scheduled', 'queued', 'compliance_review'))
+    execute function broadcast_freeze_content();
 create trigger broadcast_state_moves before update of state on broadcast
     for each row when (old.state is distinct from new.state) execute function broadcast_guard_state();
 

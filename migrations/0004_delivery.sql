@@ -65,8 +65,12 @@ create table slice (
     -- Members whose sending was begun and whose outcome is not written: the intent, committed before the socket write.
     in_flight        bigint[],
     -- Counts intents; part of the multicast key, so that a new membership never reuses a key.
+    -- Negative: the members are sent to one by one, under keys of their own, because their multicast was refused. A
+    -- repeat must do the same, or who has the message already gets it again under the multicast's key.
     intent_no        int not null default 0,
     first_attempt_at timestamptz,
+    -- When the members' names were read: a later window of the claim carries the names of then.
+    claimed_at       timestamptz,
     -- Repeats of the intent in flight; sets the back-off.
     repeats          int not null default 0,
     settles          int not null default 0,

@@ -1,7 +1,8 @@
 -- why: the moves of the delivery pipeline, each one call and one transaction: open, take a lane, claim a slice, settle,
 -- drain, finish. Locks are taken in one order everywhere: slice, lane, broadcast, tally, hold, account.
 -- Sequential and parallel scans are switched off inside: a fresh partition without statistics must never be read whole,
--- and a slice is too small to start a process for.
+-- and a slice is too small to start a process for. What runs once a window is planned once a connection: planning costs as
+-- much as running there, and for a slice nested loops over keys are right whatever the statistics say.
 
 -- Ends a broadcast none of whose lanes has work left. The caller holds the lock on the broadcast row: of two lanes
 -- that empty at once the second waits there and then sees the first.
@@ -25,18 +26,23 @@ end $$;
 -- follows from it: counters, capture and release, the end of lane and broadcast. Returns how many were new.
 create function record_results(p_broadcast uuid, p_channel channel, p_slice_no int, p_customers bigint[],
         p_states delivery_state[], p_reasons text[], p_codes text[], p_provider_ids text[])
-returns int language plpgsql set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $$
+returns int language plpgsql set enable_seqscan = off set max_parallel_workers_per_gather = 0
+    set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan as $$
 declare v_tokens int; v_new int; v_accepted int; v_settles int; v_lane_left bigint;
         v_states delivery_state[]; v_reasons text[]; v_counts bigint[];
 begin
     select tokens into strict v_tokens from lane where broadcast_id = p_broadcast and channel = p_channel;
+    select settles into strict v_settles from slice
+     where broadcast_id = p_broadcast and channel = p_channel and slice_no = p_slice_no;
     with added as (
         insert into delivery_result (broadcast_id, channel, customer_id, state, charged_tokens, reason, code, provider_id)
         select p_broadcast, p_channel, t.customer, t.state, case when t.state = 'accepted' then v_tokens else 0 end,
                t.reason, t.code, t.provider_id
           from unnest(p_customers, p_states, p_reasons, p_codes, p_provider_ids)
                as t (customer, state, reason, code, provider_id)
-        on conflict do nothing
+         -- The slice is locked, so looking is enough, and the first time there is nothing: `on conflict` would cost a fifth.
+         where v_settles = 0 or not exists (select from delivery_result r where r.broadcast_id = p_broadcast
+                                               and r.channel = p_channel and r.customer_id = t.customer)
         returning state, reason),
     counted as (select state, reason, count(*) as n from added group by state, reason)
     select coalesce(sum(n), 0), coalesce(sum(n) filter (where state = 'accepted'), 0),
@@ -174,28 +180,39 @@ begin
 end $$;
 
 -- Gives a lane back. Due again at the latest of p_wait_secs from now and the time its first open slice can be claimed.
+-- One that is to be ended and not sent waits for no provider, only for slices under a live lease.
 create function leave_lane(p_broadcast uuid, p_sender uuid, p_epoch int, p_wait_secs double precision, p_strikes int)
-returns timestamptz language sql as $$
+returns timestamptz language plpgsql as $$
+declare v_due timestamptz;
+begin
+    -- Locked first, so that a cancel which has the lane now is seen below.
+    perform from lane where broadcast_id = p_broadcast and sender_id = p_sender and epoch = p_epoch for update;
     update lane l
        set lease_until = null, rung_at = null, strikes = p_strikes,
-           due_at = greatest(now() + p_wait_secs * interval '1 second',
-               (select min(case s.state when 'sending' then s.lease_until else s.due_at end) from slice s
-                 where s.broadcast_id = l.broadcast_id and s.channel = l.channel and s.state <> 'settled'))
+           due_at = (select case when b.state = 'cancelled' or b.deadline_at <= now()
+                             then coalesce(min(case s.state when 'sending' then s.lease_until else now() end), now())
+                             else greatest(now() + p_wait_secs * interval '1 second',
+                                           min(case s.state when 'sending' then s.lease_until else s.due_at end)) end
+                       from broadcast b left join slice s
+                         on s.broadcast_id = l.broadcast_id and s.channel = l.channel and s.state <> 'settled'
+                      where b.id = l.broadcast_id group by b.state, b.deadline_at)
      where l.broadcast_id = p_broadcast and l.sender_id = p_sender and l.epoch = p_epoch
-    returning l.due_at
-$$;
+    returning l.due_at into v_due;
+    return v_due;
+end $$;
 
 -- Claims the next slice of a lane, for the turn p_lane_epoch on it, and commits the intent to send its first p_window members.
 --   p_key_secs  how long the provider remembers our keys; 0: it has none
 --   p_same_body the key stands for a body with the customer's name: who was renamed since cannot be repeated
 -- An interrupted intent is repeated with its key while the provider remembers it, else its members become `unknown`;
 -- members who may no longer be sent to are `skipped`, but only before their first attempt.
--- No row: no slice can be claimed now.
+-- No row: no slice can be claimed now, or the first 20 had nobody left to send to; the lane is due again at once then.
 create function claim_slice(p_broadcast uuid, p_channel channel, p_lane_epoch int, p_window int, p_lease_secs double precision,
         p_key_secs double precision, p_same_body boolean)
 returns table (slice_no int, epoch int, intent_no int, repeats int, in_flight bigint[], customers bigint[],
                address_ids bigint[], addresses text[], first_names text[], last_names text[])
-language plpgsql set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $$
+language plpgsql set enable_seqscan = off set max_parallel_workers_per_gather = 0
+    set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan as $$
 declare s slice; v_repeat boolean; v_stopped text; v_gone bigint[]; v_gone_states delivery_state[]; v_gone_reasons text[];
         v_none text[]; v_lost text := case when p_key_secs > 0 then 'key_expired' else 'interrupted' end;
 begin
@@ -209,7 +226,8 @@ begin
     if not found then
         return;
     end if;
-    loop
+    -- Bounded: a suspended shop may have thousands of slices, and this transaction holds its lane and its tokens.
+    for v_turn in 1..20 loop
         -- Skip what another worker is claiming this very moment rather than wait for it.
         select * into s from slice t
          where t.broadcast_id = p_broadcast and t.channel = p_channel and t.state <> 'settled'
@@ -230,7 +248,7 @@ begin
                        c.first_name, c.last_name,
                        case when d.customer_id = any (s.in_flight) and not v_repeat then v_lost
                             when a.id is null or c.id is null then 'erased'
-                            when d.customer_id = any (s.in_flight) and p_same_body and c.renamed_at >= s.first_attempt_at then 'renamed'
+                            when d.customer_id = any (s.in_flight) and p_same_body and c.renamed_at >= s.claimed_at then 'renamed'
                             when d.customer_id = any (s.in_flight) then null
                             when v_stopped is not null then v_stopped
                             when c.opted_out or a.state = 'opted_out' then 'opted_out'
@@ -259,13 +277,13 @@ begin
         v_repeat := v_repeat and in_flight is not null;
         slice_no := s.slice_no;
         epoch := s.epoch + 1;
-        intent_no := s.intent_no + case when v_repeat then 0 else 1 end;
+        intent_no := case when v_repeat then s.intent_no else abs(s.intent_no) + 1 end;
         repeats := case when v_repeat then s.repeats + 1 else 0 end;
         in_flight := case when v_repeat then in_flight else customers[1:p_window] end;
         update slice u
            set state = 'sending', epoch = claim_slice.epoch, lease_until = now() + p_lease_secs * interval '1 second',
                lane_epoch = p_lane_epoch, intent_no = claim_slice.intent_no, repeats = claim_slice.repeats, in_flight = claim_slice.in_flight,
-               first_attempt_at = case when v_repeat then u.first_attempt_at else now() end
+               first_attempt_at = case when v_repeat then u.first_attempt_at else now() end, claimed_at = now()
          where u.broadcast_id = p_broadcast and u.channel = p_channel and u.slice_no = s.slice_no;
         return next;
         return;
@@ -273,7 +291,8 @@ begin
 end $$;
 
 -- Writes the outcome of a window and, in the same transaction, the intent of the next one (p_next) or the end of the
--- claim (p_next null: what is left goes back, due in p_wait_secs; p_uncertain are members whose intent stays in flight).
+-- claim (p_next null: what is left goes back, due in p_wait_secs). p_uncertain are members whose own intent stays in flight
+-- beside the next one, so that one at whom the provider stumbles holds nobody up.
 -- An empty p_next keeps the claim without an intent, while its worker waits for permits. Called again with the same
 -- arguments after a lost answer it changes nothing more: the results are there, and p_intent_no is said, not counted.
 -- Returns `stale` (nothing was written: the slice belongs to somebody else), or the state of the broadcast afterwards,
@@ -281,7 +300,7 @@ end $$;
 create function settle_slice(p_broadcast uuid, p_channel channel, p_slice_no int, p_epoch int, p_customers bigint[],
         p_states delivery_state[], p_reasons text[], p_codes text[], p_provider_ids text[],
         p_next bigint[], p_intent_no int, p_uncertain bigint[], p_wait_secs double precision, p_lease_secs double precision)
-returns text language plpgsql as $$
+returns text language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare s slice; v_state text;
 begin
     select * into s from slice t
@@ -299,10 +318,12 @@ begin
        set state = case when p_next is null then 'planned' else 'sending' end,
            lease_until = case when p_next is null then null else now() + p_lease_secs * interval '1 second' end,
            due_at = case when p_next is null then now() + p_wait_secs * interval '1 second' else due_at end,
-           in_flight = nullif(coalesce(p_next, p_uncertain), '{}'),
+           in_flight = nullif(coalesce(p_next, '{}') || coalesce(p_uncertain, '{}'), '{}'),
            intent_no = case when cardinality(p_next) > 0 then p_intent_no else t.intent_no end,
-           first_attempt_at = case when cardinality(p_next) > 0 then now() else t.first_attempt_at end,
-           repeats = case when p_next is null then t.repeats else 0 end
+           -- The oldest send in flight decides how long the provider can be trusted to remember.
+           first_attempt_at = case when cardinality(p_next) > 0 and coalesce(cardinality(p_uncertain), 0) = 0 then now()
+                                   else t.first_attempt_at end,
+           repeats = case when p_next is null or cardinality(p_uncertain) > 0 then t.repeats else 0 end
      where t.broadcast_id = p_broadcast and t.channel = p_channel and t.slice_no = p_slice_no;
     if cardinality(p_customers) > 0 then
         perform record_results(p_broadcast, p_channel, p_slice_no, p_customers, p_states, p_reasons, p_codes, p_provider_ids);

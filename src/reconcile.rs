@@ -2,7 +2,8 @@
 //!
 //! Redis may be lost at any moment and workers may die anywhere: whatever waits has its time in Postgres, and this loop
 //! rings again for what is overdue and in nobody's hands. It takes no input and remembers nothing, so any number of
-//! schedulers may run it, and a bell too many is harmless.
+//! schedulers may run it, and a bell too many is harmless. It never waits for a row: somebody who sits on one broadcast
+//! (a frontend in the middle of its transaction) must not keep all the others from being rung for.
 
 use std::time::Duration;
 
@@ -93,7 +94,8 @@ pub async fn ring(
 /// Scheduled broadcasts become `queued` when their time has come, by Postgres' clock.
 async fn start_scheduled(db: &PgPool) -> sqlx::Result<usize> {
     let done = sqlx::query(
-        "update broadcast set state = 'queued', queued_at = now() where state = 'scheduled' and scheduled_at <= now()",
+        "update broadcast set state = 'queued', queued_at = now()
+          where id in (select id from broadcast where state = 'scheduled' and scheduled_at <= now() for update skip locked)",
     )
     .execute(db)
     .await?;
@@ -104,9 +106,11 @@ async fn start_scheduled(db: &PgPool) -> sqlx::Result<usize> {
 async fn unplanned(db: &PgPool, stale: Duration) -> sqlx::Result<Vec<BroadcastId>> {
     let ids: Vec<Uuid> = sqlx::query_scalar(
         "update broadcast set rung_at = now()
-          where (state in ('queued', 'planning') or purge)
-            and (plan_lease_until is null or plan_lease_until <= now())
-            and (rung_at is null or rung_at <= now() - $1 * interval '1 second')
+          where id in (select id from broadcast
+                where (state in ('queued', 'planning') or purge)
+                  and (plan_lease_until is null or plan_lease_until <= now())
+                  and (rung_at is null or rung_at <= now() - $1 * interval '1 second')
+                  for update skip locked)
          returning id",
     )
     .bind(stale.as_secs_f64())
@@ -127,11 +131,14 @@ async fn finish_unnoticed(db: &PgPool) -> sqlx::Result<usize> {
     .await?;
     let mut finished = 0;
     for id in ended {
-        let mut tx = db.begin().await?;
-        sqlx::query("select from broadcast where id = $1 for update")
+        let mut tx = crate::db::begin(db).await?;
+        let locked = sqlx::query("select from broadcast where id = $1 for update skip locked")
             .bind(id)
-            .execute(&mut *tx)
+            .fetch_optional(&mut *tx)
             .await?;
+        if locked.is_none() {
+            continue;
+        }
         let done: bool = sqlx::query_scalar("select finish_broadcast($1)")
             .bind(id)
             .fetch_one(&mut *tx)

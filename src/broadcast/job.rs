@@ -12,7 +12,7 @@ use super::plan::{Advance, PlanError, Planner};
 use crate::{
     delivery::{Delivery, DeliveryError, store},
     queue::{JobContext, JobError, Outcome, Queue},
-    reconcile::ring,
+    reconcile::{EVERY, ring},
 };
 
 /// Postgres is away for now: nothing was attempted, so nothing counts as an attempt.
@@ -33,8 +33,8 @@ pub struct BroadcastWork {
 
 /// What a turn came to.
 enum Turn {
-    /// Look whether lanes wait for a bell.
-    RingLanes,
+    /// Look whether lanes wait for a bell. The lane that was worked on rests for this long.
+    RingLanes(Duration),
     /// Nothing more.
     Ended(Outcome),
 }
@@ -64,7 +64,12 @@ impl BroadcastWork {
         };
         match turn? {
             Turn::Ended(outcome) => Ok(outcome),
-            Turn::RingLanes => self.ring_lanes(args.broadcast_id).await,
+            Turn::RingLanes(rest) => Ok(match self.ring_lanes(args.broadcast_id).await? {
+                // Reconcile looks every few seconds: a sender of two messages a second would wait for it most of the
+                // time, so the lane's own bell comes back by itself.
+                Outcome::Done if !rest.is_zero() && rest < EVERY => Outcome::SnoozeFor { wait: rest },
+                outcome => outcome,
+            }),
         }
     }
 
@@ -86,9 +91,9 @@ impl BroadcastWork {
     }
 }
 
-fn send_turn(result: Result<(), DeliveryError>) -> Result<Turn, JobError> {
+fn send_turn(result: Result<Duration, DeliveryError>) -> Result<Turn, JobError> {
     match result {
-        Ok(()) => Ok(Turn::RingLanes),
+        Ok(rest) => Ok(Turn::RingLanes(rest)),
         Err(DeliveryError::Db(error)) => database(&error).map(Turn::Ended),
         Err(error @ (DeliveryError::Sender(_) | DeliveryError::Content(_))) => Err(JobError::retry(error.to_string())),
     }
@@ -99,7 +104,7 @@ fn plan_turn(broadcast: BroadcastId, result: Result<Advance, PlanError>) -> Resu
         Ok(Advance::Again) => Ok(Turn::Ended(Outcome::Again)),
         Ok(Advance::WaitUntil(until)) => Ok(Turn::Ended(Outcome::Snooze { until })),
         Ok(Advance::Missing) => Err(missing(broadcast)),
-        Ok(Advance::Opened | Advance::NothingToDo(_)) => Ok(Turn::RingLanes),
+        Ok(Advance::Opened | Advance::NothingToDo(_)) => Ok(Turn::RingLanes(Duration::ZERO)),
         Err(PlanError::Database(error)) => database(&error).map(Turn::Ended),
         Err(error @ PlanError::UnknownAnswer(_)) => Err(JobError::retry(error.to_string())),
     }
@@ -112,9 +117,7 @@ fn missing(broadcast: BroadcastId) -> JobError {
 /// An outage counts as no attempt; an error that will not pass does.
 fn database(error: &sqlx::Error) -> Result<Outcome, JobError> {
     if crate::db::may_pass(error) {
-        Ok(Outcome::Snooze {
-            until: chrono::Utc::now() + DATABASE_REST,
-        })
+        Ok(Outcome::SnoozeFor { wait: DATABASE_REST })
     } else {
         Err(JobError::retry(crate::db::describe(error)))
     }

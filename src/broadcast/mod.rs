@@ -9,6 +9,7 @@
 //! - `routing`: who gets what on which channel, the rule in plain Rust (pure); `routing_sql`: the same as SQL
 //! - `prices`: what a message costs on a day (pure)
 //! - `check`: what every broadcast must fulfil, at the door and again before planning (pure); `problem`: the refusals
+//! - `senders`: from which account each channel is sent
 //! - `stored`: a broadcast's row, read and checked
 //! - `estimate`: what it would do, without doing it
 //! - `create`: drafts, tests, resends; `control`: send, pause, resume, cancel; `schedule`: its time (pure)
@@ -35,15 +36,14 @@ mod report;
 mod routing;
 mod routing_sql;
 mod schedule;
+mod senders;
 mod state;
 mod stored;
 
 pub use audience::{Audience, CUSTOMERS_LIMIT, ResendOutcome};
 pub use config::BroadcastConfig;
 pub use control::{ControlError, cancel, pause, resume, send};
-pub use create::{
-    CreateError, NewBroadcast, create, default_channels, estimate_new, estimate_stored, resend, test_send,
-};
+pub use create::{CreateError, NewBroadcast, create, estimate_new, estimate_stored, resend, test_send};
 pub use estimate::{ChannelEstimate, Estimate};
 pub use job::BroadcastWork;
 pub use plan::{Advance, PlanError, Planner};
@@ -52,4 +52,5 @@ pub use problem::{Problem, Problems};
 pub use report::{ChannelReport, Outcomes, Report, Tokens, report};
 pub use routing::{Candidate, Mode, Place, Reach, Routed, SkipReason, route, window_hours};
 pub use routing_sql::{Leg, Route};
+pub use senders::default_channels;
 pub use state::BroadcastState;

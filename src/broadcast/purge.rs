@@ -18,14 +18,18 @@ pub(super) async fn purge_step(
     broadcast: BroadcastId,
 ) -> Result<bool, sqlx::Error> {
     let mut tx = db::begin(pool).await?;
-    // These states have no way out, so the check holds for as long as we like.
-    let dead: bool = sqlx::query_scalar(
-        "select exists (select from broadcast b where b.id = $1 and b.purge and b.state in ('cancelled', 'failed')
-                           and not exists (select from lane l where l.broadcast_id = b.id))",
+    // These states have no way out, so the check holds for as long as we like. The lock keeps two purges of one plan
+    // apart: of two that delete the same rows the second deletes none, and would take that for the end. The bell of
+    // whoever works on it is out, so nobody needs to ring for more of them.
+    let dead: bool = sqlx::query(
+        "update broadcast b set rung_at = now() where b.id = $1 and b.purge and b.state in ('cancelled', 'failed')
+            and not exists (select from lane l where l.broadcast_id = b.id)",
     )
     .bind(broadcast.0)
-    .fetch_one(&mut *tx)
-    .await?;
+    .execute(&mut *tx)
+    .await?
+    .rows_affected()
+        > 0;
     if !dead {
         return Ok(true);
     }

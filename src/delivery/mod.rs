@@ -2,7 +2,7 @@
 //!
 //! - `state`: the states of a delivery and the moves between them (pure)
 //! - `verdict`: what becomes of a window of sends (pure)
-//! - `lane`: a job's turn on one lane
+//! - `lane`: a job's turn on one lane; `turn`: what the tasks of a turn share
 //! - `briefing`: what must be known to send for a lane
 //! - `slice`: claim, send, settle, until the turn is over
 //! - `window`: the sends of one intent
@@ -20,6 +20,7 @@ pub mod senders;
 mod slice;
 mod state;
 pub mod store;
+mod turn;
 pub mod verdict;
 mod window;
 

@@ -4,21 +4,25 @@
 //! then the socket is written, then the outcome and the next intent are committed together. Killed anywhere, the next
 //! worker knows from the slice's row what may have been sent.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     channel::ErrorClass,
     delivery::{
         DeliveryError,
-        lane::{LaneJob, TurnEnd},
         store::{self, ClaimedSlice, Next, Settled},
-        verdict::{Ended, SenderTrouble, Verdict, judge, repeat_after},
+        turn::{LaneTurn, TurnEnd},
+        verdict::{Ended, SenderTrouble, Sent, Verdict, judge, repeat_after},
         window,
     },
 };
 
 /// Works slices one after another. Several of these run side by side on one lane.
-pub(super) async fn work(job: &LaneJob<'_>) -> Result<TurnEnd, DeliveryError> {
+pub(super) async fn work(turn: Arc<LaneTurn>) -> Result<TurnEnd, DeliveryError> {
+    let job = &*turn;
     loop {
         if job.turn_is_over() {
             return Ok(TurnEnd::Budget);
@@ -46,6 +50,7 @@ pub(super) async fn work(job: &LaneJob<'_>) -> Result<TurnEnd, DeliveryError> {
             job,
             slice,
             repeat,
+            uncertain: Vec::new(),
             lease_until: claimed_at + settings.lease(),
             permits,
         };
@@ -57,10 +62,12 @@ pub(super) async fn work(job: &LaneJob<'_>) -> Result<TurnEnd, DeliveryError> {
 
 /// One claimed slice.
 struct SliceTurn<'a> {
-    job: &'a LaneJob<'a>,
+    job: &'a LaneTurn,
     slice: ClaimedSlice,
     /// The window in hand was begun before, by us or by a worker that died.
     repeat: bool,
+    /// Members whose outcome is open; their intent stays beside those of later windows.
+    uncertain: Vec<i64>,
     /// Our side of the lease: taken before the claim was sent, so it ends before Postgres' does.
     lease_until: Instant,
     /// Permits that are granted and not used yet.
@@ -71,46 +78,25 @@ impl SliceTurn<'_> {
     /// Sends window after window. `None`: on to the next slice.
     async fn run(mut self) -> Result<Option<TurnEnd>, DeliveryError> {
         let mut window = std::mem::take(&mut self.slice.in_flight);
-        let mut rest: Vec<i64> = self
-            .slice
-            .customers
-            .iter()
-            .filter(|c| window.binary_search(c).is_err())
-            .copied()
-            .collect();
+        let not_begun = |customer: &&i64| window.binary_search(*customer).is_err();
+        let mut rest: Vec<i64> = self.slice.customers.iter().filter(not_begun).copied().collect();
         loop {
-            let sent = if self.top_up_permits(window.len()).await {
-                window::send(self.job, &self.slice, &window, self.held_until()).await
-            } else {
-                window
-                    .iter()
-                    .map(|customer| (*customer, super::verdict::Sent::NotBegun))
-                    .collect()
-            };
-            let verdict = self.judge(sent).await;
-            self.repeat = false;
-            // Sent back first: they have waited longest.
-            rest.splice(0..0, verdict.unsent.iter().copied());
-            if verdict.trouble.is_some() || !verdict.uncertain.is_empty() || rest.is_empty() || self.job.turn_is_over()
-            {
-                return self.give_back(verdict).await;
-            }
-            let settled = match self.job.try_permits(self.job.briefing.window(self.job.probing)).await {
-                Ok(permits) => self.begin(&verdict.ended, &mut rest, &mut window, permits).await?,
-                Err(_) => match self.settle(&verdict.ended, Next::Hold).await? {
-                    Settled::Going => match self
-                        .job
-                        .wait_for_permits(self.job.briefing.window(self.job.probing))
-                        .await
-                    {
-                        Ok(permits) => self.begin(&[], &mut rest, &mut window, permits).await?,
-                        Err(wait) => {
-                            self.settle(&[], GIVE_BACK).await?;
-                            return Ok(Some(TurnEnd::Limited(wait)));
-                        }
-                    },
-                    other => other,
-                },
+            let settled = match self.send(&window).await {
+                // Committed before the first of them leaves: a repeat under the multicast's key would be a second one.
+                None => {
+                    self.slice.intent_no = -(self.slice.intent_no.abs() + 1);
+                    self.settle(&[], Next::Send(&window, self.slice.intent_no)).await?
+                }
+                Some(sent) => {
+                    let (verdict, goes_on) = self.judge_window(sent, &mut rest).await;
+                    if !goes_on {
+                        return self.give_back(verdict).await;
+                    }
+                    match self.next_window(&verdict.ended, &mut rest, &mut window).await? {
+                        Ok(settled) => settled,
+                        Err(end) => return Ok(Some(end)),
+                    }
+                }
             };
             match settled {
                 Settled::Going => {}
@@ -119,6 +105,57 @@ impl SliceTurn<'_> {
                     self.warn_stale();
                     return Ok(None);
                 }
+            }
+        }
+    }
+
+    /// Sends to the members of an intent that is committed. `None`: their multicast was refused.
+    async fn send(&mut self, window: &[i64]) -> Option<Vec<(i64, Sent)>> {
+        if self.top_up_permits(window.len()).await {
+            window::send(self.job, &self.slice, window, self.held_until()).await
+        } else {
+            Some(window.iter().map(|customer| (*customer, Sent::NotBegun)).collect())
+        }
+    }
+
+    /// Judges a window and sorts out its members; says whether another window follows.
+    async fn judge_window(&mut self, sent: Vec<(i64, Sent)>, rest: &mut Vec<i64>) -> (Verdict, bool) {
+        let mut verdict = self.judge(sent).await;
+        let repeated = std::mem::replace(&mut self.repeat, false);
+        self.uncertain.append(&mut verdict.uncertain);
+        // Sent back first: they have waited longest.
+        rest.splice(0..0, verdict.unsent.iter().copied());
+        // That those fail again says little of the sender: the members behind them will tell.
+        if repeated && verdict.trouble == Some(SenderTrouble::Failing) && !rest.is_empty() {
+            verdict.trouble = None;
+        }
+        // A multicast's members share a key and must stay together; others go on beside those who are uncertain.
+        let together = self.job.briefing.multicast() && !self.uncertain.is_empty();
+        let goes_on = verdict.trouble.is_none() && !rest.is_empty() && !together && !self.job.turn_is_over();
+        (verdict, goes_on)
+    }
+
+    /// Waits for permits and commits the next intent, together with the results of the window before; or why not.
+    async fn next_window(
+        &mut self,
+        ended: &[Ended],
+        rest: &mut Vec<i64>,
+        window: &mut Vec<i64>,
+    ) -> Result<Result<Settled, TurnEnd>, DeliveryError> {
+        let size = self.job.briefing.window(self.job.probing);
+        if let Ok(permits) = self.job.try_permits(size).await {
+            return self.begin(ended, rest, window, permits).await.map(Ok);
+        }
+        // Results do not wait for permits.
+        let held = self.settle(ended, Next::Hold).await?;
+        if held != Settled::Going {
+            return Ok(Ok(held));
+        }
+        match self.job.wait_for_permits(size).await {
+            Ok(permits) => self.begin(&[], rest, window, permits).await.map(Ok),
+            Err(wait) => {
+                self.settle(&[], Next::GiveBack(self.repeat_wait())).await?;
+                Ok(Err(TurnEnd::Limited(wait)))
             }
         }
     }
@@ -134,23 +171,20 @@ impl SliceTurn<'_> {
         let n = rest.len().min(permits as usize);
         *window = rest.drain(..n).collect();
         window.sort_unstable();
-        self.slice.intent_no += 1;
+        self.slice.intent_no = self.slice.intent_no.abs() + 1;
         self.permits = permits;
         self.settle(ended, Next::Send(window, self.slice.intent_no)).await
     }
 
     /// Ends the claim: writes what ended, leaves uncertain members in flight for a repeat, gives the rest back.
     async fn give_back(mut self, verdict: Verdict) -> Result<Option<TurnEnd>, DeliveryError> {
-        let wait = match (&verdict.trouble, verdict.uncertain.is_empty()) {
-            (_, false) => repeat_after(u32::try_from(self.slice.repeats).unwrap_or(u32::MAX)),
-            (Some(SenderTrouble::Throttled(after)), _) => after.unwrap_or(Duration::from_secs(1)),
-            (Some(SenderTrouble::Failing | SenderTrouble::NeedsPerson(..)) | None, true) => Duration::ZERO,
+        let wait = match &verdict.trouble {
+            Some(SenderTrouble::Throttled(after)) => after.unwrap_or(Duration::from_secs(1)),
+            Some(SenderTrouble::Failing | SenderTrouble::NeedsPerson(..)) | None => Duration::ZERO,
         };
-        let next = Next::GiveBack {
-            uncertain: &verdict.uncertain,
-            wait,
-        };
-        let settled = self.settle(&verdict.ended, next).await?;
+        let settled = self
+            .settle(&verdict.ended, Next::GiveBack(wait.max(self.repeat_wait())))
+            .await?;
         if settled == Settled::Stale {
             self.warn_stale();
         }
@@ -161,9 +195,18 @@ impl SliceTurn<'_> {
         })
     }
 
+    /// How long a slice with uncertain members rests before their sends are repeated.
+    fn repeat_wait(&self) -> Duration {
+        if self.uncertain.is_empty() {
+            Duration::ZERO
+        } else {
+            repeat_after(u32::try_from(self.slice.repeats).unwrap_or(u32::MAX))
+        }
+    }
+
     /// Judges a window, and tells the limiter, the address book and the operator what they must know.
-    async fn judge(&self, sent: Vec<(i64, super::verdict::Sent)>) -> Verdict {
-        let delivery = self.job.delivery;
+    async fn judge(&self, sent: Vec<(i64, Sent)>) -> Verdict {
+        let delivery = &self.job.delivery;
         let verdict = judge(self.job.briefing.keyed(), self.repeat, sent);
         if verdict.accepted > 0 {
             self.job.proved();
@@ -182,7 +225,7 @@ impl SliceTurn<'_> {
                 .dead_addresses
                 .iter()
                 .filter_map(|(customer, code)| {
-                    let place = self.slice.customers.binary_search(customer).ok()?;
+                    let place = self.slice.place(*customer)?;
                     Some((*self.slice.address_ids.get(place)?, code.clone()))
                 })
                 .collect();
@@ -205,11 +248,21 @@ impl SliceTurn<'_> {
     /// Writes, and tries again through a short absence of Postgres while the lease lasts: what a provider accepted
     /// must not become unknown because a connection broke.
     async fn settle(&mut self, ended: &[Ended], next: Next<'_>) -> Result<Settled, DeliveryError> {
-        let delivery = self.job.delivery;
+        let delivery = &self.job.delivery;
         let lease = delivery.config.lease();
         loop {
             let asked_at = Instant::now();
-            match store::settle_slice(&delivery.db, &self.job.lane, &self.slice, ended, next, lease).await {
+            let settled = store::settle_slice(
+                &delivery.db,
+                &self.job.lane,
+                &self.slice,
+                ended,
+                &self.uncertain,
+                next,
+                lease,
+            )
+            .await;
+            match settled {
                 Ok(settled) => {
                     self.lease_until = asked_at + lease;
                     return Ok(settled);
@@ -250,11 +303,6 @@ impl SliceTurn<'_> {
         );
     }
 }
-
-const GIVE_BACK: Next<'static> = Next::GiveBack {
-    uncertain: &[],
-    wait: Duration::ZERO,
-};
 
 /// Between two tries to write an outcome.
 const SETTLE_PAUSE: Duration = Duration::from_millis(200);

@@ -46,7 +46,8 @@ pub struct ClaimedSlice {
     pub slice_no: i32,
     /// Fencing number of this claim.
     pub epoch: i32,
-    /// Number of the intent; a repeat has the number it had.
+    /// Number of the intent; a repeat has the number it had. Negative: its members are sent to one by one, whatever the
+    /// channel can do.
     pub intent_no: i32,
     /// How often this intent has been repeated.
     pub repeats: i32,
@@ -62,6 +63,18 @@ pub struct ClaimedSlice {
     pub first_names: Vec<String>,
     /// Their last names.
     pub last_names: Vec<String>,
+}
+
+impl ClaimedSlice {
+    /// Whether the multicast to these members was refused.
+    pub(super) fn one_by_one(&self) -> bool {
+        self.intent_no < 0
+    }
+
+    /// Where a customer stands in the parallel lists.
+    pub(super) fn place(&self, customer: i64) -> Option<usize> {
+        self.customers.binary_search(&customer).ok()
+    }
 }
 
 /// What a settle says about going on.
@@ -82,13 +95,8 @@ pub enum Next<'a> {
     Hold,
     /// Begin these members, as the intent with this number.
     Send(&'a [i64], i32),
-    /// Give the slice back, due again after the wait; the members listed keep their intent.
-    GiveBack {
-        /// Members whose outcome is open and whose key will be repeated.
-        uncertain: &'a [i64],
-        /// When the slice is due again.
-        wait: Duration,
-    },
+    /// Give the slice back, due again after the wait.
+    GiveBack(Duration),
 }
 
 /// Takes the lane's lease if there is something to do on it now.
@@ -222,12 +230,14 @@ pub async fn claim_slice(
     Ok(slice)
 }
 
-/// Writes what ended in a window and what comes next, all or nothing.
+/// Writes what ended in a window and what comes next, all or nothing. `uncertain` are members whose outcome is open and
+/// whose key will be repeated: they stay in flight beside whatever comes next.
 pub async fn settle_slice(
     db: &PgPool,
     lane: &TakenLane,
     slice: &ClaimedSlice,
     ended: &[Ended],
+    uncertain: &[i64],
     next: Next<'_>,
     lease: Duration,
 ) -> sqlx::Result<Settled> {
@@ -236,10 +246,10 @@ pub async fn settle_slice(
     let reasons: Vec<Option<&str>> = ended.iter().map(|e| e.reason).collect();
     let codes: Vec<Option<&str>> = ended.iter().map(|e| e.code.as_deref()).collect();
     let provider_ids: Vec<Option<&str>> = ended.iter().map(|e| e.provider_id.as_deref()).collect();
-    let (next, intent_no, uncertain, wait) = match next {
-        Next::Hold => (Some(&[][..]), 0, &[][..], Duration::ZERO),
-        Next::Send(members, intent_no) => (Some(members), intent_no, &[][..], Duration::ZERO),
-        Next::GiveBack { uncertain, wait } => (None, 0, uncertain, wait),
+    let (next, intent_no, wait) = match next {
+        Next::Hold => (Some(&[][..]), 0, Duration::ZERO),
+        Next::Send(members, intent_no) => (Some(members), intent_no, Duration::ZERO),
+        Next::GiveBack(wait) => (None, 0, wait),
     };
     let state: String = sqlx::query_scalar(
         "select settle_slice($1, $2, $3, $4, $5, $6::text[]::delivery_state[], $7, $8, $9, $10, $11, $12, $13, $14)",
@@ -290,12 +300,13 @@ pub async fn suppress_addresses(db: &PgPool, dead: &[(i64, String)]) -> sqlx::Re
     Ok(())
 }
 
-/// Pauses a sender until a person acts. `reason` names the class and the provider's code.
-pub async fn pause_sender(db: &PgPool, sender: SenderId, reason: &str) -> sqlx::Result<()> {
-    sqlx::query("update sender set state = 'paused', state_reason = $2 where id = $1 and state = 'connected'")
-        .bind(sender.0)
-        .bind(reason)
-        .execute(db)
-        .await?;
-    Ok(())
+/// Pauses a sender until a person acts. `reason` names the class and the provider's code. False: it was not connected.
+pub async fn pause_sender(db: &PgPool, sender: SenderId, reason: &str) -> sqlx::Result<bool> {
+    let paused =
+        sqlx::query("update sender set state = 'paused', state_reason = $2 where id = $1 and state = 'connected'")
+            .bind(sender.0)
+            .bind(reason)
+            .execute(db)
+            .await?;
+    Ok(paused.rows_affected() > 0)
 }

@@ -3,60 +3,42 @@
 //! No database here, and no decision: permits were granted and the intent is committed before this is called, and
 //! `verdict` judges what comes back. A member is begun only while the slice's lease lasts and nobody said stop.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
+};
 
 use carillon_jobs::{AddressId, CustomerId};
-use futures::{StreamExt, stream};
+use futures::future::join_all;
 
 use crate::{
     channel::{ErrorClass, Refusal, SendOutcome, delivery_key, slice_key},
-    delivery::{lane::LaneJob, store::ClaimedSlice, verdict::Sent},
+    delivery::{store::ClaimedSlice, turn::LaneTurn, verdict::Sent},
 };
 
-/// Sends to `members` of a slice. `until`: nothing is begun after this moment, because the lease may end.
-pub(super) async fn send(job: &LaneJob<'_>, slice: &ClaimedSlice, members: &[i64], until: Instant) -> Vec<(i64, Sent)> {
-    let places = Places::of(slice);
-    if job.briefing.multicast() {
-        multicast(job, slice, &places, members, until).await
-    } else {
-        singly(job, slice, &places, members, until).await
-    }
-}
-
-/// Where each customer stands in the slice's parallel lists.
-struct Places(HashMap<i64, usize>);
-
-impl Places {
-    fn of(slice: &ClaimedSlice) -> Self {
-        Self(
-            slice
-                .customers
-                .iter()
-                .enumerate()
-                .map(|(place, customer)| (*customer, place))
-                .collect(),
-        )
-    }
-
-    fn get(&self, customer: i64) -> Option<usize> {
-        self.0.get(&customer).copied()
+/// Sends to `members` of a slice. `until`: nothing is begun after this moment, because the lease may end. `None`: their
+/// multicast was refused, so nobody has it, and they are to be sent to one by one under an intent that says so.
+pub(super) async fn send(
+    job: &LaneTurn,
+    slice: &ClaimedSlice,
+    members: &[i64],
+    until: Instant,
+) -> Option<Vec<(i64, Sent)>> {
+    match (job.briefing.multicast(), slice.one_by_one()) {
+        (true, false) => multicast(job, slice, members, until).await,
+        (true, true) => Some(singly_within_limit(job, slice, members, until).await),
+        (false, _) => Some(singly(job, slice, members, until).await),
     }
 }
 
 /// One request for all: nothing in the message depends on the recipient.
-async fn multicast(
-    job: &LaneJob<'_>,
-    slice: &ClaimedSlice,
-    places: &Places,
-    members: &[i64],
-    until: Instant,
-) -> Vec<(i64, Sent)> {
+async fn multicast(job: &LaneTurn, slice: &ClaimedSlice, members: &[i64], until: Instant) -> Option<Vec<(i64, Sent)>> {
     if job.told_to_stop(until) {
-        return members.iter().map(|customer| (*customer, Sent::NotBegun)).collect();
+        return Some(members.iter().map(|customer| (*customer, Sent::NotBegun)).collect());
     }
     let to: Vec<&str> = members
         .iter()
-        .filter_map(|customer| slice.addresses.get(places.get(*customer)?).map(String::as_str))
+        .filter_map(|customer| slice.addresses.get(slice.place(*customer)?).map(String::as_str))
         .collect();
     let key = slice_key(job.lane.broadcast, job.lane.channel, slice.slice_no, slice.intent_no);
     let outcome = match job.briefing.render("", "", None) {
@@ -69,24 +51,25 @@ async fn multicast(
         Err(refusal) => SendOutcome::Refused(refusal),
     };
     match outcome {
-        // One bad address refuses all, and then nobody has it: everybody is sent to under a key of their own.
+        // One bad address refuses all, and then nobody has it.
         SendOutcome::Refused(refusal)
             if refusal.class == ErrorClass::Recipient || refusal.class == ErrorClass::Content =>
         {
-            singly_within_limit(job, slice, places, members, until).await
+            None
         }
-        outcome => members
-            .iter()
-            .map(|customer| (*customer, Sent::Outcome(outcome.clone())))
-            .collect(),
+        outcome => Some(
+            members
+                .iter()
+                .map(|customer| (*customer, Sent::Outcome(outcome.clone())))
+                .collect(),
+        ),
     }
 }
 
 /// The permit of the multicast covers one request: the single ones take theirs as they go.
 async fn singly_within_limit(
-    job: &LaneJob<'_>,
+    job: &LaneTurn,
     slice: &ClaimedSlice,
-    places: &Places,
     members: &[i64],
     until: Instant,
 ) -> Vec<(i64, Sent)> {
@@ -102,37 +85,47 @@ async fn singly_within_limit(
             sent.extend(rest.iter().map(|customer| (*customer, Sent::NotBegun)));
             break;
         }
-        sent.extend(singly(job, slice, places, now, until).await);
+        sent.extend(singly(job, slice, now, until).await);
         rest = later;
     }
     sent
 }
 
 /// A request each, as many at once as the channel's configuration allows.
-async fn singly(
-    job: &LaneJob<'_>,
+///
+/// Senders are few and take member after member: a future of its own for each message would be allocated, moved and
+/// freed thousands of times a second, and those futures are large.
+async fn singly(job: &LaneTurn, slice: &ClaimedSlice, members: &[i64], until: Instant) -> Vec<(i64, Sent)> {
+    let next = AtomicUsize::new(0);
+    let senders = members.len().min(job.briefing.in_flight());
+    // Collected first: an iterator of closures over borrows cannot be proved Send.
+    let senders: Vec<_> = (0..senders)
+        .map(|_| member_after_member(job, slice, members, &next, until))
+        .collect();
+    join_all(senders).await.into_iter().flatten().collect()
+}
+
+/// Sends to the members nobody has taken yet, one at a time.
+async fn member_after_member(
+    job: &LaneTurn,
     slice: &ClaimedSlice,
-    places: &Places,
     members: &[i64],
+    next: &AtomicUsize,
     until: Instant,
 ) -> Vec<(i64, Sent)> {
-    // Collected first: a stream of closures over borrows cannot be proved Send.
-    let sends: Vec<_> = members
-        .iter()
-        .map(|customer| begin(job, slice, places, *customer, until))
-        .collect();
-    stream::iter(sends)
-        .buffer_unordered(job.briefing.in_flight())
-        .collect()
-        .await
+    let mut sent = Vec::new();
+    while let Some(customer) = members.get(next.fetch_add(1, Ordering::Relaxed)) {
+        sent.push(begin(job, slice, *customer, until).await);
+    }
+    sent
 }
 
 /// One member, unless told to stop.
-async fn begin(job: &LaneJob<'_>, slice: &ClaimedSlice, places: &Places, customer: i64, until: Instant) -> (i64, Sent) {
+async fn begin(job: &LaneTurn, slice: &ClaimedSlice, customer: i64, until: Instant) -> (i64, Sent) {
     if job.told_to_stop(until) {
         return (customer, Sent::NotBegun);
     }
-    let outcome = match places.get(customer).and_then(|place| Member::of(slice, place)) {
+    let outcome = match slice.place(customer).and_then(|place| Member::of(slice, place)) {
         Some(member) => one(job, customer, &member).await,
         // Only an intent of a customer who was erased since; the claim has ended that delivery already.
         None => SendOutcome::Refused(Refusal::new(ErrorClass::Recipient, "erased")),
@@ -159,7 +152,7 @@ impl<'a> Member<'a> {
     }
 }
 
-async fn one(job: &LaneJob<'_>, customer: i64, member: &Member<'_>) -> SendOutcome {
+async fn one(job: &LaneTurn, customer: i64, member: &Member<'_>) -> SendOutcome {
     let key = delivery_key(job.lane.broadcast, job.lane.channel, CustomerId(customer));
     match job
         .briefing

@@ -196,7 +196,7 @@ pub async fn replay(pool: &PgPool, queue: &Queue, filter: &DeadFilter) -> Result
     let mut total = Replayed::default();
     let mut after = 0_i64;
     loop {
-        let mut tx = pool.begin().await?;
+        let mut tx = crate::db::begin(pool).await?;
         // Locked, so that a second replay waits and then finds them replayed; skipped rather than waited for, so that
         // two replays of different ends cannot deadlock.
         let query = sql(&[

@@ -19,6 +19,12 @@ pub enum Outcome {
         /// When to run next.
         until: DateTime<Utc>,
     },
+    /// Nothing to do for this long. Not an attempt. Counted by Redis' clock: a process whose own is wrong would otherwise
+    /// come back at once, again and again, or hours later.
+    SnoozeFor {
+        /// How long to wait.
+        wait: std::time::Duration,
+    },
     /// Back to the head of the list, as if it had not been claimed: the process is stopping.
     GiveBack,
 }

@@ -102,6 +102,15 @@ impl Ticket {
                 }
                 .header(),
             },
+            Ok(Outcome::SnoozeFor { wait }) => Verb::After {
+                delay_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                header: History {
+                    snoozes: history.snoozes.saturating_add(1),
+                    crashes: 0,
+                    ..history.clone()
+                }
+                .header(),
+            },
             Ok(Outcome::GiveBack) => Verb::Head { header: None },
             Err(Failure::Handler(JobError::Retry { error, after })) => self.failed(&error, after),
             Err(Failure::Handler(JobError::Dead { error })) => self.dead(DeadReason::Rejected, &error),

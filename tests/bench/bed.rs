@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader},
-    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -49,13 +48,13 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
+    /// This very program once more, in its other role (see `serve`): one build, and a process of its own.
     fn start() -> Self {
-        let binary = Path::new(env!("CARGO_BIN_EXE_carillon")).with_file_name("carillon-sandbox");
-        let mut child = Command::new(&binary)
-            .args(["--http-port", "0", "--smtp-port", "0"])
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .arg("sandbox")
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}; bin/bench builds it", binary.display()));
+            .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut line)
@@ -92,6 +91,24 @@ impl Sandbox {
             count("max_to_one_recipient"),
         )
     }
+}
+
+/// The sandbox's process: one thread, as `carillon-sandbox` has by default.
+pub fn serve() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let config = carillon_sandbox::SandboxConfig {
+            keep_bodies: false,
+            ..Default::default()
+        };
+        let running = carillon_sandbox::Sandbox::start(config).await.unwrap();
+        let (http, smtp) = (running.http_addr.to_string(), running.smtp_addr.to_string());
+        println!("{}", json!({ "http": http, "smtp": smtp }));
+        std::future::pending::<()>().await;
+    });
 }
 
 /// The whole bed.
@@ -178,7 +195,7 @@ impl Bed {
     pub fn credentials(&self, channel: Channel) -> String {
         let (host, port) = self.sandbox.smtp.split_once(':').unwrap();
         match channel {
-            Channel::App => FCM_DEMO_KEY_JSON.to_owned(),
+            Channel::App => FCM_DEMO_KEY_JSON.replace("http://127.0.0.1:9900", &self.sandbox.http),
             Channel::Email => json!({"host": host, "port": port.parse::<u16>().unwrap(), "tls": "none", "username": SMTP_USER,
                 "password": SMTP_PASSWORD, "from": "news@shop.example", "from_name": "好日子選物"})
             .to_string(),

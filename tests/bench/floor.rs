@@ -212,8 +212,8 @@ impl Floor {
         let _ = smtp.quit().await;
     }
 
-    /// Appends a result for each; returns the seconds it took.
-    pub async fn write(&self, pool: &PgPool, wires: &Arc<Vec<Wire>>) -> f64 {
+    /// An empty table, like ours but with nothing around it.
+    pub async fn prepare(&self, pool: &PgPool) {
         for sql in [
             "drop table if exists bare_result",
             "create table bare_result (like delivery_result including defaults including constraints including indexes)",
@@ -221,6 +221,10 @@ impl Floor {
         ] {
             sqlx::raw_sql(sql).execute(pool).await.unwrap();
         }
+    }
+
+    /// Appends a result for each; returns the seconds it took.
+    pub async fn write(&self, pool: &PgPool, wires: &Arc<Vec<Wire>>) -> f64 {
         let broadcast = Uuid::now_v7();
         let next = Arc::new(AtomicUsize::new(0));
         let started = Instant::now();

@@ -11,7 +11,8 @@
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::cast_precision_loss,
-    missing_docs
+    missing_docs,
+    unreachable_pub
 )]
 
 mod bed;
@@ -32,6 +33,8 @@ fn main() -> ExitCode {
         Some("plan") => plan::run(&arguments),
         Some("queue") => queue::run(&arguments),
         Some("broadcast") => return broadcast::run(&arguments),
+        // Only for `broadcast`, which starts it.
+        Some("sandbox") => bed::serve(),
         // `cargo test --all-targets` runs this binary without arguments.
         None => return ExitCode::SUCCESS,
         Some(other) => {

@@ -127,9 +127,9 @@ async fn bare(pool: &PgPool, shop: ShopId, mode: Mode) -> (f64, i64) {
     let sql = match mode {
         Mode::PrioritySingle => {
             let first = |value: &dyn Fn(usize) -> String| {
-                let whens: String = (0..3)
-                    .map(|place| format!(" when {} then {}", ok(place), value(place)))
-                    .collect();
+                let whens = (0..3).fold(String::new(), |whens, place| {
+                    format!("{whens} when {} then {}", ok(place), value(place))
+                });
                 format!("case{whens} end")
             };
             let channels = ["app", "line", "email"];

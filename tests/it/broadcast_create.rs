@@ -6,17 +6,12 @@ use carillon::{
         ResendOutcome,
     },
     channel::Channel::{self, App, Email, Line, Messenger, Sms, Whatsapp},
-    cli::seed,
-    db,
-    secret::{Hidden, Secrets},
 };
 use carillon_jobs::{BroadcastId, CustomerId, SenderId, ShopId};
 use serde_json::json;
 
 use crate::{
-    broadcast_scene::{
-        Shop, advance_fully, at, column, config, deliveries, one, person, planner, run, shop, skipped, state,
-    },
+    broadcast_scene::{Shop, advance_fully, at, column, config, deliveries, one, person, planner, run, shop, state},
     fixture_db::database,
 };
 
@@ -50,19 +45,16 @@ async fn end(shop: &Shop, broadcast: BroadcastId, channel: Channel, customers: &
     column::<i64>(&shop.pool, &sql).await;
 }
 
-#[tokio::test]
-async fn every_mistake_of_a_new_broadcast_is_named_at_once() {
-    let db = database().await;
-    let shop = shop(&db.pool, 1000).await;
-    shop.add(&[person([at("a"), None, None, None])]).await;
-    let config = config(100);
+/// Wrong broadcasts, each with what is said of it.
+#[allow(clippy::too_many_lines, reason = "a table")]
+fn mistakes(shop: &Shop) -> Vec<(NewBroadcast, Vec<(&'static str, &'static str)>)> {
     let fine = || shop.new_broadcast(Mode::AppPlusOne, &[App]);
     let content = |value| NewBroadcast {
         content: value,
         ..fine()
     };
     let channels = |mode, channels: &[Channel]| shop.new_broadcast(mode, channels);
-    let cases: Vec<(NewBroadcast, Vec<(&str, &str)>)> = vec![
+    vec![
         (
             content(json!({"text": "很".repeat(66)})),
             vec![("content_invalid", "content.text")],
@@ -155,8 +147,16 @@ async fn every_mistake_of_a_new_broadcast_is_named_at_once() {
                 ("content_invalid", "content.text"),
             ],
         ),
-    ];
-    for (new, expected) in cases {
+    ]
+}
+
+#[tokio::test]
+async fn every_mistake_of_a_new_broadcast_is_named_at_once() {
+    let db = database().await;
+    let shop = shop(&db.pool, 1000).await;
+    shop.add(&[person([at("a"), None, None, None])]).await;
+    let config = config(100);
+    for (new, expected) in mistakes(&shop) {
         let found = refusals(broadcast::create(&db.pool, &config, &new).await.unwrap_err());
         let found: Vec<_> = found.iter().map(|(id, field)| (*id, field.as_str())).collect();
         assert_eq!(found, expected, "{new:?}");
@@ -168,7 +168,7 @@ async fn every_mistake_of_a_new_broadcast_is_named_at_once() {
         shop.id
     );
     run(&db.pool, &sql).await;
-    let new = channels(Mode::AppPlusOne, &[App, Whatsapp]);
+    let new = shop.new_broadcast(Mode::AppPlusOne, &[App, Whatsapp]);
     let found = refusals(broadcast::create(&db.pool, &config, &new).await.unwrap_err());
     assert_eq!(found, [("price_missing", "channels[1]".to_owned())]);
     assert_eq!(one::<i64>(&db.pool, "select count(*) from broadcast").await, 0);
@@ -364,85 +364,6 @@ async fn pause_resume_and_cancel_are_what_the_states_allow() {
 }
 
 #[tokio::test]
-async fn a_seeded_shop_is_the_same_for_the_same_seed_and_can_be_planned() {
-    let db = database().await;
-    let secrets = Secrets::new(&[Hidden::new("a:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")]).unwrap();
-    let line = r#"{"channel_id":"2000000001","channel_secret":"5a6d0bd0c0ffee00c0ffee00c0ffee00","access_token":"t"}"#;
-    let email = r#"{"host":"127.0.0.1","port":9925,"tls":"none","from":"shop@mail.example"}"#;
-    let plan = |seed| seed::Plan {
-        shop_name: "鐘聲選物",
-        customers: 12_000,
-        seed,
-        extra_tokens: 100_000,
-        credentials: vec![(Line, line.to_owned()), (Email, email.to_owned())],
-    };
-    let mut people = Vec::new();
-    for seed in [1, 1, 2] {
-        let seeded = seed::plant(&db.pool, &secrets, &plan(seed)).await.unwrap();
-        let sql = format!(
-            "select md5(string_agg(concat_ws(' ', external_id, last_name, first_name, tags, opted_out, n), ',' order by external_id))
-               from customer c, lateral (select count(*) as n from address a where a.customer_id = c.id) x where shop_id = '{}'",
-            seeded.shop
-        );
-        people.push(one::<String>(&db.pool, &sql).await);
-        let new = NewBroadcast {
-            shop: seeded.shop,
-            channels: vec![(Line, None), (Email, None)],
-            mode: Mode::PrioritySingle,
-            ..shop_less()
-        };
-        let config = BroadcastConfig {
-            chunk_customers: 5_000,
-            ..BroadcastConfig::built_in().unwrap()
-        };
-        let id = broadcast::create(&db.pool, &config, &new).await.unwrap();
-        broadcast::send(&db.pool, id).await.unwrap();
-        assert_eq!(advance_fully(&planner(&db.pool, &config), id).await, Advance::Opened);
-        let reasons: Vec<String> = column(
-            &db.pool,
-            &format!("select reason from tally where broadcast_id = '{id}' and stage = 'plan' order by 1"),
-        )
-        .await;
-        assert_eq!(reasons, ["no_address", "opted_out", "same_address", "suppressed"]);
-        assert_eq!(
-            skipped(&db.pool, id).await.len() + deliveries(&db.pool, id).await.len(),
-            12_000
-        );
-    }
-    assert_eq!(people[0], people[1]);
-    assert_ne!(people[0], people[2]);
-    assert_eq!(
-        one::<i64>(&db.pool, "select count(*) from sender where channel = 'email'").await,
-        1
-    );
-    let wrong = seed::Plan {
-        credentials: vec![(Line, "{}".to_owned())],
-        ..plan(3)
-    };
-    assert!(
-        seed::plant(&db.pool, &secrets, &wrong)
-            .await
-            .unwrap_err()
-            .to_string()
-            .starts_with("--line: ")
-    );
-}
-
-fn shop_less() -> NewBroadcast {
-    NewBroadcast {
-        shop: ShopId::new(),
-        name: "Sale".to_owned(),
-        mode: Mode::AppPlusOne,
-        channels: Vec::new(),
-        content: json!({"text": "Tea"}),
-        audience: Audience::All,
-        budget_tokens: None,
-        at: None,
-        deadline_hours: None,
-    }
-}
-
-#[tokio::test]
 async fn the_usual_channels_are_those_with_a_price_and_a_sender() {
     let db = database().await;
     let shop = shop(&db.pool, 0).await;
@@ -459,27 +380,4 @@ async fn the_usual_channels_are_those_with_a_price_and_a_sender() {
     )
     .await;
     assert_eq!(usual(Mode::PrioritySingle).await, [App, Messenger, Email]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_begin_that_nobody_waits_for_leaves_no_open_transaction_behind() {
-    let db = database().await;
-    let pool = sqlx::postgres::PgPoolOptions::new()
-        .max_connections(1)
-        .connect(&db.url)
-        .await
-        .unwrap();
-    for round in 0..300 {
-        // Dropped at another moment each time: some before BEGIN is sent, some before the answer, some after.
-        let begun = tokio::time::timeout(std::time::Duration::from_micros(round * 7), db::begin(&pool));
-        drop(begun.await);
-        // The one connection again. What is set for a transaction is gone with the statement, if none is open.
-        run(&pool, "set local carillon.probe = 'open'").await;
-        let probe: Option<String> = one(&pool, "select current_setting('carillon.probe', true)").await;
-        assert_ne!(
-            probe.as_deref(),
-            Some("open"),
-            "round {round} left its transaction open"
-        );
-    }
 }

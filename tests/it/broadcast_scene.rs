@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 
 use carillon::{
-    broadcast::{Advance, BroadcastConfig, Candidate, Mode, NewBroadcast, Place, Planner, Reach, plan},
-    channel::Channel,
+    broadcast::{
+        self, Advance, BroadcastConfig, BroadcastState, Candidate, Mode, NewBroadcast, Place, Planner, Reach, plan,
+    },
+    channel::Channel::{self, App, Email, Line},
 };
 use carillon_jobs::{AddressId, BroadcastId, CustomerId, SenderId, ShopId};
 use serde_json::json;
@@ -300,4 +302,59 @@ pub async fn assert_adds_up(pool: &PgPool, broadcast: BroadcastId) {
     )
     .await;
     assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+pub const ALL: [Channel; 3] = [App, Line, Email];
+
+/// Two in three have LINE, one in three the app, one in four a mailbox that every other one shares.
+pub fn people(n: usize) -> Vec<Person> {
+    (0..n)
+        .map(|i| {
+            let app = (i % 3 == 0).then(|| at(format!("app{i}"))).flatten();
+            let line = (i % 3 != 2).then(|| at(format!("line{i}"))).flatten();
+            let mail = (i % 4 == 0).then(|| at(format!("mail{}", i / 8))).flatten();
+            person([app, line, None, mail])
+        })
+        .collect()
+}
+
+pub async fn sent(shop: &Shop, config: &BroadcastConfig, mode: Mode, channels: &[Channel]) -> BroadcastId {
+    let id = broadcast::create(&shop.pool, config, &shop.new_broadcast(mode, channels))
+        .await
+        .unwrap();
+    assert_eq!(broadcast::send(&shop.pool, id).await.unwrap(), BroadcastState::Queued);
+    id
+}
+
+/// Plans one chunk a call.
+pub fn stepping(chunk: u32) -> BroadcastConfig {
+    BroadcastConfig {
+        plan_budget_secs: 0.0,
+        ..config(chunk)
+    }
+}
+
+pub async fn step(planner: &Planner, broadcast: BroadcastId) -> Advance {
+    planner.advance(broadcast, &CancellationToken::new()).await.unwrap()
+}
+
+pub async fn rows_left(shop: &Shop, broadcast: BroadcastId) -> i64 {
+    let sql = format!(
+        "select (select count(*) from delivery where broadcast_id = '{broadcast}')
+              + (select count(*) from skipped_customer where broadcast_id = '{broadcast}')
+              + (select count(*) from slice where broadcast_id = '{broadcast}')
+              + (select count(*) from tally where broadcast_id = '{broadcast}')
+              + (select count(*) from lane where broadcast_id = '{broadcast}')
+              + (select count(*) from token_hold where broadcast_id = '{broadcast}')
+              + (select sum(planned)::bigint from broadcast_channel where broadcast_id = '{broadcast}')"
+    );
+    one(&shop.pool, &sql).await
+}
+
+pub async fn held(shop: &Shop) -> i64 {
+    let sql = format!(
+        "select held_allowance + held_extra from token_account where shop_id = '{}'",
+        shop.id
+    );
+    one(&shop.pool, &sql).await
 }
