@@ -28,11 +28,11 @@ create function record_results(p_broadcast uuid, p_channel channel, p_slice_no i
         p_states delivery_state[], p_reasons text[], p_codes text[], p_provider_ids text[])
 returns int language plpgsql set enable_seqscan = off set max_parallel_workers_per_gather = 0
     set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan as $$
-declare v_tokens int; v_new int; v_accepted int; v_settles int; v_lane_left bigint;
+declare v_tokens int; v_new int; v_accepted int; v_settles int; v_first bigint; v_last bigint; v_lane_left bigint;
         v_states delivery_state[]; v_reasons text[]; v_counts bigint[];
 begin
     select tokens into strict v_tokens from lane where broadcast_id = p_broadcast and channel = p_channel;
-    select settles into strict v_settles from slice
+    select settles, first_customer, last_customer into strict v_settles, v_first, v_last from slice
      where broadcast_id = p_broadcast and channel = p_channel and slice_no = p_slice_no;
     with added as (
         insert into delivery_result (broadcast_id, channel, customer_id, state, charged_tokens, reason, code, provider_id)
@@ -41,8 +41,9 @@ begin
           from unnest(p_customers, p_states, p_reasons, p_codes, p_provider_ids)
                as t (customer, state, reason, code, provider_id)
          -- The slice is locked, so looking is enough, and the first time there is nothing: `on conflict` would cost a fifth.
+         -- With the slice's range, or the planner may choose to hash every result of the broadcast, for every settle.
          where v_settles = 0 or not exists (select from delivery_result r where r.broadcast_id = p_broadcast
-                                               and r.channel = p_channel and r.customer_id = t.customer)
+                 and r.channel = p_channel and r.customer_id between v_first and v_last and r.customer_id = t.customer)
         returning state, reason),
     counted as (select state, reason, count(*) as n from added group by state, reason)
     select coalesce(sum(n), 0), coalesce(sum(n) filter (where state = 'accepted'), 0),
@@ -258,8 +259,10 @@ begin
                   left join customer c on c.id = d.customer_id and c.id between s.first_customer and s.last_customer
                  where d.broadcast_id = p_broadcast and d.channel = p_channel
                    and d.customer_id between s.first_customer and s.last_customer
-                   and (s.settles = 0 or not exists (select from delivery_result r where r.broadcast_id = p_broadcast
-                                                        and r.channel = p_channel and r.customer_id = d.customer_id))
+                   and (s.settles = 0 or not exists (select from delivery_result r
+                           where r.broadcast_id = p_broadcast and r.channel = p_channel
+                             and r.customer_id between s.first_customer and s.last_customer
+                             and r.customer_id = d.customer_id))
                  order by d.customer_id) m;
         if v_gone is not null then
             -- This transaction may come here again for the next slice, then holding tokens: it takes lane and broadcast
@@ -354,7 +357,8 @@ begin
              where d.broadcast_id = p_broadcast and d.channel = p_channel
                and d.customer_id between s.first_customer and s.last_customer
                and not exists (select from delivery_result r where r.broadcast_id = p_broadcast
-                                  and r.channel = p_channel and r.customer_id = d.customer_id)) m;
+                                  and r.channel = p_channel and r.customer_id between s.first_customer and s.last_customer
+                                  and r.customer_id = d.customer_id)) m;
     v_none := array_fill(null::text, array[cardinality(v_customers)]);
     -- A dead worker's claim ends here: should it come back, its settle is stale.
     update slice t set state = 'planned', epoch = t.epoch + 1, lease_until = null
