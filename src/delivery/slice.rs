@@ -22,7 +22,7 @@ use crate::{
 
 /// Works slices one after another. Several of these run side by side on one lane.
 pub(super) async fn work(turn: Arc<LaneTurn>) -> Result<TurnEnd, DeliveryError> {
-    let job = &*turn;
+    let job = &turn;
     loop {
         if job.turn_is_over() {
             return Ok(TurnEnd::Budget);
@@ -45,11 +45,11 @@ pub(super) async fn work(turn: Arc<LaneTurn>) -> Result<TurnEnd, DeliveryError> 
         let Some(slice) = slice else {
             return Ok(TurnEnd::NothingToClaim);
         };
-        let repeat = slice.repeats > 0;
         let turn = SliceTurn {
             job,
-            slice,
-            repeat,
+            repeat: slice.repeats > 0,
+            intent_no: slice.intent_no,
+            slice: Arc::new(slice),
             uncertain: Vec::new(),
             lease_until: claimed_at + settings.lease(),
             permits,
@@ -62,8 +62,10 @@ pub(super) async fn work(turn: Arc<LaneTurn>) -> Result<TurnEnd, DeliveryError> 
 
 /// One claimed slice.
 struct SliceTurn<'a> {
-    job: &'a LaneTurn,
-    slice: ClaimedSlice,
+    job: &'a Arc<LaneTurn>,
+    slice: Arc<ClaimedSlice>,
+    /// Number of the intent in hand.
+    intent_no: i32,
     /// The window in hand was begun before, by us or by a worker that died.
     repeat: bool,
     /// Members whose outcome is open; their intent stays beside those of later windows.
@@ -77,15 +79,15 @@ struct SliceTurn<'a> {
 impl SliceTurn<'_> {
     /// Sends window after window. `None`: on to the next slice.
     async fn run(mut self) -> Result<Option<TurnEnd>, DeliveryError> {
-        let mut window = std::mem::take(&mut self.slice.in_flight);
+        let mut window = self.slice.in_flight.clone();
         let not_begun = |customer: &&i64| window.binary_search(*customer).is_err();
         let mut rest: Vec<i64> = self.slice.customers.iter().filter(not_begun).copied().collect();
         loop {
             let settled = match self.send(&window).await {
                 // Committed before the first of them leaves: a repeat under the multicast's key would be a second one.
                 None => {
-                    self.slice.intent_no = -(self.slice.intent_no.abs() + 1);
-                    self.settle(&[], Next::Send(&window, self.slice.intent_no)).await?
+                    self.intent_no = -(self.intent_no.abs() + 1);
+                    self.settle(&[], Next::Send(&window, self.intent_no)).await?
                 }
                 Some(sent) => {
                     let (verdict, goes_on) = self.judge_window(sent, &mut rest).await;
@@ -112,7 +114,7 @@ impl SliceTurn<'_> {
     /// Sends to the members of an intent that is committed. `None`: their multicast was refused.
     async fn send(&mut self, window: &[i64]) -> Option<Vec<(i64, Sent)>> {
         if self.top_up_permits(window.len()).await {
-            window::send(self.job, &self.slice, window, self.held_until()).await
+            window::send(self.job, &self.slice, self.intent_no, window, self.held_until()).await
         } else {
             Some(window.iter().map(|customer| (*customer, Sent::NotBegun)).collect())
         }
@@ -171,9 +173,9 @@ impl SliceTurn<'_> {
         let n = rest.len().min(permits as usize);
         *window = rest.drain(..n).collect();
         window.sort_unstable();
-        self.slice.intent_no = self.slice.intent_no.abs() + 1;
+        self.intent_no = self.intent_no.abs() + 1;
         self.permits = permits;
-        self.settle(ended, Next::Send(window, self.slice.intent_no)).await
+        self.settle(ended, Next::Send(window, self.intent_no)).await
     }
 
     /// Ends the claim: writes what ended, leaves uncertain members in flight for a repeat, gives the rest back.

@@ -65,12 +65,12 @@ pub struct ClaimedSlice {
     pub last_names: Vec<String>,
 }
 
-impl ClaimedSlice {
-    /// Whether the multicast to these members was refused.
-    pub(super) fn one_by_one(&self) -> bool {
-        self.intent_no < 0
-    }
+/// Whether the multicast to the members of an intent was refused.
+pub(super) const fn one_by_one(intent_no: i32) -> bool {
+    intent_no < 0
+}
 
+impl ClaimedSlice {
     /// Where a customer stands in the parallel lists.
     pub(super) fn place(&self, customer: i64) -> Option<usize> {
         self.customers.binary_search(&customer).ok()

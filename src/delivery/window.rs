@@ -4,35 +4,51 @@
 //! `verdict` judges what comes back. A member is begun only while the slice's lease lasts and nobody said stop.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    panic::resume_unwind,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
 use carillon_jobs::{AddressId, CustomerId};
-use futures::future::join_all;
+use tokio::task::JoinSet;
 
 use crate::{
     channel::{ErrorClass, Refusal, SendOutcome, delivery_key, slice_key},
-    delivery::{store::ClaimedSlice, turn::LaneTurn, verdict::Sent},
+    delivery::{
+        store::{self, ClaimedSlice},
+        turn::LaneTurn,
+        verdict::Sent,
+    },
 };
 
-/// Sends to `members` of a slice. `until`: nothing is begun after this moment, because the lease may end. `None`: their
-/// multicast was refused, so nobody has it, and they are to be sent to one by one under an intent that says so.
+/// Sends to `members` of a slice, its intent `intent_no`. `until`: nothing is begun after this moment, because the lease
+/// may end. `None`: their multicast was refused, so nobody has it, and they are to be sent to one by one under an intent
+/// that says so.
 pub(super) async fn send(
-    job: &LaneTurn,
-    slice: &ClaimedSlice,
+    job: &Arc<LaneTurn>,
+    slice: &Arc<ClaimedSlice>,
+    intent_no: i32,
     members: &[i64],
     until: Instant,
 ) -> Option<Vec<(i64, Sent)>> {
-    match (job.briefing.multicast(), slice.one_by_one()) {
-        (true, false) => multicast(job, slice, members, until).await,
+    match (job.briefing.multicast(), store::one_by_one(intent_no)) {
+        (true, false) => multicast(job, slice, intent_no, members, until).await,
         (true, true) => Some(singly_within_limit(job, slice, members, until).await),
         (false, _) => Some(singly(job, slice, members, until).await),
     }
 }
 
 /// One request for all: nothing in the message depends on the recipient.
-async fn multicast(job: &LaneTurn, slice: &ClaimedSlice, members: &[i64], until: Instant) -> Option<Vec<(i64, Sent)>> {
+async fn multicast(
+    job: &LaneTurn,
+    slice: &ClaimedSlice,
+    intent_no: i32,
+    members: &[i64],
+    until: Instant,
+) -> Option<Vec<(i64, Sent)>> {
     if job.told_to_stop(until) {
         return Some(members.iter().map(|customer| (*customer, Sent::NotBegun)).collect());
     }
@@ -40,7 +56,7 @@ async fn multicast(job: &LaneTurn, slice: &ClaimedSlice, members: &[i64], until:
         .iter()
         .filter_map(|customer| slice.addresses.get(slice.place(*customer)?).map(String::as_str))
         .collect();
-    let key = slice_key(job.lane.broadcast, job.lane.channel, slice.slice_no, slice.intent_no);
+    let key = slice_key(job.lane.broadcast, job.lane.channel, slice.slice_no, intent_no);
     let outcome = match job.briefing.render("", "", None) {
         Ok(message) => {
             job.delivery
@@ -68,8 +84,8 @@ async fn multicast(job: &LaneTurn, slice: &ClaimedSlice, members: &[i64], until:
 
 /// The permit of the multicast covers one request: the single ones take theirs as they go.
 async fn singly_within_limit(
-    job: &LaneTurn,
-    slice: &ClaimedSlice,
+    job: &Arc<LaneTurn>,
+    slice: &Arc<ClaimedSlice>,
     members: &[i64],
     until: Instant,
 ) -> Vec<(i64, Sent)> {
@@ -93,28 +109,40 @@ async fn singly_within_limit(
 
 /// A request each, as many at once as the channel's configuration allows.
 ///
-/// Senders are few and take member after member: a future of its own for each message would be allocated, moved and
-/// freed thousands of times a second, and those futures are large.
-async fn singly(job: &LaneTurn, slice: &ClaimedSlice, members: &[i64], until: Instant) -> Vec<(i64, Sent)> {
-    let next = AtomicUsize::new(0);
-    let senders = members.len().min(job.briefing.in_flight());
-    // Collected first: an iterator of closures over borrows cannot be proved Send.
-    let senders: Vec<_> = (0..senders)
-        .map(|_| member_after_member(job, slice, members, &next, until))
-        .collect();
-    join_all(senders).await.into_iter().flatten().collect()
+/// Senders are few and take member after member, each a task of its own: a future a message, all polled by one task, cost
+/// a tenth of the processor. They end with the future that waits here, finished or dropped.
+async fn singly(job: &Arc<LaneTurn>, slice: &Arc<ClaimedSlice>, members: &[i64], until: Instant) -> Vec<(i64, Sent)> {
+    let queue = Arc::new(Queue {
+        members: members.to_vec(),
+        next: AtomicUsize::new(0),
+    });
+    let mut senders = JoinSet::new();
+    for _ in 0..members.len().min(job.briefing.in_flight()) {
+        let (job, slice, queue) = (Arc::clone(job), Arc::clone(slice), Arc::clone(&queue));
+        senders.spawn(async move { member_after_member(&job, &slice, &queue, until).await });
+    }
+    let mut sent = Vec::with_capacity(members.len());
+    while let Some(done) = senders.join_next().await {
+        match done {
+            Ok(outcomes) => sent.extend(outcomes),
+            // What its members came to is not known. The claim must die with it and be recovered as after a crash, or
+            // they would go back to the slice as if they had never been begun.
+            Err(error) => resume_unwind(error.try_into_panic().unwrap_or_else(|error| Box::new(error))),
+        }
+    }
+    sent
+}
+
+/// The members of a window, and who is next.
+struct Queue {
+    members: Vec<i64>,
+    next: AtomicUsize,
 }
 
 /// Sends to the members nobody has taken yet, one at a time.
-async fn member_after_member(
-    job: &LaneTurn,
-    slice: &ClaimedSlice,
-    members: &[i64],
-    next: &AtomicUsize,
-    until: Instant,
-) -> Vec<(i64, Sent)> {
+async fn member_after_member(job: &LaneTurn, slice: &ClaimedSlice, queue: &Queue, until: Instant) -> Vec<(i64, Sent)> {
     let mut sent = Vec::new();
-    while let Some(customer) = members.get(next.fetch_add(1, Ordering::Relaxed)) {
+    while let Some(customer) = queue.members.get(queue.next.fetch_add(1, Ordering::Relaxed)) {
         sent.push(begin(job, slice, *customer, until).await);
     }
     sent
