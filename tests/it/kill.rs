@@ -30,6 +30,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("BROADCAST__PLAN_LEASE_SECS", "1.0"),
     ("BROADCAST__SHOP_LEASE_SECS", "1.0"),
     ("CHANNEL__HTTP__CONNECT_TIMEOUT_SECS", "1"),
+    ("DELIVERY__PARALLEL_SLICES", "2"),
     ("CHANNEL__LINE__IN_FLIGHT", "8"),
     ("CHANNEL__LINE__TIMEOUT_SECS", "2"),
     ("CHANNEL__APP__IN_FLIGHT", "8"),
