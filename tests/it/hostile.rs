@@ -8,7 +8,7 @@ use carillon_sandbox::{Channel, Fault, FaultKind, Latency};
 use crate::{
     fixture_db::database,
     scene::{LINE, assert_clean, claim, let_leases_expire, one, outcomes, run, settle, shop, state},
-    wait::eventually,
+    wait::{comes_to_rest, eventually, until},
     world::World,
 };
 
@@ -168,7 +168,12 @@ async fn a_locked_broadcast_does_not_hold_up_the_others() {
     for id in [locked, other] {
         world.run(&format!("update broadcast set scheduled_at = now() + interval '1 second' where id = '{id}'; select send_broadcast('{id}')")).await;
     }
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    until("their time has come", async || {
+        world
+            .one::<bool>("select bool_and(scheduled_at <= now()) from broadcast")
+            .await
+    })
+    .await;
     let mut frontend = world.pool().begin().await.unwrap();
     sqlx::query("select from broadcast where id = $1 for update")
         .bind(locked.0)
@@ -232,11 +237,8 @@ async fn pausing_a_sender_takes_effect_within_a_second() {
     world
         .run("update sender set state = 'paused' where channel = 'line'")
         .await;
-    tokio::time::sleep(Duration::from_millis(1_000)).await;
-    let at_rest = got();
+    let at_rest = comes_to_rest("a paused sender", got).await;
     assert!(at_rest < 850, "all {at_rest} left before anybody could look");
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
-    assert_eq!(got(), at_rest, "a paused sender goes on sending");
     world.run("update sender set state = 'connected'").await;
     world.sandbox.handle().set_latency(
         Channel::Line,

@@ -20,6 +20,7 @@ mod db_begin;
 mod delivery;
 mod fixture;
 mod fixture_db;
+mod frontend;
 mod hostile;
 mod kill;
 mod ledger;
