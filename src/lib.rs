@@ -1,6 +1,6 @@
 //! Carillon: the messaging back office of an online-shop platform.
 //!
-//! Arrows point down only: `cli → web, worker, scheduler → broadcast → delivery → ledger, channel, limit, queue →
+//! Arrows point down only: `cli → web, worker, scheduler → broadcast → delivery → ledger, limit, queue → metrics → channel →
 //! the ground floor (config, clock, db, telemetry, retry, secret) → carillon_jobs`.
 
 pub mod app;
@@ -11,8 +11,10 @@ pub mod clock;
 pub mod config;
 pub mod db;
 pub mod delivery;
+pub mod fleet;
 pub mod ledger;
 pub mod limit;
+pub mod metrics;
 pub mod queue;
 pub mod reconcile;
 pub mod retry;

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::{
     app::{App, AppError},
+    fleet,
+    metrics::parts,
     queue::Queue,
     reconcile,
 };
@@ -16,6 +18,8 @@ const PARTITIONS_EVERY: Duration = Duration::from_hours(1);
 /// Rings for what is due until the process is told to stop.
 pub async fn run(app: App) -> Result<(), AppError> {
     let queue = app.queue()?;
+    // Beside the ringing, never before it: bells must not wait for figures. Ends with the process.
+    tokio::spawn(fleet::watch(app.clone()));
     let mut ticks = tokio::time::interval(reconcile::EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut partitions_at = Instant::now();
@@ -53,6 +57,7 @@ pub async fn run(app: App) -> Result<(), AppError> {
 
 async fn look(app: &App, queue: &Queue) -> Result<(), reconcile::ReconcileError> {
     let found = reconcile::look(&app.db, queue, &app.config.delivery).await?;
+    parts::reconciled([found.due, found.unplanned, found.lanes, found.finished]);
     if found != reconcile::Found::default() {
         tracing::info!(
             due = found.due,

@@ -19,6 +19,10 @@ const EXIT_HUNG: i32 = 1;
 pub(super) async fn run(app: App) -> Result<(), CliError> {
     stop_on_signals(&app.stop)?;
     app.check_start().await?;
+    if app.process != ProcessKind::Web {
+        // Ends with the process: while it stops, its figures still tell.
+        tokio::spawn(web::metrics::serve(app.clone()));
+    }
     match app.process {
         ProcessKind::Web => web::run(app).await?,
         ProcessKind::Worker => worker::run(app).await?,

@@ -18,6 +18,7 @@ use crate::{
         verdict::{Ended, SenderTrouble, Sent, Verdict, judge, repeat_after},
         window,
     },
+    metrics::sends,
 };
 
 /// Works slices one after another. Several of these run side by side on one lane.
@@ -299,6 +300,7 @@ impl SliceTurn<'_> {
     }
 
     fn warn_stale(&self) {
+        sends::stale(self.job.lane.channel);
         tracing::warn!(
             broadcast.id = %self.job.lane.broadcast, slice.no = self.slice.slice_no,
             "This slice went to another worker while it was being sent; nothing was written here"

@@ -15,6 +15,7 @@ use crate::{
         verdict::SenderTrouble,
     },
     limit::{Grant, LimitKey},
+    metrics::sends,
 };
 
 /// Why a turn on the slices ended.
@@ -147,19 +148,22 @@ impl LaneTurn {
 
     /// Permits for up to `members` messages, without waiting; or how long none will come.
     pub(super) async fn try_permits(&self, members: u32) -> Result<u32, Duration> {
-        match self
-            .delivery
-            .limits
-            .acquire(
-                &self.briefing.limit,
-                if self.briefing.multicast() { 1 } else { members },
-            )
-            .await
-        {
+        let wanted = if self.briefing.multicast() { 1 } else { members };
+        match self.permits(&self.briefing.limit, wanted).await {
             Grant::Granted(_) if self.briefing.multicast() => Ok(members),
             Grant::Granted(permits) => Ok(permits),
             Grant::Wait(wait) => Err(wait),
         }
+    }
+
+    async fn permits(&self, key: &LimitKey, wanted: u32) -> Grant {
+        let grant = self.delivery.limits.acquire(key, wanted).await;
+        let granted = match grant {
+            Grant::Granted(permits) => Some(permits),
+            Grant::Wait(_) => None,
+        };
+        sends::permits(self.lane.channel, granted);
+        grant
     }
 
     /// Permits for up to `members` messages, waiting a little. A longer wait is the lane's to take, not this worker
@@ -186,7 +190,7 @@ impl LaneTurn {
     pub(super) async fn single_permits(&self, members: u32, until: Instant) -> u32 {
         let key: LimitKey = self.briefing.single_limit;
         while !self.told_to_stop(until) {
-            match self.delivery.limits.acquire(&key, members).await {
+            match self.permits(&key, members).await {
                 Grant::Granted(permits) => return permits,
                 Grant::Wait(wait) => tokio::select! {
                     () = self.halt.cancelled() => return 0,

@@ -22,6 +22,7 @@ use crate::{
         turn::LaneTurn,
         verdict::Sent,
     },
+    metrics::sends,
 };
 
 /// Sends to `members` of a slice, its intent `intent_no`. `until`: nothing is begun after this moment, because the lease
@@ -59,10 +60,11 @@ async fn multicast(
     let key = slice_key(job.lane.broadcast, job.lane.channel, slice.slice_no, intent_no);
     let outcome = match job.briefing.render("", "", None) {
         Ok(message) => {
-            job.delivery
-                .channels
-                .multicast(&job.briefing.sender, &to, &message, key)
-                .await
+            let began = Instant::now();
+            let channels = &job.delivery.channels;
+            let outcome = channels.multicast(&job.briefing.sender, &to, &message, key).await;
+            sends::answered(job.lane.channel, began.elapsed());
+            outcome
         }
         Err(refusal) => SendOutcome::Refused(refusal),
     };
@@ -73,12 +75,11 @@ async fn multicast(
         {
             None
         }
-        outcome => Some(
-            members
-                .iter()
-                .map(|customer| (*customer, Sent::Outcome(outcome.clone())))
-                .collect(),
-        ),
+        outcome => {
+            sends::ended(job.lane.channel, &outcome, members.len());
+            let sent = |customer: &i64| (*customer, Sent::Outcome(outcome.clone()));
+            Some(members.iter().map(sent).collect())
+        }
     }
 }
 
@@ -158,6 +159,7 @@ async fn begin(job: &LaneTurn, slice: &ClaimedSlice, customer: i64, until: Insta
         // Only an intent of a customer who was erased since; the claim has ended that delivery already.
         None => SendOutcome::Refused(Refusal::new(ErrorClass::Recipient, "erased")),
     };
+    sends::ended(job.lane.channel, &outcome, 1);
     (customer, Sent::Outcome(outcome))
 }
 
@@ -187,10 +189,11 @@ async fn one(job: &LaneTurn, customer: i64, member: &Member<'_>) -> SendOutcome 
         .render(member.first_name, member.last_name, Some((member.address_id, key)))
     {
         Ok(message) => {
-            job.delivery
-                .channels
-                .send(&job.briefing.sender, member.address, &message, key)
-                .await
+            let began = Instant::now();
+            let channels = &job.delivery.channels;
+            let outcome = channels.send(&job.briefing.sender, member.address, &message, key).await;
+            sends::answered(job.lane.channel, began.elapsed());
+            outcome
         }
         Err(refusal) => SendOutcome::Refused(refusal),
     }

@@ -3,7 +3,8 @@
 -- KEYS: ready, due, lease, run of each kind; then dead, paused.
 -- ARGV: 1 tag prefix, 2 first tag number, 3 shared slots, 4 sweep (0 nothing, 1 due jobs, 2 abandoned ones too), 5 step, 6 longest text,
 --       then name, own slots, lease in ms of each kind.
--- Returns: now in ms, whether more is due, the claimed entries of each kind. Tags are counted up in that order.
+-- Returns: now in ms, whether more is due, the claimed entries of each kind, how many of each were taken over. Tags are counted
+-- up in that order.
 --
 -- Every step is bounded: at most `step` members are promoted per kind and at most as many entries are taken as there
 -- are slots, because a script stops everybody else's commands while it runs.
@@ -81,6 +82,7 @@ local function take_fresh(name, ready, free, taken)
 end
 
 local reply = { tonumber(now), 0 }
+local abandoned = {}
 for k = 1, kinds do
   local at = (k - 1) * 4
   local ready, due, lease, run = KEYS[at + 1], KEYS[at + 2], KEYS[at + 3], KEYS[at + 4]
@@ -90,6 +92,7 @@ for k = 1, kinds do
   local free = own + shared
   if free > 0 and not asleep[name] then
     if sweep >= 2 then take_over(lease, run, free, taken) end
+    abandoned[k] = #taken
     take_fresh(name, ready, free - #taken, taken)
     if #taken > 0 then
       local lease_end = string.format('%.0f', tonumber(now) + lease_ms)
@@ -108,7 +111,9 @@ for k = 1, kinds do
       shared = shared - math.max(0, #taken - own)
     end
   end
+  abandoned[k] = abandoned[k] or 0
   reply[k + 2] = taken
 end
+reply[kinds + 3] = abandoned
 reply[2] = more
 return reply

@@ -21,6 +21,7 @@ use super::{
     store::{Claimed, Sweep, Verb},
     ticket::{Claim, Ticket, millis},
 };
+use crate::metrics::jobs::{self, End};
 
 /// How long to wait after Redis failed to answer.
 const AWAY: Duration = Duration::from_millis(200);
@@ -126,6 +127,9 @@ impl Claimer {
         let stopping = engine.stop.is_cancelled();
         let mut number = first;
         let mut held = Vec::new();
+        for (kind, count) in engine.kinds.iter().zip(&claimed.taken_over) {
+            jobs::taken_over(*kind, *count);
+        }
         for (kind, entries) in claimed.entries.into_iter().enumerate() {
             let mut ready = Vec::with_capacity(entries.len());
             // Given back in reverse: each goes to the head, so the first must come last.
@@ -159,6 +163,9 @@ impl Claimer {
             }
             let count = u32::try_from(ready.len()).unwrap_or(u32::MAX);
             engine.slots.take(kind, count);
+            if let Some(kind) = engine.kinds.get(kind) {
+                jobs::begun(*kind, count);
+            }
             engine
                 .held
                 .insert(kind, ready.iter().map(|work| (work.number, work.context.lease.clone())));
@@ -244,6 +251,9 @@ impl Claimer {
             "a job is dead; see `carillon jobs dead`"
         );
         let verb = claim.dead(&self.engine, reason, error);
+        if let Some(kind) = self.engine.kinds.get(claim.kind) {
+            jobs::outcome(*kind, End::Dead);
+        }
         self.engine.settle(claim.kind, claim.number, verb);
     }
 }

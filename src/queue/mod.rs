@@ -6,7 +6,7 @@
 //! | file | duty |
 //! |---|---|
 //! | `producer` | ring: push jobs, pause kinds |
-//! | `depth` | how many jobs lie where |
+//! | `depth`, `backlog` | how many jobs lie where, and since when |
 //! | `run` | a worker process from start to stop, built on apalis |
 //! | `backend`, `service`, `ticket` | a claimed job on its way through apalis to exactly one settlement |
 //! | `claimer`, `renewer`, `settler`, `wake`, `dead_writer` | the loops beside it |
@@ -16,6 +16,7 @@
 
 mod availability;
 mod backend;
+mod backlog;
 mod claimer;
 mod config;
 mod connection;
@@ -41,6 +42,7 @@ mod store_tests;
 mod ticket;
 mod wake;
 
+pub use backlog::Backlog;
 pub use config::QueueConfig;
 pub use connection::{RedisConn, ServerInfo, check_server};
 pub use dead::DeadReason;

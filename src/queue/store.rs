@@ -42,6 +42,8 @@ pub(crate) struct Claimed {
     pub(crate) more_due: bool,
     /// The entries of each kind, in the order of their tags.
     pub(crate) entries: Vec<Vec<Vec<u8>>>,
+    /// How many of each kind's entries were taken over from a worker whose lease had run out.
+    pub(crate) taken_over: Vec<u64>,
 }
 
 /// What is to become of a claimed job.
@@ -211,6 +213,7 @@ fn parse_claim(reply: Value) -> Option<Claimed> {
     let (Value::Int(now_ms), Value::Int(more)) = (parts.next()?, parts.next()?) else {
         return None;
     };
+    let taken_over = redis::from_redis_value(parts.next_back()?).ok()?;
     let mut entries = Vec::with_capacity(parts.len());
     for part in parts {
         let Value::Array(values) = part else {
@@ -229,6 +232,7 @@ fn parse_claim(reply: Value) -> Option<Claimed> {
         now_ms: u64::try_from(now_ms).ok()?,
         more_due: more != 0,
         entries,
+        taken_over,
     })
 }
 

@@ -12,6 +12,7 @@ use super::{
     lease::Aborted,
     store::Verb,
 };
+use crate::metrics::jobs::{self, End};
 
 /// How a turn ended when not with an [`Outcome`].
 #[derive(Debug, thiserror::Error)]
@@ -76,8 +77,10 @@ impl Ticket {
 
     /// Settles the job by what became of its turn.
     pub(crate) fn settle(mut self, result: Result<Outcome, Failure>) {
+        let well = result.is_ok();
         let verb = self.verdict(result);
-        self.finish(Some(verb));
+        let end = end_of(&verb, well);
+        self.finish(Some(verb), end);
     }
 
     fn verdict(&self, result: Result<Outcome, Failure>) -> Verb {
@@ -160,8 +163,11 @@ impl Ticket {
         self.claim.dead(&self.engine, reason, error)
     }
 
-    fn finish(&mut self, verb: Option<Verb>) {
+    fn finish(&mut self, verb: Option<Verb>, end: End) {
         self.settled = true;
+        if let Some(kind) = self.engine.kinds.get(self.claim.kind) {
+            jobs::ended(*kind, end, self.claim.claimed.elapsed(), self.lease.is_lost());
+        }
         self.engine.held.remove(self.claim.kind, self.claim.number);
         if let Some(verb) = verb {
             self.engine.settle(self.claim.kind, self.claim.number, verb);
@@ -178,7 +184,20 @@ impl Drop for Ticket {
         // Given back, unless its handler still runs: then nobody else may have it until its lease has run out.
         let running = self.lease.is_running();
         self.lease.abort(Aborted::Stopping);
-        self.finish((!running).then_some(Verb::Head { header: None }));
+        self.finish((!running).then_some(Verb::Head { header: None }), End::GivenBack);
+    }
+}
+
+/// What a settlement means in the counts. `well`: the handler did not fail.
+fn end_of(verb: &Verb, well: bool) -> End {
+    match verb {
+        Verb::Done => End::Done,
+        Verb::Tail { .. } => End::Again,
+        Verb::At { .. } => End::Snooze,
+        Verb::After { .. } if well => End::Snooze,
+        Verb::After { .. } => End::Retry,
+        Verb::Head { .. } => End::GivenBack,
+        Verb::Dead { .. } => End::Dead,
     }
 }
 

@@ -3,10 +3,11 @@
 //! A request is logged by its route, never by its full address: links carry tokens.
 
 mod health;
+pub mod metrics;
 mod page;
 mod unsubscribe;
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
@@ -28,6 +29,7 @@ pub fn router(app: App) -> Router {
     Router::new()
         .route("/healthz", get(health::process))
         .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::show))
         .route("/u/{token}", get(unsubscribe::ask).post(unsubscribe::act))
         .fallback(page::nothing_here)
         .layer(timeout)
@@ -61,7 +63,8 @@ pub async fn run(app: App) -> Result<(), AppError> {
     tracing::info!(web.address = %bound, "Listening on http://{bound}");
     let patience = Duration::from_secs(web.shutdown_secs);
     let stop = app.stop.clone();
-    let server = axum::serve(listener, router(app)).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
     let overdue = async {
         stop.cancelled().await;
         tokio::time::sleep(patience).await;
