@@ -15,7 +15,7 @@
 //! - `create`: drafts, tests, resends; `control`: send, pause, resume, cancel; `schedule`: its time (pure)
 //! - `job`: the `broadcast-send` job, one turn of planning or sending
 //! - `plan`: from `queued` to `sending`, resumable; `chunk`: one transaction of it; `purge`: what is left of a dead plan
-//! - `report`: what became of it, from counters
+//! - `report`: what became of it, from counters; `whereabouts`: the rows that decide why something has not left
 //! - `config`: its settings
 //!
 //! It must never send anything, and never hold tokens before everything is planned.
@@ -39,6 +39,7 @@ mod schedule;
 mod senders;
 mod state;
 mod stored;
+pub mod whereabouts;
 
 pub use audience::{Audience, CUSTOMERS_LIMIT, ResendOutcome};
 pub use config::BroadcastConfig;

@@ -315,7 +315,7 @@ fn print(jobs: &[DeadJob]) -> Result<(), CliError> {
     table::print(&heads, rows)
 }
 
-fn summary(job: &DeadJob) -> Value {
+pub(super) fn summary(job: &DeadJob) -> Value {
     json!({
         "id": job.id, "kind": job.kind, "job_id": job.job_id, "reason": job.reason, "error": job.error,
         "attempts": job.attempts, "crashes": job.crashes, "snoozes": job.snoozes, "first_at": job.first_at,

@@ -1,4 +1,4 @@
-//! `carillon jobs`: what waits in the queue, which jobs are dead and why, and bringing those back.
+//! `carillon jobs`: what waits in the queue and why, which jobs are dead, and bringing those back.
 //!
 //! It must never replay or delete more than was asked for: which jobs is always said, `--all` included.
 
@@ -6,7 +6,7 @@ use carillon_jobs::Kind;
 use serde_json::{Value, json};
 
 use super::{
-    CliError, dead_jobs, plain, say,
+    CliError, dead_jobs, explain, plain, say,
     table::{self, Align},
 };
 use crate::app::App;
@@ -19,6 +19,8 @@ pub(super) enum Args {
         #[arg(long)]
         json: bool,
     },
+    /// Say where a job, a broadcast or one delivery is, and why it has not left yet
+    Explain(explain::Args),
     /// List dead jobs, the newest first
     Dead(dead_jobs::List),
     /// Show one dead job: its text, its last error, what it has been through
@@ -44,13 +46,19 @@ pub(super) fn check(args: &Args) -> Result<(), CliError> {
     match args {
         Args::Retry(dead_jobs::Retry { which, .. }) => which.check("retry"),
         Args::Delete(dead_jobs::Delete { which, .. }) => which.check("delete"),
-        Args::List { .. } | Args::Dead(_) | Args::Show(_) | Args::Pause { .. } | Args::Resume { .. } => Ok(()),
+        Args::List { .. }
+        | Args::Explain(_)
+        | Args::Dead(_)
+        | Args::Show(_)
+        | Args::Pause { .. }
+        | Args::Resume { .. } => Ok(()),
     }
 }
 
 pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
     match args {
         Args::List { json } => list(&app, json).await,
+        Args::Explain(args) => explain::run(&app, args).await,
         Args::Dead(args) => dead_jobs::list(&app, args).await,
         Args::Show(args) => dead_jobs::show(&app, args).await,
         Args::Retry(args) => dead_jobs::retry(&app, args).await,

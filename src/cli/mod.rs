@@ -10,6 +10,7 @@ mod broadcast;
 mod config;
 mod dead_jobs;
 mod enqueue;
+mod explain;
 mod jobs;
 mod migrate;
 mod plain;

@@ -12,8 +12,9 @@
 use serde::{Deserialize, Serialize};
 
 /// Where one message to one customer on one channel is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "delivery_state", rename_all = "snake_case")]
 pub enum DeliveryState {
     /// Planned, not begun.
     Queued,

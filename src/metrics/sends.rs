@@ -20,7 +20,7 @@ const SEND_SECONDS: [f64; 13] = [
 const ACCEPTED: usize = 0;
 
 pub(super) struct Sends {
-    sends: Grid<IntCounter>,
+    outcomes: Grid<IntCounter>,
     seconds: Grid<Histogram>,
     granted: Grid<IntCounter>,
     waited: Grid<IntCounter>,
@@ -39,7 +39,7 @@ impl Sends {
         let mut classes = vec!["accepted"];
         classes.extend(ErrorClass::ALL.iter().map(|class| class.as_str()));
         Ok(Self {
-            sends: counters(
+            outcomes: counters(
                 registry,
                 "carillon_sends_total",
                 "Messages begun, by what became of them; each recipient of a multicast is one.",
@@ -87,7 +87,7 @@ pub fn ended(channel: Channel, outcome: &SendOutcome, messages: usize) {
         SendOutcome::Accepted { .. } => ACCEPTED,
         SendOutcome::Refused(refusal) => refusal.class as usize + 1,
     };
-    if let Some(counter) = own().and_then(|own| own.sends.sends.at(channel as usize, class)) {
+    if let Some(counter) = own().and_then(|own| own.sends.outcomes.at(channel as usize, class)) {
         counter.inc_by(messages as u64);
     }
 }

@@ -175,6 +175,18 @@ pub async fn get(pool: &PgPool, id: i64) -> Result<Option<DeadJob>, QueueError> 
     Ok(row.as_ref().map(read).transpose()?)
 }
 
+/// The dead jobs with a producer's id, the newest first; at most ten.
+///
+/// # Errors
+/// [`QueueError::Database`].
+pub async fn of_job(pool: &PgPool, job_id: &str) -> Result<Vec<DeadJob>, QueueError> {
+    let rows = sqlx::query(sql(&[COLUMNS, "job_id = $1 order by id desc limit 10"]))
+        .bind(job_id)
+        .fetch_all(pool)
+        .await?;
+    Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+}
+
 /// How many match: what [`replay`] or [`delete`] would touch.
 ///
 /// # Errors

@@ -6,7 +6,7 @@
 //! | file | duty |
 //! |---|---|
 //! | `producer` | ring: push jobs, pause kinds |
-//! | `depth`, `backlog` | how many jobs lie where, and since when |
+//! | `depth`, `backlog` | how many jobs lie where, and since when; `find`: where one job lies |
 //! | `run` | a worker process from start to stop, built on apalis |
 //! | `backend`, `service`, `ticket` | a claimed job on its way through apalis to exactly one settlement |
 //! | `claimer`, `renewer`, `settler`, `wake`, `dead_writer` | the loops beside it |
@@ -27,6 +27,7 @@ mod depth;
 mod engine;
 mod entry;
 mod error;
+pub mod find;
 mod keys;
 mod lease;
 mod outcome;

@@ -19,20 +19,20 @@ use crate::{
 
 /// What one run of the program left.
 #[derive(Debug)]
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Ran {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         assert_eq!(self.code, 0, "{self:?}");
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
 
-async fn run_with(env: &BTreeMap<String, String>, args: &[&str], input: &str) -> Ran {
+pub(crate) async fn run_with(env: &BTreeMap<String, String>, args: &[&str], input: &str) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
     for (name, _) in std::env::vars() {
         if name.starts_with("CARILLON_") || matches!(name.as_str(), "DATABASE_URL" | "REDIS_URL" | "PORT") {
@@ -57,12 +57,12 @@ async fn run_with(env: &BTreeMap<String, String>, args: &[&str], input: &str) ->
     }
 }
 
-async fn run(world: &World, args: &[&str]) -> Ran {
+pub(crate) async fn run(world: &World, args: &[&str]) -> Ran {
     run_with(&world.env, args, "").await
 }
 
 /// Everything the world's key space holds.
-async fn keys(world: &World) -> Vec<String> {
+pub(crate) async fn keys(world: &World) -> Vec<String> {
     let client = redis::Client::open(world.env["REDIS_URL"].as_str()).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
     redis
@@ -175,6 +175,9 @@ async fn a_wrong_call_says_what_is_wrong_and_changes_nothing() {
         (vec!["jobs", "dead", "--since", "yesterday"], "90s, 30m, 12h or 7d"),
         (vec!["jobs", "dead", "--limit", "0"], "1..=10000"),
         (vec!["jobs", "show"], "<ID>"),
+        (vec!["jobs", "explain"], "<ID>"),
+        (vec!["jobs", "explain", NOBODY], "nothing is known of"),
+        (vec!["jobs", "explain", "999"], "nothing is known of 999"),
         (vec!["jobs", "show", "x"], "'x'"),
         (vec!["jobs", "show", "999"], "there is no dead job 999"),
         (vec!["jobs", "retry"], "say which dead jobs to retry"),
