@@ -9,8 +9,6 @@ use super::{
     own,
 };
 
-/// Bytes of a page of memory on the systems this runs on.
-const PAGE_BYTES: i64 = 4_096;
 const FOUND: [&str; 4] = ["due", "unplanned", "lanes", "finished"];
 
 pub(super) struct Parts {
@@ -118,7 +116,8 @@ pub fn reconciled(found: [usize; 4]) {
 }
 
 fn resident_bytes() -> Option<i64> {
-    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: i64 = text.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * PAGE_BYTES)
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: i64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * 1_024)
 }

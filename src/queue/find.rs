@@ -12,8 +12,8 @@ use super::{
     keys::{self, KindKeys},
 };
 
-/// Entries read in one step; each is at most a megabyte, and nearly always a few hundred bytes.
-const STEP: usize = 200;
+/// Entries read in one step: nearly always a few hundred bytes each, but a hostile one may be megabytes.
+const STEP: usize = 50;
 /// Entries looked at in one list or set before it is given up.
 const MOST: usize = 500_000;
 

@@ -18,6 +18,7 @@
 mod bed;
 mod broadcast;
 mod floor;
+mod metrics;
 mod plan;
 mod queue;
 mod usage;
@@ -32,13 +33,14 @@ fn main() -> ExitCode {
     match subject.as_deref() {
         Some("plan") => plan::run(&arguments),
         Some("queue") => queue::run(&arguments),
+        Some("metrics") => metrics::run(&arguments),
         Some("broadcast") => return broadcast::run(&arguments),
         // Only for `broadcast`, which starts it.
         Some("sandbox") => bed::serve(),
         // `cargo test --all-targets` runs this binary without arguments.
         None => return ExitCode::SUCCESS,
         Some(other) => {
-            eprintln!("there is no benchmark `{other}`; there are: broadcast, plan, queue");
+            eprintln!("there is no benchmark `{other}`; there are: broadcast, metrics, plan, queue");
             return ExitCode::from(2);
         }
     }

@@ -5,6 +5,7 @@
 // Seeds and measured times, for whoever runs a test with --nocapture.
 #![allow(clippy::print_stdout)]
 
+mod alerts;
 mod audit;
 mod broadcast_create;
 mod broadcast_plan;
@@ -19,6 +20,7 @@ mod cli;
 mod db_begin;
 mod delivery;
 mod explain;
+mod explain_delivery;
 mod fixture;
 mod fixture_db;
 mod frontend;

@@ -163,7 +163,7 @@ impl LaneView<'_> {
         let mut reasons = vec![reason(
             "lane",
             format!(
-                "{}, from {} ({}): {} of {} messages have not ended.",
+                "{}, from {} ({}): {} of {} messages still to go.",
                 lane.channel,
                 plain::cell(&lane.sender, 40),
                 lane.sender_id,
@@ -305,7 +305,7 @@ impl LaneView<'_> {
             return reason(
                 "resting",
                 format!(
-                    "It rests until {until}: nothing gets through to the provider, {} times in a row. Then one message probes.",
+                    "It rests until {until}: nothing gets through to the provider (failures in a row: {}). Then one message probes.",
                     lane.strikes
                 ),
             );

@@ -57,8 +57,9 @@ fn message(b: &BroadcastFacts, d: &DeliveryFacts) -> Reason {
 
 fn waiting(b: &BroadcastFacts, slice: &SliceFacts) -> String {
     let before = match slice.before {
-        0 => "none before it is open".to_owned(),
-        n => format!("{} before it are open", number(n)),
+        0 => "which is the next to go".to_owned(),
+        1 => "behind 1 other".to_owned(),
+        n => format!("behind {} others", number(n)),
     };
     let due = if slice.due_at > b.now {
         format!("; the slice is due at {}", when(slice.due_at, b.now))

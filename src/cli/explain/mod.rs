@@ -81,6 +81,9 @@ fn parse(id: &str) -> Subject {
     }
 }
 
+/// How much of a name is shown, in characters.
+const NAME_CHARS: usize = 60;
+
 /// What the queue says, or that it says nothing.
 struct QueueFacts {
     search: Search,
@@ -111,7 +114,20 @@ async fn of_broadcast(app: &App, facts: BroadcastFacts, as_json: bool) -> Result
     let (reasons, lanes, queue) = broadcast_reasons(app, &facts).await?;
     let jobs = queue.as_ref().map(|queue| &queue.search.jobs);
     let all = json!({"broadcast": facts, "lanes": lanes, "jobs": jobs});
+    head(as_json, &facts)?;
     print(as_json, "broadcast", &id.to_string(), &reasons, &all)
+}
+
+/// Which broadcast it is, for a person; programs find it among the facts.
+fn head(as_json: bool, facts: &BroadcastFacts) -> Result<(), CliError> {
+    if as_json {
+        return Ok(());
+    }
+    let (name, shop) = (
+        plain::cell(&facts.name, NAME_CHARS),
+        plain::cell(&facts.shop, NAME_CHARS),
+    );
+    say(&format!("{name}, of {shop}, broadcast {}", facts.id))
 }
 
 async fn of_customer(app: &App, id: BroadcastId, customer: i64, as_json: bool) -> Result<(), CliError> {
@@ -128,6 +144,7 @@ async fn of_customer(app: &App, id: BroadcastId, customer: i64, as_json: bool) -
         jobs = queue.map(|queue| queue.search.jobs);
     }
     let all = json!({"broadcast": facts, "customer": one, "lanes": lanes, "jobs": jobs});
+    head(as_json, &facts)?;
     print(as_json, "delivery", &format!("{id}:{customer}"), &reasons, &all)
 }
 
@@ -232,13 +249,13 @@ fn print(as_json: bool, what: &str, id: &str, reasons: &[Reason], facts: &Value)
     reasons.iter().try_for_each(|reason| say(&plain::block(&reason.says)))
 }
 
-/// A moment and how far it is from now: `2026-11-21 23:47:24 UTC, in 4 min 05 s`.
+/// A moment and how far it is from now: `2026-11-21 23:47:24 UTC (in 4 min 05 s)`.
 fn when(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let secs = (at - now).as_seconds_f64();
     let span = table::span(secs.abs());
     if secs >= 0.0 {
-        format!("{}, in {span}", plain::moment(at))
+        format!("{} (in {span})", plain::moment(at))
     } else {
-        format!("{}, {span} ago", plain::moment(at))
+        format!("{} ({span} ago)", plain::moment(at))
     }
 }
