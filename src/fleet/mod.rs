@@ -122,8 +122,15 @@ async fn look_and_show(app: &App) -> Result<Seen, FleetError> {
 pub async fn look(app: &App) -> Result<Seen, FleetError> {
     let queue: Queue = app.queue()?;
     let db = &app.db;
+    let kinds = queue.backlogs().await?;
     Ok(Seen {
-        kinds: queue.backlogs().await?,
+        kinds_paused: kinds
+            .iter()
+            .map(|kind| &kind.depth)
+            .filter(|depth| depth.paused)
+            .map(|depth| depth.kind)
+            .collect(),
+        kinds,
         redis_bytes: queue.memory().await?,
         channels: channels(db).await?,
         dead: dead(db).await?,

@@ -53,6 +53,8 @@ pub struct ChannelSeen {
 pub struct Seen {
     /// The kinds, in the order of [`Kind::ALL`].
     pub kinds: Vec<Backlog>,
+    /// Kinds nobody may begin.
+    pub kinds_paused: Vec<Kind>,
     /// The channels, in the order of [`Channel::ALL`].
     pub channels: Vec<ChannelSeen>,
     /// Broadcasts by state, in the order of [`STATES`].
@@ -211,9 +213,14 @@ impl Fleet {
             }
             set_secs(&self.job_oldest, row, 0, kind.oldest_due_secs);
             set(&self.job_abandoned, row, 0, whole(kind.abandoned));
-            set(&self.kind_paused, row, 0, depth.paused.into());
         }
         for kind in Kind::ALL {
+            set(
+                &self.kind_paused,
+                *kind as usize,
+                0,
+                seen.kinds_paused.contains(kind).into(),
+            );
             for (column, reason) in DeadReason::ALL.iter().enumerate() {
                 let count = seen.dead.get(&(*kind, *reason)).copied().unwrap_or(0);
                 set(&self.dead, *kind as usize, column, count);

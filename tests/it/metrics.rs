@@ -222,7 +222,10 @@ async fn a_look_at_the_fleet_finds_what_waits_is_paused_dead_or_off() {
         (2, 0.0)
     );
     assert_eq!((seen.channels[push].abandoned, seen.channels[push].unknown), (1, 5));
-    assert!(seen.kinds[0].depth.paused && seen.kinds[0].depth.ready == 1, "{seen:?}");
+    assert!(
+        seen.kinds_paused == [Kind::BroadcastSend] && seen.kinds[0].depth.ready == 1,
+        "{seen:?}"
+    );
     assert_eq!(seen.dead.values().sum::<i64>(), 2, "a kind of the future has no series");
     assert!((599.0..700.0).contains(&seen.unplanned_secs), "{seen:?}");
     assert_eq!(

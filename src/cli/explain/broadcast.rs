@@ -18,7 +18,7 @@ use crate::{
     },
     delivery::senders::SenderState,
     limit::LimitStatus,
-    queue::find::{FoundJob, Place, Search},
+    queue::find::{FoundJob, Place},
 };
 
 const REASON_CHARS: usize = 200;
@@ -132,11 +132,7 @@ fn bell(queue: &QueueFacts, job: Option<&FoundJob>) -> Vec<Reason> {
             "No bell for it is in the queue: the scheduler rings within seconds, if one runs.",
         )];
     };
-    let search = Search {
-        jobs: vec![job.clone()],
-        ..queue.search.clone()
-    };
-    let mut reasons = job::in_queue(&search, &queue.depths);
+    let mut reasons = job::in_queue([job], queue);
     if let Some(first) = reasons.first_mut() {
         first.says = format!("Its bell: {}", first.says);
     }
@@ -214,11 +210,7 @@ impl LaneView<'_> {
 
     fn kind_paused(&self) -> Option<Reason> {
         let kind = Kind::BroadcastSend;
-        let paused = self
-            .queue?
-            .depths
-            .iter()
-            .any(|depth| depth.kind == kind && depth.paused);
+        let paused = self.queue?.paused.contains(&kind);
         paused.then(|| {
             reason(
                 "kind_paused",

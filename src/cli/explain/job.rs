@@ -2,7 +2,7 @@
 
 use super::{
     super::{plain, table::number},
-    Reason, reason, when,
+    QueueFacts, Reason, reason, when,
 };
 use crate::queue::{
     Depth,
@@ -13,14 +13,14 @@ use crate::queue::{
 /// How much of an error a sentence quotes, in characters.
 const ERROR_CHARS: usize = 300;
 
-/// Every job that was found, and what holds its kind up.
-pub(super) fn in_queue(search: &Search, depths: &[Depth]) -> Vec<Reason> {
+/// Where these jobs are, and what holds their kind up.
+pub(super) fn in_queue<'a>(jobs: impl IntoIterator<Item = &'a FoundJob>, queue: &QueueFacts) -> Vec<Reason> {
     let mut reasons = Vec::new();
-    for job in &search.jobs {
-        let depth = depths.iter().find(|depth| depth.kind == job.kind);
-        reasons.push(place(job, search, depth));
+    for job in jobs {
+        let depth = queue.depths.iter().find(|depth| depth.kind == job.kind);
+        reasons.push(place(job, &queue.search, depth));
         reasons.extend(past(job));
-        reasons.extend(depth.and_then(|depth| kind(job, depth)));
+        reasons.extend(depth.and_then(|depth| kind(job, depth, queue.paused.contains(&job.kind))));
     }
     reasons
 }
@@ -95,10 +95,10 @@ fn past(job: &FoundJob) -> Option<Reason> {
     Some(reason("history", says))
 }
 
-fn kind(job: &FoundJob, depth: &Depth) -> Option<Reason> {
+fn kind(job: &FoundJob, depth: &Depth, paused: bool) -> Option<Reason> {
     let name = job.kind;
     let waits = !matches!(job.place, Place::Running { .. } | Place::Dying);
-    if waits && depth.paused {
+    if waits && paused {
         return Some(reason(
             "kind_paused",
             format!("{name} is paused: nobody begins one until `carillon jobs resume {name}`."),

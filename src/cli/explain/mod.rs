@@ -10,7 +10,7 @@ mod broadcast;
 mod delivery;
 mod job;
 
-use carillon_jobs::{BroadcastId, SenderId};
+use carillon_jobs::{BroadcastId, Kind, SenderId};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -88,6 +88,8 @@ const NAME_CHARS: usize = 60;
 struct QueueFacts {
     search: Search,
     depths: Vec<Depth>,
+    /// Kinds nobody may begin.
+    paused: Vec<Kind>,
 }
 
 /// What Redis knows; `None`: it does not answer.
@@ -161,7 +163,7 @@ async fn of_job(app: &App, id: String, by_number: Option<DeadJob>, as_json: bool
     };
     let (mut reasons, mut about) = (Vec::new(), None);
     if let Some(queue) = &queue {
-        reasons = job::in_queue(&queue.search, &queue.depths);
+        reasons = job::in_queue(&queue.search.jobs, queue);
         about = queue.search.jobs.iter().find_map(|job| job.broadcast_id);
     }
     reasons.extend(dead.iter().map(job::dead));
@@ -221,9 +223,15 @@ async fn broadcast_reasons(
 
 async fn look(app: &App, wanted: &Wanted) -> Seen<QueueFacts> {
     let queue = app.queue().ok()?;
+    let depths = queue.depths().await.ok()?;
     Some(QueueFacts {
         search: queue.find(wanted).await.ok()?,
-        depths: queue.depths().await.ok()?,
+        paused: depths
+            .iter()
+            .filter(|depth| depth.paused)
+            .map(|depth| depth.kind)
+            .collect(),
+        depths,
     })
 }
 
