@@ -177,14 +177,16 @@ struct LaneRow {
     oldest_due_secs: f64,
 }
 
+/// A lane behind others of its own shop is not overdue: of one shop only a few are worked on at once.
 async fn channels(db: &PgPool) -> sqlx::Result<Vec<ChannelSeen>> {
     let mut seen = vec![ChannelSeen::default(); Channel::ALL.len()];
     let lanes: Vec<LaneRow> = sqlx::query_as(
         "select channel, count(*) as lanes, sum(remaining)::bigint as waiting,
                 count(*) filter (where lease_until > now()) as held, count(*) filter (where lease_until <= now()) as abandoned,
-                coalesce(max(extract(epoch from now() - due_at)) filter (where may_go and coalesce(lease_until, now()) <= now()), 0)
+                coalesce(max(extract(epoch from now() - due_at)) filter (where may_go and not shop_at_work), 0)
                     ::float8 as oldest_due_secs
            from (select l.channel, l.remaining, l.lease_until, l.due_at,
+                        coalesce(bool_or(l.lease_until > now()) over (partition by l.shop_id), false) as shop_at_work,
                         lane_is_due(l, b) and (b.state = 'cancelled' or b.deadline_at <= now() or s.state <> 'paused') as may_go
                    from lane l
                    join broadcast b on b.id = l.broadcast_id and b.state in ('sending', 'cancelled')

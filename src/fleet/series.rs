@@ -40,7 +40,7 @@ pub struct ChannelSeen {
     pub held: i64,
     /// Lanes whose worker's lease has run out.
     pub abandoned: i64,
-    /// For how long the oldest lane that may be worked on is in nobody's hands.
+    /// For how long the oldest lane that may go waits while no worker is at any lane of its shop.
     pub oldest_due_secs: f64,
     /// Senders that wait for a person.
     pub senders_paused: i64,
@@ -156,7 +156,7 @@ impl Fleet {
             lane_oldest: seconds(
                 r,
                 "carillon_lane_oldest_due_seconds",
-                "For how long the oldest lane that may be worked on is in nobody's hands.",
+                "For how long the oldest lane that may go waits while no worker is at any lane of its shop.",
                 &[lane_kind(), channel()],
             )?,
             waiting: gauges(

@@ -184,7 +184,17 @@ async fn a_look_at_the_fleet_finds_what_waits_is_paused_dead_or_off() {
     assert_eq!(seen.broadcasts, [0, 0, 0, 1]);
     assert_eq!(seen.drift, [0, 0, 0], "{seen:?}");
 
-    // Whoever waits for a person is not overdue.
+    // Whoever waits behind its own shop is not overdue.
+    let lease = |at: &str| format!("update lane set lease_until = {at} where channel = 'app'");
+    world.run(&lease("now() + interval '1 min'")).await;
+    let seen = fleet::look(&app).await.unwrap();
+    assert_eq!(
+        (seen.channels[push].held, seen.channels[line].oldest_due_secs),
+        (1, 0.0)
+    );
+    world.run(&lease("null")).await;
+
+    // Nor is who waits for a person.
     world
         .run("update sender set state = 'paused' where channel = 'line'")
         .await;
