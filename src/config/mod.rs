@@ -75,6 +75,8 @@ sections! {
     delivery: crate::delivery::DeliveryConfig,
     /// What is logged, and how.
     log: LogConfig,
+    /// Where traces go.
+    otel: crate::telemetry::OtelConfig,
 }
 
 /// What the configuration is read from, taken from the process once; tests make their own.
