@@ -5,7 +5,13 @@
 //!
 //! It must never send a log line, nor a span of another crate: what those hold is not ours to vouch for.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use ::http::{Request, Response};
 use bytes::Bytes;
@@ -80,7 +86,7 @@ impl Traces {
     /// Sends what is left, for at most a second. The runtime must still be there, and this must not run on it.
     pub fn flush(self) {
         if let Some(provider) = self.provider {
-            // A collector that is away has been mentioned by what watches it; the end of a process waits for nobody.
+            // What did not get away in time is lost: the end of a process waits for no collector.
             let _ = provider.shutdown_with_timeout(LAST_SPANS);
         }
     }
@@ -105,6 +111,7 @@ pub(super) fn start(
         .with_http_client(Collector {
             client: client().map_err(TelemetryError::Export)?,
             runtime: runtime.clone(),
+            away: Arc::default(),
         })
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(format!("{}/v1/traces", base.trim_end_matches('/')))
@@ -152,6 +159,8 @@ fn client() -> Result<reqwest::Client, String> {
 struct Collector {
     client: reqwest::Client,
     runtime: Handle,
+    /// The last export failed, and that has been said.
+    away: Arc<AtomicBool>,
 }
 
 impl HttpClient for Collector {
@@ -164,7 +173,35 @@ impl HttpClient for Collector {
         Self: 'async_trait,
     {
         let exchange = self.runtime.spawn(exchange(self.client.clone(), request));
-        Box::pin(async move { exchange.await? })
+        let away = Arc::clone(&self.away);
+        Box::pin(async move {
+            let result = exchange.await?;
+            note_presence(&away, &result);
+            result
+        })
+    }
+}
+
+/// Said once: the exporter itself keeps silent about a collector that is away or refuses.
+fn note_presence(away: &AtomicBool, result: &Result<Response<Bytes>, HttpError>) {
+    let problem = match result {
+        Ok(response) if response.status().is_success() => None,
+        Ok(response) => Some(format!("it answers {}", response.status())),
+        Err(error) => Some(error.to_string()),
+    };
+    match (problem, away.load(Ordering::Relaxed)) {
+        (Some(problem), false) => {
+            away.store(true, Ordering::Relaxed);
+            tracing::warn!(
+                problem,
+                "The collector of [otel] takes no spans; they are dropped until it does"
+            );
+        }
+        (None, true) => {
+            away.store(false, Ordering::Relaxed);
+            tracing::info!("The collector takes spans again");
+        }
+        (Some(_), true) | (None, false) => {}
     }
 }
 

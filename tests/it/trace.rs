@@ -296,3 +296,24 @@ async fn a_collector_that_hangs_or_is_away_holds_nobody_up() {
     world.ended(id, 60).await;
     until("both were accepted", async || world.count(id, "accepted").await == 2).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_spans_of_a_worker_leave_before_it_ends() {
+    let (collector, url) = Collector::start().await;
+    let mut world = World::new(&[]).await;
+    export_to(&mut world, &url);
+    // Nothing leaves by itself for an hour.
+    world
+        .env
+        .insert("OTEL_BSP_SCHEDULE_DELAY".to_owned(), "3600000".to_owned());
+    let mut worker = world.process("worker");
+    let id = send_as_part_of(&world, FRONTEND).await;
+    world.ended(id, 60).await;
+    let told = std::process::Command::new("kill")
+        .args(["-TERM", &worker.0.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(told.success());
+    until("the worker has ended", async || worker.0.try_wait().unwrap().is_some()).await;
+    assert!(!collector.of("job", FRONTEND.parse().unwrap()).is_empty());
+}
