@@ -22,7 +22,8 @@ pub(crate) struct History {
     pub(crate) first_ms: u64,
     /// The tag of its first claim: what tells two pushes of the same text apart.
     pub(crate) reference: String,
-    /// The tag of the claim that was lost last; it begins with the id of the worker that held it.
+    /// The tag of the claim that was lost last; it begins with the id of the worker that held it. Behind an `@` stands the
+    /// last word of that claim's handler, if it left one.
     pub(crate) lost_tag: Option<String>,
     /// Whether the entry had no header: nobody has looked at it before.
     pub(crate) fresh: bool,
@@ -41,6 +42,28 @@ impl History {
             self.reference,
             self.lost_tag.as_deref().unwrap_or("-"),
         )
+    }
+}
+
+/// The most characters of a handler's word; `claim.lua` cuts at the same length.
+const WORD_CHARS: usize = 80;
+
+/// What a handler is about to do, in a form that fits into a header: visible ASCII without blanks.
+pub(crate) fn word(text: &str) -> String {
+    text.chars()
+        .take(WORD_CHARS)
+        .map(|c| if c.is_ascii_graphic() { c } else { '_' })
+        .collect()
+}
+
+impl History {
+    /// The claim that was lost last, for people: its tag, and what its handler was about to do.
+    pub(crate) fn last_claim(&self) -> String {
+        let lost = self.lost_tag.as_deref().unwrap_or("unknown");
+        match lost.split_once('@') {
+            Some((tag, word)) => format!("the last claim was {tag}, about to {}", word.replace('_', " ")),
+            None => format!("the last claim was {lost}"),
+        }
     }
 }
 
@@ -104,6 +127,22 @@ mod tests {
         let mut entry = history.header().into_bytes();
         entry.extend_from_slice(b"{\"args\":\n1}");
         assert_eq!(split(&entry, "w2:1", 5), (history, b"{\"args\":\n1}".as_slice()));
+    }
+
+    #[test]
+    fn the_last_word_of_a_lost_claim_is_told() {
+        let told = |lost: &str| {
+            let lost_tag = Some(lost.to_owned());
+            History {
+                lost_tag,
+                ..History::default()
+            }
+            .last_claim()
+        };
+        assert_eq!(told("w0:3"), "the last claim was w0:3");
+        let lost = format!("w0:3@{}", word("plan a\nchunk"));
+        assert_eq!(told(&lost), "the last claim was w0:3, about to plan a chunk");
+        assert_eq!(word(&"字".repeat(100)).len(), WORD_CHARS);
     }
 
     proptest! {

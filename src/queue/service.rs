@@ -45,7 +45,12 @@ where
         let handler = self.handler.clone();
         let lease = context.lease.clone();
         // The handler is called inside the task: what it does before its first await may panic too.
-        let run = async move { handler(job, context).await };
+        let run = async move {
+            if context.suspect.is_some() {
+                context.about_to("start").await;
+            }
+            handler(job, context).await
+        };
         let running = tokio::spawn(run.instrument(tracing::Span::current()));
         lease.attach(running.abort_handle());
         Box::pin(async move {
