@@ -18,6 +18,7 @@
 mod bed;
 mod broadcast;
 mod floor;
+mod garbage;
 mod plan;
 mod queue;
 mod usage;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = arguments.collect();
     match subject.as_deref() {
         Some("plan") => plan::run(&arguments),
+        Some("garbage") => garbage::run(&arguments),
         Some("queue") => queue::run(&arguments),
         Some("broadcast") => return broadcast::run(&arguments),
         // Only for `broadcast`, which starts it.
@@ -38,7 +40,7 @@ fn main() -> ExitCode {
         // `cargo test --all-targets` runs this binary without arguments.
         None => return ExitCode::SUCCESS,
         Some(other) => {
-            eprintln!("there is no benchmark `{other}`; there are: broadcast, plan, queue");
+            eprintln!("there is no benchmark `{other}`; there are: broadcast, garbage, plan, queue");
             return ExitCode::from(2);
         }
     }

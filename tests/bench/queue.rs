@@ -101,7 +101,7 @@ fn percentile(values: &mut [f64], percent: usize) -> f64 {
     values[(values.len() * percent / 100).min(values.len() - 1)]
 }
 
-fn config(concurrency: u32) -> QueueConfig {
+pub(crate) fn config(concurrency: u32) -> QueueConfig {
     QueueConfig {
         key_prefix: format!("{{bench-{}}}", uuid::Uuid::new_v4().simple()),
         concurrency,
@@ -109,9 +109,9 @@ fn config(concurrency: u32) -> QueueConfig {
     }
 }
 
-async fn connect(plan: &Plan) -> MultiplexedConnection {
+pub(crate) async fn connect(url: &str) -> MultiplexedConnection {
     let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
-    let client = redis::Client::open(plan.url.as_str()).unwrap();
+    let client = redis::Client::open(url).unwrap();
     client
         .get_multiplexed_async_connection_with_config(&config)
         .await
@@ -141,11 +141,11 @@ async fn bare_jobs_per_sec(plan: &Plan, concurrency: u32) -> f64 {
         format!("{}:ready", config.key_prefix),
         format!("{}:taken", config.key_prefix),
     );
-    let mut admin = connect(plan).await;
+    let mut admin = connect(&plan.url).await;
     fill(&mut admin, &ready, plan.jobs).await;
     let mut connections = Vec::new();
     for _ in 0..concurrency {
-        connections.push(connect(plan).await);
+        connections.push(connect(&plan.url).await);
     }
     let left = Arc::new(AtomicU64::new(plan.jobs as u64));
     let started = Instant::now();
@@ -177,7 +177,7 @@ async fn bare_jobs_per_sec(plan: &Plan, concurrency: u32) -> f64 {
 async fn our_jobs_per_sec(plan: &Plan, concurrency: u32) -> f64 {
     let config = config(concurrency);
     let ready = format!("{}:ready:broadcast-send", config.key_prefix);
-    let mut admin = connect(plan).await;
+    let mut admin = connect(&plan.url).await;
     fill(&mut admin, &ready, plan.jobs).await;
     let redis = RedisConn::connect(&plan.url, &config).unwrap();
     let (done, all_done) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
@@ -213,7 +213,7 @@ async fn our_jobs_per_sec(plan: &Plan, concurrency: u32) -> f64 {
 }
 
 /// Only dead jobs go to Postgres, and here none die.
-fn no_database() -> sqlx::PgPool {
+pub(crate) fn no_database() -> sqlx::PgPool {
     PgPoolOptions::new()
         .connect_lazy("postgres://nobody@127.0.0.1:1/none")
         .unwrap()
@@ -236,7 +236,7 @@ async fn our_latency(plan: &Plan, bell: bool) -> (f64, f64) {
     };
     let shutdown = CancellationToken::new();
     let worker = tokio::spawn(queue::run(config, redis, no_database(), handler, shutdown.clone()));
-    let mut connection = connect(plan).await;
+    let mut connection = connect(&plan.url).await;
     let mut waits = Vec::new();
     for sample in 0..plan.samples + 5 {
         tokio::time::sleep(pause(sample)).await;
@@ -262,7 +262,7 @@ async fn bare_latency(plan: &Plan) -> (f64, f64) {
     let prefix = config(1).key_prefix;
     let (ready, taken) = (format!("{prefix}:ready"), format!("{prefix}:taken"));
     let (send, mut starts) = mpsc::unbounded_channel();
-    let mut blocked = connect(plan).await;
+    let mut blocked = connect(&plan.url).await;
     let waiting = tokio::spawn({
         let (ready, taken) = (ready.clone(), taken.clone());
         async move {
@@ -274,7 +274,7 @@ async fn bare_latency(plan: &Plan) -> (f64, f64) {
             }
         }
     });
-    let mut connection = connect(plan).await;
+    let mut connection = connect(&plan.url).await;
     let mut waits = Vec::new();
     for sample in 0..plan.samples {
         tokio::time::sleep(pause(sample)).await;

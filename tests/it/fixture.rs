@@ -19,7 +19,7 @@ use crate::fixture_db::{TestDb, database, service};
 /// A queue of its own, and a database.
 pub(crate) struct Fixture {
     pub(crate) pool: PgPool,
-    _db: TestDb,
+    pub(crate) db: TestDb,
     pub(crate) config: QueueConfig,
     pub(crate) redis: RedisConn,
     pub(crate) queue: Queue,
@@ -48,7 +48,7 @@ impl Fixture {
         let db = database().await;
         Self {
             pool: db.pool.clone(),
-            _db: db,
+            db,
             queue: Queue::new(redis.clone(), &config),
             config,
             redis,

@@ -1,0 +1,274 @@
+//! Leases and poison with real processes: killed, stopped past their lease and woken, aborted by the job they run.
+//!
+//! A process is this test binary once more, told by its environment to be a worker; what it does it notes in Redis.
+
+use std::{
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use carillon::queue::{
+    self, DeadReason, JobContext, JobError, Outcome, QueueConfig, RedisConn,
+    dead::{self, DeadFilter},
+};
+use carillon_jobs::{BroadcastId, Job};
+use redis::{AsyncCommands as _, aio::MultiplexedConnection};
+use sqlx::postgres::PgPoolOptions;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    fixture::{Fixture, broadcast_of, job},
+    fixture_db::service,
+    wait::{eventually, until},
+};
+
+/// How a worker process treats its jobs. The name travels in the environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// Done at once.
+    Done,
+    /// Never done.
+    Hold,
+    /// Has a side effect every few milliseconds, each time after a look at its lease; done when that is lost.
+    Careful,
+    /// The job named in the environment takes the process down.
+    Abort,
+}
+
+const MANNERS: [Manner; 4] = [Manner::Done, Manner::Hold, Manner::Careful, Manner::Abort];
+
+/// A worker process, killed when dropped.
+struct WorkerProcess(Child);
+
+impl WorkerProcess {
+    fn start(fixture: &Fixture, manner: Manner, poison: Option<BroadcastId>) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "queue_process::a_worker_process", "--ignored", "--nocapture"]);
+        command
+            .env("CHILD_MANNER", format!("{manner:?}"))
+            .env("CHILD_PREFIX", &fixture.config.key_prefix)
+            .env("CHILD_LEASE_MS", fixture.config.lease_ms.unwrap_or(0).to_string())
+            .env("CHILD_DATABASE", &fixture.db.url)
+            .env("CHILD_POISON", poison.map(|id| id.to_string()).unwrap_or_default());
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(child.spawn().unwrap())
+    }
+
+    fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+}
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+#[ignore = "no test of its own: the process that the tests of this file start, stop and kill"]
+fn a_worker_process() {
+    let Ok(manner) = std::env::var("CHILD_MANNER") else {
+        return;
+    };
+    let variable = |name: &str| std::env::var(name).unwrap();
+    let manner = *MANNERS.iter().find(|known| format!("{known:?}") == manner).unwrap();
+    let lease_ms: u64 = variable("CHILD_LEASE_MS").parse().unwrap();
+    let poison = variable("CHILD_POISON");
+    let config = QueueConfig {
+        key_prefix: variable("CHILD_PREFIX"),
+        concurrency: 10,
+        lease_ms: (lease_ms > 0).then_some(lease_ms),
+        ..QueueConfig::default()
+    };
+    let log = log_key(&config.key_prefix);
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let url = service("CARILLON_TEST_REDIS_URL");
+        let redis = RedisConn::connect(&url, &config).unwrap();
+        let pool = PgPoolOptions::new().connect_lazy(&variable("CHILD_DATABASE")).unwrap();
+        let notes = redis::Client::open(url)
+            .unwrap()
+            .get_multiplexed_async_connection()
+            .await
+            .unwrap();
+        let handler = move |job, context| run_job(manner, poison.clone(), log.clone(), notes.clone(), job, context);
+        queue::run(config, redis, pool, handler, CancellationToken::new()).await;
+    });
+}
+
+async fn run_job(
+    manner: Manner,
+    poison: String,
+    log: String,
+    mut notes: MultiplexedConnection,
+    job: Job,
+    context: JobContext,
+) -> Result<Outcome, JobError> {
+    let id = broadcast_of(&job).to_string();
+    let mut note = async |what: &str| {
+        let line = format!("{} {what} {id}", std::process::id());
+        let _: i64 = notes.rpush(&log, line).await.unwrap();
+    };
+    note("begins").await;
+    match manner {
+        Manner::Hold => std::future::pending().await,
+        Manner::Careful => {
+            while !context.lease.is_lost() {
+                note("acts").await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            note("has lost").await;
+        }
+        Manner::Abort if id == poison => {
+            context.about_to("divide by the number of customers").await;
+            std::process::abort();
+        }
+        Manner::Done | Manner::Abort => {}
+    }
+    Ok(Outcome::Done)
+}
+
+fn log_key(prefix: &str) -> String {
+    format!("log of {prefix}")
+}
+
+/// What the processes noted, oldest first.
+async fn log(fixture: &Fixture) -> Vec<String> {
+    let key = log_key(&fixture.config.key_prefix);
+    fixture.raw.clone().lrange(key, 0, -1).await.unwrap()
+}
+
+async fn count(fixture: &Fixture, process: &WorkerProcess, what: &str) -> usize {
+    let begins = format!("{} {what} ", process.id());
+    log(fixture)
+        .await
+        .iter()
+        .filter(|line| line.starts_with(&begins))
+        .count()
+}
+
+async fn forget_log(fixture: &Fixture) {
+    let key = log_key(&fixture.config.key_prefix);
+    let _: i64 = fixture.raw.clone().del(key).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_killed_processs_jobs_run_elsewhere_within_twenty_seconds() {
+    // The defaults, lease and all: this is the promise made to operators.
+    let fixture = Fixture::new().await;
+    let doomed = WorkerProcess::start(&fixture, Manner::Hold, None);
+    let jobs: Vec<_> = (0..10).map(|_| job().0).collect();
+    fixture.queue.ring_many(&jobs).await.unwrap();
+    until("all have begun", || async {
+        count(&fixture, &doomed, "begins").await == 10
+    })
+    .await;
+    let other = WorkerProcess::start(&fixture, Manner::Done, None);
+    doomed.signal("-KILL");
+    let killed = Instant::now();
+    until("all have run elsewhere", || async {
+        count(&fixture, &other, "begins").await == 10
+    })
+    .await;
+    let took = killed.elapsed();
+    println!("recovered {took:?} after SIGKILL");
+    assert!(took <= Duration::from_secs(20), "{took:?}");
+    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
+    forget_log(&fixture).await;
+}
+
+#[tokio::test]
+async fn a_process_stopped_past_its_lease_acts_no_more_and_goes_on() {
+    let mut fixture = Fixture::new().await;
+    fixture.config.lease_ms = Some(1_000);
+    let late = WorkerProcess::start(&fixture, Manner::Careful, None);
+    fixture.queue.ring(job().0).await.unwrap();
+    until("it acts", || async { count(&fixture, &late, "acts").await > 10 }).await;
+    late.signal("-STOP");
+    let other = WorkerProcess::start(&fixture, Manner::Hold, None);
+    until("another has it", || async {
+        count(&fixture, &other, "begins").await == 1
+    })
+    .await;
+    let acts = count(&fixture, &late, "acts").await;
+    let held: Vec<(String, String)> = fixture
+        .raw
+        .clone()
+        .hgetall(fixture.key("run:broadcast-send"))
+        .await
+        .unwrap();
+
+    late.signal("-CONT");
+    until("it has noticed", || async {
+        count(&fixture, &late, "has lost").await == 1
+    })
+    .await;
+    // The one act it was in the middle of may still have arrived.
+    let more = count(&fixture, &late, "acts").await - acts;
+    assert!(more <= 1, "{more} acts after its lease was lost");
+    // Its next job shows that its Done about the first has reached Redis, where it changed nothing.
+    other.signal("-STOP");
+    fixture.queue.ring(job().0).await.unwrap();
+    until("it goes on", || async { count(&fixture, &late, "begins").await == 2 }).await;
+    let now: Vec<(String, String)> = fixture
+        .raw
+        .clone()
+        .hgetall(fixture.key("run:broadcast-send"))
+        .await
+        .unwrap();
+    assert!(
+        held.len() == 1 && now.contains(&held[0]),
+        "the other's claim stands: {held:?}, {now:?}"
+    );
+    forget_log(&fixture).await;
+}
+
+#[tokio::test]
+async fn a_job_that_aborts_its_process_takes_down_three_and_is_dead_with_its_last_breadcrumb() {
+    let mut fixture = Fixture::new().await;
+    fixture.config.lease_ms = Some(600);
+    let (poison, id) = job();
+    fixture.queue.ring(poison).await.unwrap();
+    for nth in 1..=3 {
+        let mut process = WorkerProcess::start(&fixture, Manner::Abort, Some(id));
+        let what = format!("process {nth} is taken down");
+        until(&what, async || process.has_ended()).await;
+    }
+    let mut survivor = WorkerProcess::start(&fixture, Manner::Abort, Some(id));
+    until("it is dead", || async {
+        dead::count(&fixture.pool, &DeadFilter::default()).await.unwrap() == 1
+    })
+    .await;
+    let (good, _) = job();
+    fixture.queue.ring(good).await.unwrap();
+    until("the fourth process works", || async {
+        count(&fixture, &survivor, "begins").await == 1
+    })
+    .await;
+    assert!(!survivor.has_ended());
+    let begun = log(&fixture).await;
+    let begun = begun.iter().filter(|line| line.ends_with(&id.to_string())).count();
+    assert_eq!(begun, 3);
+    let row = dead::list(&fixture.pool, &DeadFilter::default(), None, 1)
+        .await
+        .unwrap()
+        .remove(0);
+    assert_eq!((row.reason, row.crashes, row.attempts), (DeadReason::Poison, 3, 0));
+    assert!(
+        row.error.ends_with("about to divide by the number of customers"),
+        "{}",
+        row.error
+    );
+    eventually("Redis is empty", 10, async || fixture.keys().await.is_empty()).await;
+    forget_log(&fixture).await;
+}
