@@ -12,7 +12,8 @@ local dead, doing, paused = KEYS[#KEYS - 2], KEYS[#KEYS - 1], KEYS[#KEYS]
 local prefix, number, shared = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local sweep, room, longest = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local step = math.floor(room / 2 / kinds)
-local CHUNK, BYTES = 50, 2097152
+-- The first look is at few: were they megabytes each, a whole chunk would stop the server for a while.
+local FIRST, CHUNK, BYTES = 10, 50, 2097152
 
 local time = redis.call('TIME')
 local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
@@ -30,8 +31,7 @@ end
 
 local more = 0
 local function promote(ready, due)
-  -- The first look is at one: were they a megabyte each, fifty at once would stop the server for a while.
-  local left, bytes, chunk = step, 0, 1
+  local left, bytes, chunk = step, 0, FIRST
   while left > 0 and bytes < BYTES do
     local entries = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, math.min(left, chunk))
     if #entries == 0 then return end
@@ -39,7 +39,7 @@ local function promote(ready, due)
     redis.call('ZREM', due, unpack(entries))
     redis.call('RPUSH', ready, unpack(entries))
     for _, entry in ipairs(entries) do bytes = bytes + #entry end
-    left, room, chunk = left - #entries, room - #entries, math.min(chunk * 4, CHUNK)
+    left, room, chunk = left - #entries, room - #entries, CHUNK
   end
   more = 1
 end
@@ -74,15 +74,15 @@ local function take_over(lease, run, free, taken)
 end
 
 local function take_fresh(name, ready, free, taken)
-  local chunk = 1
+  local chunk = FIRST
   while free > 0 and room > 0 and budget > 0 do
     local entries = redis.call('LPOP', ready, math.min(free, room, chunk))
     if not entries then return end
-    room, chunk = room - #entries, math.min(chunk * 4, CHUNK)
+    room, chunk = room - #entries, CHUNK
     for _, entry in ipairs(entries) do
       if #entry > longest then
         park(name, entry)
-        chunk = 1
+        chunk = FIRST
       else
         taken[#taken + 1] = entry
         free = free - 1

@@ -70,9 +70,10 @@ impl History {
 /// Splits an entry that was claimed under `tag` into its history and the producer's text.
 ///
 /// A header that cannot be read is taken for a producer's text, which then fails to parse and ends in the dead set with
-/// its bytes kept: nobody can make a worker stumble by forging one.
+/// its bytes kept: nobody can make a worker stumble by forging one, nor claim to have been first in a time to come.
 pub(crate) fn split<'a>(entry: &'a [u8], tag: &str, now_ms: u64) -> (History, &'a [u8]) {
-    if let Some((history, text)) = read_header(entry) {
+    if let Some((mut history, text)) = read_header(entry) {
+        history.first_ms = history.first_ms.min(now_ms);
         return (history, text);
     }
     let history = History {
@@ -88,6 +89,10 @@ fn read_header(entry: &[u8]) -> Option<(History, &[u8])> {
     let rest = entry.strip_prefix(&[MARK])?;
     let end = rest.iter().take(MAX_HEADER_BYTES).position(|byte| *byte == b'\n')?;
     let (line, text) = rest.split_at(end);
+    // What we write is visible and fits into a row; a forged reference with a NUL in it would not.
+    if !line.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ') {
+        return None;
+    }
     let mut fields = std::str::from_utf8(line).ok()?.split(' ');
     let history = History {
         attempts: fields.next()?.parse().ok()?,
@@ -124,9 +129,10 @@ mod tests {
             lost_tag: Some("w0:3".to_owned()),
             fresh: false,
         };
+        let now_ms = history.first_ms;
         let mut entry = history.header().into_bytes();
         entry.extend_from_slice(b"{\"args\":\n1}");
-        assert_eq!(split(&entry, "w2:1", 5), (history, b"{\"args\":\n1}".as_slice()));
+        assert_eq!(split(&entry, "w2:1", now_ms), (history, b"{\"args\":\n1}".as_slice()));
     }
 
     #[test]

@@ -236,7 +236,9 @@ async fn play(scripts: Vec<Vec<Act>>) {
     // Whoever came late speaks while the job is somebody else's, and its word must not count.
     for _ in 0..40 {
         let mut works = bed.claim_all().await;
-        models.values_mut().for_each(|(model, _)| model.claimed());
+        for (model, _) in models.values_mut() {
+            model.claimed();
+        }
         if models.values().all(|(model, _)| model.end.is_some()) && late.is_empty() {
             break;
         }

@@ -31,6 +31,8 @@ mod limit_scripts;
 mod queue_dead;
 mod queue_due;
 mod queue_faults;
+mod queue_garbage;
+mod queue_hostile;
 mod queue_jobs;
 mod queue_lease;
 mod queue_process;

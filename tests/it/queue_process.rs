@@ -1,17 +1,16 @@
 //! Leases and poison with real processes: killed, stopped past their lease and woken, aborted by the job they run.
 //!
-//! A process is this test binary once more, told by its environment to be a worker; what it does it notes in Redis.
+//! Where a test needs a handler of its own, a process is this test binary once more, told by its environment to be a worker;
+//! what it does it notes in Redis. Else it is the product.
 
 use std::{
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use carillon::queue::{
-    self, DeadReason, JobContext, JobError, Outcome, QueueConfig, RedisConn,
-    dead::{self, DeadFilter},
-};
+use carillon::queue::{self, DeadReason, JobContext, JobError, Outcome, QueueConfig, RedisConn};
 use carillon_jobs::{BroadcastId, Job};
+use carillon_sandbox::{Channel, Latency};
 use redis::{AsyncCommands as _, aio::MultiplexedConnection};
 use sqlx::postgres::PgPoolOptions;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     fixture::{Fixture, broadcast_of, job},
     fixture_db::service,
-    wait::{eventually, until},
+    wait::until,
+    world::World,
 };
 
 /// How a worker process treats its jobs. The name travels in the environment.
@@ -183,7 +183,7 @@ async fn a_killed_processs_jobs_run_elsewhere_within_twenty_seconds() {
     let took = killed.elapsed();
     println!("recovered {took:?} after SIGKILL");
     assert!(took <= Duration::from_secs(20), "{took:?}");
-    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
+    fixture.emptied().await;
     forget_log(&fixture).await;
 }
 
@@ -245,10 +245,7 @@ async fn a_job_that_aborts_its_process_takes_down_three_and_is_dead_with_its_las
         until(&what, async || process.has_ended()).await;
     }
     let mut survivor = WorkerProcess::start(&fixture, Manner::Abort, Some(id));
-    until("it is dead", || async {
-        dead::count(&fixture.pool, &DeadFilter::default()).await.unwrap() == 1
-    })
-    .await;
+    until("it is dead", || async { fixture.dead_rows().await.len() == 1 }).await;
     let (good, _) = job();
     fixture.queue.ring(good).await.unwrap();
     until("the fourth process works", || async {
@@ -259,16 +256,84 @@ async fn a_job_that_aborts_its_process_takes_down_three_and_is_dead_with_its_las
     let begun = log(&fixture).await;
     let begun = begun.iter().filter(|line| line.ends_with(&id.to_string())).count();
     assert_eq!(begun, 3);
-    let row = dead::list(&fixture.pool, &DeadFilter::default(), None, 1)
-        .await
-        .unwrap()
-        .remove(0);
+    let row = fixture.dead_rows().await.remove(0);
     assert_eq!((row.reason, row.crashes, row.attempts), (DeadReason::Poison, 3, 0));
     assert!(
         row.error.ends_with("about to divide by the number of customers"),
         "{}",
         row.error
     );
-    eventually("Redis is empty", 10, async || fixture.keys().await.is_empty()).await;
+    fixture.emptied().await;
     forget_log(&fixture).await;
+}
+
+/// Every row of a broadcast with the transaction that wrote it: writing the same once more would show.
+async fn rows(world: &World, id: BroadcastId) -> Vec<String> {
+    let tables = [
+        "lane",
+        "slice",
+        "delivery_result",
+        "tally",
+        "token_hold",
+        "ledger_entry",
+    ];
+    let mut rows = Vec::new();
+    for table in tables {
+        let sql = format!(
+            "select coalesce(array_agg(concat('{table} ', t.xmin, ' ', t::text) order by t::text), '{{}}')
+               from {table} t where broadcast_id = '{id}'"
+        );
+        rows.extend(world.one::<Vec<String>>(&sql).await);
+    }
+    let sql = format!("select concat(b.xmin, ' ', b::text) from broadcast b where id = '{id}'");
+    rows.push(world.one(&sql).await);
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_stopped_past_its_leases_writes_nothing_in_postgres_and_goes_on() {
+    let world = World::new(&[
+        ("DELIVERY__LEASE_SECS", "2"),
+        ("DELIVERY__BELL_STALE_SECS", "1.0"),
+        ("QUEUE__LEASE_MS", "2000"),
+        ("BROADCAST__SLICE_SIZE", "50"),
+        ("DELIVERY__PARALLEL_SLICES", "2"),
+        ("CHANNEL__LINE__IN_FLIGHT", "8"),
+        ("CHANNEL__APP__IN_FLIGHT", "8"),
+    ])
+    .await;
+    let slow = Latency {
+        fixed_ms: 30,
+        jitter_ms: 30,
+    };
+    world.sandbox.handle().set_latency(Channel::Line, slow);
+    world.sandbox.handle().set_latency(Channel::Fcm, slow);
+    world
+        .customers(1_200, "s.channel::text = (array['line', 'app'])[1 + n.i % 2]")
+        .await;
+    let id = world
+        .draft("priority_single", &["app", "line"], "哈囉 {first_name}")
+        .await;
+    let _scheduler = world.process("scheduler");
+    let late = world.process("worker");
+    world.send(id).await;
+    let sent = format!("select coalesce(sum(n), 0)::bigint from tally where broadcast_id = '{id}' and stage = 'send'");
+    until("it sends", async || world.one::<i64>(&sent).await > 200).await;
+    late.signal("-STOP");
+    assert_eq!(world.state(id).await, "sending");
+    let other = world.process("worker");
+    world.ended(id, 60).await;
+    drop(other);
+    let before = rows(&world, id).await;
+    let received = world.sandbox.handle().counts(Channel::Line, None);
+
+    late.signal("-CONT");
+    let next = world.draft("priority_single", &["app", "line"], "再會").await;
+    world.send(next).await;
+    world.ended(next, 60).await;
+    // It has worked for a whole broadcast since, so whatever it had to say about the first has been said.
+    assert_eq!(rows(&world, id).await, before);
+    assert!(received.values().all(|n| *n == 1), "LINE: once each");
+    assert_eq!(received.len(), 600);
+    world.audit().await;
 }
