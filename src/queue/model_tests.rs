@@ -307,7 +307,7 @@ async fn play(scripts: Vec<Vec<Act>>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn any_mixture_of_fates_leaves_the_counts_the_plain_model_says(

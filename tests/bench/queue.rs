@@ -1,5 +1,7 @@
 //! The queue against a bare loop: jobs a second that do nothing, and the time from a bell to the start.
 //!
+//! And what a worker process costs when there is nothing to do: its share of a core, from `/proc`.
+//!
 //! The bare loop is one BLMOVE a job, each of its workers on a connection of its own. It neither parses nor settles, has
 //! no lease, no retry and no limit, so it is less than a queue; ours does all of that within the time it is measured for.
 
@@ -19,16 +21,19 @@ use sqlx::postgres::PgPoolOptions;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use crate::{bed::Bed, usage::cpu_secs};
+
 const CONCURRENCIES: [u32; 4] = [10, 50, 100, 500];
 /// The concurrency whose ratio counts.
 const COUNTED: u32 = 100;
-const USAGE: &str = "usage: queue [--jobs N] [--rounds N] [--samples N]";
+const USAGE: &str = "usage: queue [--jobs N] [--rounds N] [--samples N] [--idle-secs N]";
 
 struct Plan {
     url: String,
     jobs: usize,
     rounds: usize,
     samples: usize,
+    idle_secs: usize,
 }
 
 pub(crate) fn run(arguments: &[String]) {
@@ -37,6 +42,7 @@ pub(crate) fn run(arguments: &[String]) {
         jobs: 40_000,
         rounds: 5,
         samples: 200,
+        idle_secs: 20,
     };
     for pair in arguments.chunks(2) {
         let value = pair.get(1).and_then(|value| value.parse().ok()).expect(USAGE);
@@ -44,6 +50,7 @@ pub(crate) fn run(arguments: &[String]) {
             "--jobs" => plan.jobs = value,
             "--rounds" => plan.rounds = value,
             "--samples" => plan.samples = value,
+            "--idle-secs" => plan.idle_secs = value,
             _ => panic!("{USAGE}"),
         }
     }
@@ -77,6 +84,8 @@ async fn bench(plan: &Plan) {
     for (name, (p50, p99)) in [("bare BLMOVE", bare), ("with bell", bell), ("plain RPUSH", silent)] {
         eprintln!("from push to start, {name}: p50 {p50:.2} ms, p99 {p99:.2} ms");
     }
+    let idle = idle_percent_of_a_core(plan.idle_secs as u64).await;
+    eprintln!("an idle worker process: {idle:.2} % of a core");
     let latency = |(p50, p99): (f64, f64)| json!({ "p50_ms": round(p50), "p99_ms": round(p99) });
     println!(
         "{}",
@@ -88,6 +97,7 @@ async fn bench(plan: &Plan) {
             "rounds": plan.rounds,
             "throughput": throughput,
             "start_latency": { "bell": latency(bell), "plain_rpush": latency(silent), "bare": latency(bare) },
+            "idle_worker_percent_of_a_core": round(idle),
         })
     );
 }
@@ -286,4 +296,19 @@ async fn bare_latency(plan: &Plan) -> (f64, f64) {
     waiting.abort();
     let _: i64 = connection.unlink(&taken).await.unwrap();
     (percentile(&mut waits, 50), percentile(&mut waits, 99))
+}
+
+/// A real worker of the product on a queue where nothing happens.
+async fn idle_percent_of_a_core(secs: u64) -> f64 {
+    let bed = Bed::new().await;
+    let worker = bed.process("worker");
+    // Its start is not part of being idle.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (before, started) = (cpu_secs(worker.id()), Instant::now());
+    tokio::time::sleep(Duration::from_secs(secs)).await;
+    let used = cpu_secs(worker.id()) - before;
+    let percent = used / started.elapsed().as_secs_f64() * 100.0;
+    drop(worker);
+    bed.close().await;
+    percent
 }
