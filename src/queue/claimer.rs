@@ -32,6 +32,9 @@ const GRACE: Duration = Duration::from_secs(3);
 /// How often, at most, a claim waits once more because further handlers have ended.
 const GATHER: u32 = 4;
 
+/// Free slots that are worth a claim.
+const ENOUGH: u32 = 16;
+
 /// Runs until the process stops. Whatever a claim brings after that is given back at once.
 pub(crate) async fn run(engine: Arc<Engine>, work: mpsc::UnboundedSender<Work>) {
     let mut claimer = Claimer::new(engine, work);
@@ -70,7 +73,7 @@ impl Claimer {
         let Some(free) = self.free().await else { return };
         let sweep = self.sweep();
         let first = engine.numbers(most(&free));
-        let taken = engine.outbox.take();
+        let taken = engine.outbox.take_few();
         let sent = Instant::now();
         let answers = engine.store.settle_and_claim(taken.batch(), first, &free, sweep).await;
         let (settled, claimed) = match answers {
@@ -105,9 +108,9 @@ impl Claimer {
         }
     }
 
-    /// Waits for a free slot, and then a moment for the handlers that end together with the first: one claim for many is
-    /// cheaper than one each, for Redis too. But not for more than half of all slots: while Redis answers for those, the
-    /// handlers of the other half keep this process busy. `None`: the process stops.
+    /// Waits for a free slot, and then a moment for the handlers that end together with the first: one claim for a few is
+    /// cheaper than one each, for Redis too. But not for many, nor for more than half of all slots: while Redis answers for
+    /// those, the handlers of the others keep this process busy. `None`: the process stops.
     async fn free(&self) -> Option<Free> {
         let engine = &self.engine;
         if engine.slots.free().total() == 0 {
@@ -121,7 +124,7 @@ impl Claimer {
         let mut free = engine.slots.free();
         for _ in 0..GATHER {
             let before = free.total();
-            if before >= engine.slots.running() {
+            if before >= engine.slots.running().min(ENOUGH) {
                 break;
             }
             tokio::task::yield_now().await;

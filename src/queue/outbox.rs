@@ -1,7 +1,8 @@
 //! Settlements on their way to Redis: queued by tickets, taken by whoever gets to Redis first.
 //!
-//! A busy claim loop takes them along, because the end of a job is what lets it claim the next one; else the settle loop is
-//! told. It must never lose one: what was taken and not answered is put back.
+//! A busy claim loop takes a few along, because the end of a job is what lets it claim the next one. The settle loop is told
+//! when the claim loop rests, and when there are many: then Redis settles those while the jobs of the last claim run, and the
+//! next claim does not wait for it. It must never lose one: what was taken and not answered is put back.
 
 use std::{
     collections::VecDeque,
@@ -14,6 +15,9 @@ use std::{
 use tokio::sync::Notify;
 
 use super::store::{STEP, Settlement};
+
+/// So many are worth a round trip of their own.
+pub(crate) const MANY: usize = 16;
 
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
@@ -37,8 +41,12 @@ impl Outbox {
     }
 
     pub(crate) fn put(&self, settlement: Settlement) {
-        self.waiting().push_back(settlement);
-        if !self.collected.load(Ordering::SeqCst) {
+        let count = {
+            let mut waiting = self.waiting();
+            waiting.push_back(settlement);
+            waiting.len()
+        };
+        if count == MANY || !self.collected.load(Ordering::SeqCst) {
             self.told.notify_one();
         }
     }
@@ -50,6 +58,16 @@ impl Outbox {
         Taken {
             outbox: self,
             batch: waiting.drain(..count).collect(),
+        }
+    }
+
+    /// Takes what waits if that is few; many are on their way with the settle loop.
+    pub(crate) fn take_few(&self) -> Taken<'_> {
+        let mut waiting = self.waiting();
+        let few = waiting.len() < MANY;
+        Taken {
+            outbox: self,
+            batch: if few { waiting.drain(..).collect() } else { Vec::new() },
         }
     }
 
@@ -88,8 +106,13 @@ impl Drop for Taken<'_> {
     fn drop(&mut self) {
         let mut waiting = self.outbox.waiting();
         // In front and in their order: of jobs given back, each goes to the head of its list.
+        let any = !self.batch.is_empty();
         for settlement in self.batch.drain(..).rev() {
             waiting.push_front(settlement);
+        }
+        drop(waiting);
+        if any {
+            self.outbox.told.notify_one();
         }
     }
 }
@@ -130,5 +153,9 @@ mod tests {
         assert!(!told(&outbox).await);
         outbox.leave();
         assert!(told(&outbox).await, "what waited when the claim loop went to rest");
+        outbox.collect();
+        (2..MANY as u64).for_each(|number| outbox.put(settlement(number)));
+        assert!(told(&outbox).await, "there are many");
+        assert!(outbox.take_few().batch().is_empty());
     }
 }
