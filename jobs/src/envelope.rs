@@ -169,7 +169,7 @@ fn explain<A: DeserializeOwned>(text: &[u8], error: &serde_json::Error) -> Contr
     if error.is_data() {
         let mut parser = serde_json::Deserializer::from_slice(text);
         if let Err(located) = serde_path_to_error::deserialize::<_, Object<Wire<A>>>(&mut parser) {
-            let field = located.path().to_string();
+            let field = scrub(&located.path().to_string());
             return ContractError::field(field, scrub(&located.into_inner().to_string()));
         }
     }
@@ -198,7 +198,7 @@ fn scrub(problem: &str) -> String {
             kept.push(character);
         }
     }
-    // Names of fields come in backticks and may be the producer's invention, of any length.
+    // Names of fields, in paths and in backticks, may be the producer's invention, of any length.
     kept.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 

@@ -44,6 +44,7 @@ impl BroadcastWork {
     /// Does one turn.
     pub async fn run(&self, args: BroadcastSend, context: &JobContext) -> Result<Outcome, JobError> {
         telemetry::note("broadcast.id", args.broadcast_id);
+        context.about_to(&breadcrumb(&args)).await;
         let turn = match args.sender_id {
             Some(sender) => {
                 telemetry::note("sender.id", sender);
@@ -93,6 +94,14 @@ impl BroadcastWork {
             }
         }
         Ok(Outcome::Done)
+    }
+}
+
+/// What is shown when a worker dies of this job.
+fn breadcrumb(args: &BroadcastSend) -> String {
+    match args.sender_id {
+        Some(sender) => format!("send on the lane of sender {sender}"),
+        None => "look at the broadcast: plan, open, complete".to_owned(),
     }
 }
 

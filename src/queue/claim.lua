@@ -1,18 +1,20 @@
 -- Claims jobs for one worker: all its kinds, in order of priority, never more than it has free slots.
 --
--- KEYS: ready, due, lease, run of each kind; then dead, paused.
--- ARGV: 1 tag prefix, 2 first tag number, 3 shared slots, 4 sweep (0 nothing, 1 due jobs, 2 abandoned ones too), 5 step, 6 longest text,
---       then name, own slots, lease in ms of each kind.
+-- KEYS: ready, due, lease, run of each kind; then dead, doing, paused.
+-- ARGV: 1 tag prefix, 2 first tag number, 3 shared slots, 4 sweep (0 nothing, 1 due jobs, 2 abandoned ones too), 5 most members,
+--       6 longest text, then name, own slots, lease in ms of each kind.
 -- Returns: now in ms, whether more is due, the claimed entries of each kind, how many of each were taken over. Tags are counted
 -- up in that order.
 --
--- Every step is bounded: at most `step` members are promoted per kind and at most as many entries are taken as there
--- are slots, because a script stops everybody else's commands while it runs.
-local kinds = (#KEYS - 2) / 4
-local dead, paused = KEYS[#KEYS - 1], KEYS[#KEYS]
+-- A script stops everybody else's commands while it runs, so everything here is bounded: of the `most` members one call may
+-- touch, due jobs get at most half, shared evenly by the kinds, and whatever they leave is for jobs that are taken.
+local kinds = (#KEYS - 3) / 4
+local dead, doing, paused = KEYS[#KEYS - 2], KEYS[#KEYS - 1], KEYS[#KEYS]
 local prefix, number, shared = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local sweep, step, longest = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local CHUNK, BYTES = 50, 2097152
+local sweep, room, longest = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local step = math.floor(room / 2 / kinds)
+-- The first look is at few: were they megabytes each, a whole chunk would stop the server for a while.
+local FIRST, CHUNK, BYTES = 10, 50, 2097152
 
 local time = redis.call('TIME')
 local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
@@ -30,33 +32,40 @@ end
 
 local more = 0
 local function promote(ready, due)
-  local left, bytes = step, 0
+  local left, bytes, chunk = step, 0, FIRST
   while left > 0 and bytes < BYTES do
-    local entries = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, math.min(left, CHUNK))
+    local entries = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, math.min(left, chunk))
     if #entries == 0 then return end
     -- Removed before added: a server whose memory is full refuses a script's first addition, but none after a removal.
     redis.call('ZREM', due, unpack(entries))
     redis.call('RPUSH', ready, unpack(entries))
     for _, entry in ipairs(entries) do bytes = bytes + #entry end
-    left = left - #entries
+    left, room, chunk = left - #entries, room - #entries, CHUNK
   end
   more = 1
 end
 
 local budget = BYTES
 -- An expired lease: its owner died or stalled. The new tag makes whatever that owner still says about the job void.
+-- What the owner said last that it was about to do is kept behind the tag, for whoever asks what killed it.
 local function take_over(lease, run, free, taken)
-  for _, tag in ipairs(redis.call('ZRANGEBYSCORE', lease, '-inf', now, 'LIMIT', 0, free)) do
+  for _, tag in ipairs(redis.call('ZRANGEBYSCORE', lease, '-inf', now, 'LIMIT', 0, math.min(free, room))) do
     local entry = redis.call('HGET', run, tag)
     redis.call('ZREM', lease, tag)
+    room = room - 1
     if entry then
       redis.call('HDEL', run, tag)
+      local last = redis.call('HGET', doing, tag)
+      if last then
+        redis.call('HDEL', doing, tag)
+        tag = tag .. '@' .. string.gsub(string.sub(last, 1, 80), '%s', '_')
+      end
       local a, c, s, first, ref, rest = string.match(entry, '^\1(%d+) (%d+) (%d+) (%d+) (%S+) %S+\n()')
       if a then
         entry = '\1' .. a .. ' ' .. (tonumber(c) + 1) .. ' ' .. s .. ' ' .. first .. ' ' .. ref .. ' ' .. tag .. '\n'
           .. string.sub(entry, rest)
       else
-        entry = '\0010 1 0 ' .. now .. ' ' .. tag .. ' ' .. tag .. '\n' .. entry
+        entry = '\0010 1 0 ' .. now .. ' ' .. string.match(tag, '^[^@]+') .. ' ' .. tag .. '\n' .. entry
       end
       taken[#taken + 1] = entry
       budget = budget - #entry
@@ -66,12 +75,15 @@ local function take_over(lease, run, free, taken)
 end
 
 local function take_fresh(name, ready, free, taken)
-  while free > 0 and budget > 0 do
-    local entries = redis.call('LPOP', ready, math.min(free, CHUNK))
+  local chunk = FIRST
+  while free > 0 and room > 0 and budget > 0 do
+    local entries = redis.call('LPOP', ready, math.min(free, room, chunk))
     if not entries then return end
+    room, chunk = room - #entries, CHUNK
     for _, entry in ipairs(entries) do
       if #entry > longest then
         park(name, entry)
+        chunk = FIRST
       else
         taken[#taken + 1] = entry
         free = free - 1

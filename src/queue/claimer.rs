@@ -17,8 +17,10 @@ use super::{
     dead::DeadReason,
     engine::Engine,
     entry, keys,
+    renewer::Suspect,
+    settler,
     slots::Free,
-    store::{Claimed, Sweep, Verb},
+    store::{Answers, Claimed, STEP, Sweep, Verb},
     ticket::{Claim, Ticket, millis},
 };
 use crate::metrics::jobs::{self, End};
@@ -28,46 +30,64 @@ const AWAY: Duration = Duration::from_millis(200);
 /// How long after Redis is back nobody's work is taken over. Every living worker renews within a fraction of this.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// How often, at most, a claim waits once more because further handlers have ended.
+const GATHER: u32 = 4;
+
+/// Free slots that are worth a claim.
+const ENOUGH: u32 = 16;
+
 /// Runs until the process stops. Whatever a claim brings after that is given back at once.
 pub(crate) async fn run(engine: Arc<Engine>, work: mpsc::UnboundedSender<Work>) {
-    let mut claimer = Claimer {
-        engine,
-        work,
-        swept: None,
-        more_due: false,
-    };
+    let mut claimer = Claimer::new(engine, work);
     while !claimer.engine.stop.is_cancelled() {
         claimer.turn().await;
     }
 }
 
-struct Claimer {
+pub(crate) struct Claimer {
     engine: Arc<Engine>,
     work: mpsc::UnboundedSender<Work>,
     swept: Option<Instant>,
     more_due: bool,
 }
 
+impl Drop for Claimer {
+    fn drop(&mut self) {
+        self.engine.outbox.leave();
+    }
+}
+
 impl Claimer {
-    async fn turn(&mut self) {
-        let engine = Arc::clone(&self.engine);
-        let free = engine.slots.free();
-        if free.total() == 0 {
-            tokio::select! {
-                () = engine.stop.cancelled() => {}
-                () = engine.slots.freed.notified() => {}
-            }
-            // A moment for the handlers that end together with the first: one claim for all of them is cheaper than two.
-            tokio::task::yield_now().await;
-            return;
+    pub(crate) fn new(engine: Arc<Engine>, work: mpsc::UnboundedSender<Work>) -> Self {
+        engine.outbox.collect();
+        Self {
+            engine,
+            work,
+            swept: None,
+            more_due: false,
         }
+    }
+
+    /// Waits for a free slot, claims once, and rests if there was nothing to claim.
+    pub(crate) async fn turn(&mut self) {
+        let engine = Arc::clone(&self.engine);
+        let Some(free) = self.free().await else { return };
         let sweep = self.sweep();
-        let count = u64::from(free.total());
-        let first = engine.numbers(count);
+        let first = engine.numbers(most(&free));
+        let taken = engine.outbox.take_few();
         let sent = Instant::now();
-        let result = engine.store.claim(first, &free, sweep).await;
-        engine.redis.note(&result);
-        match result {
+        let answers = engine.store.settle_and_claim(taken.batch(), first, &free, sweep).await;
+        let (settled, claimed) = match answers {
+            Ok(Answers { settled, claimed }) => (settled, claimed),
+            Err(error) => (Err(error.clone()), Err(error)),
+        };
+        engine.redis.note(&claimed);
+        match settled {
+            Ok(stale) => settler::settled(&engine, taken, stale),
+            // Back in the outbox; the settle loop repeats it.
+            Err(_) => drop(taken),
+        }
+        match claimed {
             Ok(claimed) => {
                 if sweep != Sweep::None {
                     self.swept = Some(sent);
@@ -89,6 +109,34 @@ impl Claimer {
         }
     }
 
+    /// Waits for a free slot, and then a moment for the handlers that end together with the first: one claim for a few is
+    /// cheaper than one each, for Redis too. But not for many, nor for more than half of all slots: while Redis answers for
+    /// those, the handlers of the others keep this process busy. `None`: the process stops.
+    async fn free(&self) -> Option<Free> {
+        let engine = &self.engine;
+        if engine.slots.free().total() == 0 {
+            // Whatever ends from here on frees a slot; what waits already does not.
+            engine.outbox.hand_over();
+            tokio::select! {
+                () = engine.stop.cancelled() => return None,
+                () = engine.slots.freed.notified() => {}
+            }
+        }
+        let mut free = engine.slots.free();
+        for _ in 0..GATHER {
+            let before = free.total();
+            if before >= engine.slots.running().min(ENOUGH) {
+                break;
+            }
+            tokio::task::yield_now().await;
+            free = engine.slots.free();
+            if free.total() == before {
+                break;
+            }
+        }
+        (free.total() > 0).then_some(free)
+    }
+
     fn sweep(&self) -> Sweep {
         let pause = Duration::from_millis(self.engine.config.sweep_ms);
         let due = self.more_due || self.swept.is_none_or(|swept| swept.elapsed() >= pause);
@@ -102,11 +150,13 @@ impl Claimer {
     }
 
     async fn rest(&self, longest: Duration) {
+        self.engine.outbox.leave();
         tokio::select! {
             () = self.engine.stop.cancelled() => {}
             () = self.engine.wake.notified() => {}
             () = tokio::time::sleep(longest) => {}
         }
+        self.engine.outbox.collect();
     }
 
     /// The claim may have happened and only its answer was lost. Whatever it took is given back, so that it is neither
@@ -116,7 +166,7 @@ impl Claimer {
             return;
         }
         for kind in 0..self.engine.kinds.len() {
-            for number in first..first + u64::from(free.total()) {
+            for number in first..first + most(free) {
                 self.engine.settle(kind, number, Verb::Head { header: None });
             }
         }
@@ -211,10 +261,10 @@ impl Claimer {
             held.push((keys::held(&engine.config.key_prefix, kind.name(), key), id.clone()));
         }
         if claim.history.crashes >= engine.config.max_crashes {
-            let last = claim.history.lost_tag.as_deref().unwrap_or("unknown");
             let error = format!(
-                "{} workers in a row lost their lease while running it; the last claim was {last}",
-                claim.history.crashes
+                "{} workers in a row lost their lease while running it; {}",
+                claim.history.crashes,
+                claim.history.last_claim()
             );
             self.bury(&claim, DeadReason::Poison, &error);
             return None;
@@ -241,6 +291,11 @@ impl Claimer {
             lease: lease.clone(),
             stop: engine.stop.clone(),
             traceparent: envelope.traceparent,
+            suspect: (claim.history.crashes > 0).then(|| Suspect {
+                engine: Arc::clone(engine),
+                kind: claim.kind,
+                number: claim.number,
+            }),
         };
         let max_attempts = envelope.max_attempts.unwrap_or(policy.max_attempts);
         Some(Work {
@@ -264,4 +319,9 @@ impl Claimer {
         }
         self.engine.settle(claim.kind, claim.number, verb);
     }
+}
+
+/// How many jobs one claim can bring.
+fn most(free: &Free) -> u64 {
+    u64::from(free.total()).min(STEP as u64)
 }

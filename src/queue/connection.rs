@@ -82,6 +82,30 @@ impl RedisConn {
         }
     }
 
+    /// Runs scripts one after the other in one round trip. Each has its own answer: one that is refused says nothing about
+    /// the others. The outer error is that of the connection.
+    pub(crate) async fn scripts(&self, calls: &[(&Script, Cmd)]) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
+        let mut pipeline = redis::pipe();
+        for (_, call) in calls {
+            pipeline.add_command(call.clone());
+        }
+        let values = self
+            .manager
+            .clone()
+            .send_packed_commands(&pipeline, 0, calls.len())
+            .await?;
+        let mut answers = Vec::with_capacity(calls.len());
+        for ((script, call), value) in calls.iter().zip(values) {
+            answers.push(match value.extract_error() {
+                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                    self.script(script, call).await
+                }
+                answer => answer,
+            });
+        }
+        Ok(answers)
+    }
+
     /// A connection of its own for listening.
     pub(crate) async fn listen(&self) -> Result<PubSub, RedisError> {
         match tokio::time::timeout(self.connect_timeout, self.client.get_async_pubsub()).await {

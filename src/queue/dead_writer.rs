@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{DeadReason, QueueError, dead::Record, dead_record::KEPT_BYTES, engine::Engine};
 
 /// Records carried in one step; each is at most 64 KiB and a line.
-const STEP: u32 = 20;
+const STEP: u32 = 50;
 /// How much of an oversized text is read at once, in bytes.
 const CHUNK_BYTES: usize = 256 * 1024;
 /// How often to look for what another worker left behind.
@@ -70,25 +70,35 @@ async fn carry(engine: &Engine, pool: &PgPool) -> Result<u64, QueueError> {
     command.arg(&engine.store.dead).arg(STEP).arg("WITHVALUES");
     let reply = engine.store.redis.send(&command).await?;
     let pending: Vec<(String, Vec<u8>)> = redis::from_redis_value(reply).map_err(RedisError::from)?;
-    let mut carried = 0;
+    let (mut records, mut parked) = (Vec::with_capacity(pending.len()), Vec::new());
     for (reference, bytes) in &pending {
-        let parked = format!("{}:{reference}", engine.store.dead);
-        let record = match read_parked(engine, &parked, bytes).await? {
-            Some(record) => Some(record),
+        let place = format!("{}:{reference}", engine.store.dead);
+        let record = match read_parked(engine, &place, bytes).await? {
+            Some(record) => {
+                parked.push(place);
+                Some(record)
+            }
             None => Record::from_bytes(bytes),
         };
         // Bytes that are neither were put there by somebody else; without them the hash can be emptied.
         if let Some(record) = record {
-            write(pool, reference, &record).await?;
+            records.push((reference.as_str(), record));
         } else {
             tracing::error!("an unreadable record was found among the dead jobs in Redis and is dropped");
         }
-        let mut pipeline = redis::pipe();
-        pipeline.hdel(&engine.store.dead, reference).unlink(&parked);
-        engine.store.redis.pipeline(&pipeline).await?;
-        carried += 1;
     }
-    Ok(carried)
+    if pending.is_empty() {
+        return Ok(0);
+    }
+    write(pool, &records).await?;
+    let references: Vec<&str> = pending.iter().map(|(reference, _)| reference.as_str()).collect();
+    let mut pipeline = redis::pipe();
+    pipeline.hdel(&engine.store.dead, references);
+    if !parked.is_empty() {
+        pipeline.unlink(parked);
+    }
+    engine.store.redis.pipeline(&pipeline).await?;
+    Ok(pending.len() as u64)
 }
 
 /// A text that was too long to claim lies in a key of its own; it is read in pieces and never held whole.
@@ -134,29 +144,38 @@ async fn read_parked(engine: &Engine, parked: &str, bytes: &[u8]) -> Result<Opti
     }))
 }
 
-async fn write(pool: &PgPool, reference: &str, record: &Record) -> Result<(), sqlx::Error> {
+/// Writes rows in one statement, so that a flood of dead jobs is carried as fast as it comes.
+async fn write(pool: &PgPool, records: &[(&str, Record)]) -> Result<(), sqlx::Error> {
+    fn column<'a, T>(records: &'a [(&str, Record)], field: impl Fn(&'a Record) -> T) -> Vec<T> {
+        records.iter().map(|(_, record)| field(record)).collect()
+    }
     let count = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
     let wide = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let references: Vec<&str> = records.iter().map(|(reference, _)| *reference).collect();
     sqlx::query(
         "insert into dead_job (reference, kind, job_id, reason, error, attempts, crashes, snoozes, \
              raw, raw_length, raw_sha256, first_at, died_at) \
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, \
-             to_timestamp($12::bigint / 1000.0), to_timestamp($13::bigint / 1000.0)) \
+         select reference, kind, job_id, reason::dead_reason, error, attempts, crashes, snoozes, \
+             raw, raw_length, raw_sha256, to_timestamp(first_ms / 1000.0), to_timestamp(died_ms / 1000.0) \
+         from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::int[], $8::int[], \
+             $9::bytea[], $10::bigint[], $11::bytea[], $12::bigint[], $13::bigint[]) \
+             as dead (reference, kind, job_id, reason, error, attempts, crashes, snoozes, \
+             raw, raw_length, raw_sha256, first_ms, died_ms) \
          on conflict (reference) do nothing",
     )
-    .bind(reference)
-    .bind(&record.kind)
-    .bind(&record.job_id)
-    .bind(record.reason)
-    .bind(&record.error)
-    .bind(count(record.attempts))
-    .bind(count(record.crashes))
-    .bind(count(record.snoozes))
-    .bind(&record.raw)
-    .bind(wide(record.raw_length))
-    .bind(&record.raw_sha256)
-    .bind(wide(record.first_ms))
-    .bind(wide(record.died_ms))
+    .bind(references)
+    .bind(column(records, |record| record.kind.as_str()))
+    .bind(column(records, |record| record.job_id.as_deref()))
+    .bind(column(records, |record| record.reason.name()))
+    .bind(column(records, |record| record.error.as_str()))
+    .bind(column(records, |record| count(record.attempts)))
+    .bind(column(records, |record| count(record.crashes)))
+    .bind(column(records, |record| count(record.snoozes)))
+    .bind(column(records, |record| record.raw.as_slice()))
+    .bind(column(records, |record| wide(record.raw_length)))
+    .bind(column(records, |record| record.raw_sha256.as_slice()))
+    .bind(column(records, |record| wide(record.first_ms)))
+    .bind(column(records, |record| wide(record.died_ms)))
     .execute(pool)
     .await?;
     Ok(())

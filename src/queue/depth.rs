@@ -77,7 +77,7 @@ impl Queue {
 }
 
 fn ready_since(kind: Kind, entry: &[u8]) -> Option<DateTime<Utc>> {
-    let (history, text) = entry::split(entry, "", 0);
+    let (history, text) = entry::split(entry, "", u64::MAX);
     if !history.fresh {
         return DateTime::from_timestamp_millis(i64::try_from(history.first_ms).ok()?);
     }

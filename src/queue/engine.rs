@@ -9,7 +9,7 @@ use std::{
 };
 
 use carillon_jobs::{Kind, Policy};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -17,6 +17,7 @@ use super::{
     availability::Availability,
     keys::KindKeys,
     lease::Held,
+    outbox::Outbox,
     slots::Slots,
     store::{Settlement, Store, StoredKind, Verb},
 };
@@ -36,17 +37,13 @@ pub(crate) struct Engine {
     pub(crate) died: Notify,
     /// The process is shutting down.
     pub(crate) stop: CancellationToken,
+    /// Settlements that Redis has not answered yet.
+    pub(crate) outbox: Outbox,
     next_number: AtomicU64,
-    settlements: mpsc::UnboundedSender<Settlement>,
 }
 
 impl Engine {
-    pub(crate) fn new(
-        config: QueueConfig,
-        redis: RedisConn,
-        worker_id: &str,
-        stop: CancellationToken,
-    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Settlement>) {
+    pub(crate) fn new(config: QueueConfig, redis: RedisConn, worker_id: &str, stop: CancellationToken) -> Arc<Self> {
         let mut kinds = Kind::ALL.to_vec();
         kinds.sort_by_key(|kind| kind.policy().priority);
         let policies: Vec<Policy> = kinds.iter().map(|kind| kind.policy()).collect();
@@ -60,8 +57,7 @@ impl Engine {
             })
             .collect();
         let wanted: Vec<u32> = policies.iter().map(|policy| policy.reserved_slots).collect();
-        let (settlements, receiver) = mpsc::unbounded_channel();
-        let engine = Self {
+        Arc::new(Self {
             store: Store::new(redis, &config.key_prefix, worker_id, stored),
             slots: Slots::new(config.concurrency, &wanted),
             held: Held::new(kinds.len()),
@@ -69,12 +65,11 @@ impl Engine {
             wake: Notify::new(),
             died: Notify::new(),
             stop,
+            outbox: Outbox::default(),
             next_number: AtomicU64::new(1),
-            settlements,
             kinds,
             config,
-        };
-        (Arc::new(engine), receiver)
+        })
     }
 
     /// The first of `count` tag numbers that were never used.
@@ -84,8 +79,8 @@ impl Engine {
 
     /// Queues a settlement. It is repeated until Redis has answered.
     pub(crate) fn settle(&self, kind: usize, number: u64, verb: Verb) {
-        // The receiver lives until the process has flushed; after that the lease runs out and somebody else takes over.
-        let _ = self.settlements.send(Settlement { kind, number, verb });
+        // What is still there when the process ends is recovered when its lease runs out.
+        self.outbox.put(Settlement { kind, number, verb });
     }
 
     pub(crate) fn shortest_lease(&self) -> Duration {

@@ -29,6 +29,12 @@ pub(crate) fn dead(prefix: &str) -> String {
     format!("{prefix}:dead")
 }
 
+/// Hash of what running jobs said last that they were about to do, by tag. Only those that run for a while, or have taken
+/// down a worker before, say anything.
+pub(crate) fn doing(prefix: &str) -> String {
+    format!("{prefix}:doing")
+}
+
 /// Set of the kinds that nobody may claim.
 pub(crate) fn paused(prefix: &str) -> String {
     format!("{prefix}:paused")

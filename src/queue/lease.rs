@@ -30,6 +30,8 @@ struct Inner {
     run_until: Instant,
     task: OnceLock<AbortHandle>,
     aborted: OnceLock<Aborted>,
+    /// What the handler is about to do.
+    word: Mutex<Option<String>>,
 }
 
 /// Why a handler was aborted.
@@ -56,6 +58,7 @@ impl Lease {
             run_until: base + longest_run,
             task: OnceLock::new(),
             aborted: OnceLock::new(),
+            word: Mutex::default(),
         }));
         lease.extend(deadline);
         lease
@@ -77,6 +80,15 @@ impl Lease {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.0.lost.is_cancelled() || Instant::now() >= self.deadline()
+    }
+
+    /// Keeps what the handler is about to do; the next renewal takes it to Redis.
+    pub(crate) fn say(&self, word: String) {
+        *self.0.word.lock().unwrap_or_else(PoisonError::into_inner) = Some(word);
+    }
+
+    pub(crate) fn word(&self) -> Option<String> {
+        self.0.word.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Redis said that the job is somebody else's.

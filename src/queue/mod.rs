@@ -10,7 +10,7 @@
 //! | `run` | a worker process from start to stop, built on apalis |
 //! | `backend`, `service`, `ticket` | a claimed job on its way through apalis to exactly one settlement |
 //! | `claimer`, `renewer`, `settler`, `wake`, `dead_writer` | the loops beside it |
-//! | `engine`, `slots`, `lease`, `availability` | what those loops share |
+//! | `engine`, `slots`, `lease`, `outbox`, `availability` | what those loops share |
 //! | `store`, `entry`, `keys`, `connection`, `*.lua` | the queue in Redis |
 //! | `dead` | dead jobs in Postgres: list, show, replay, delete |
 
@@ -30,6 +30,9 @@ mod error;
 pub mod find;
 mod keys;
 mod lease;
+#[cfg(test)]
+mod model_tests;
+mod outbox;
 mod outcome;
 mod producer;
 mod renewer;

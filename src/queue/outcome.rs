@@ -6,7 +6,7 @@ use carillon_jobs::TraceParent;
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
-use super::Lease;
+use super::{Lease, entry, renewer::Suspect};
 
 /// How a turn of a job ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,4 +77,20 @@ pub struct JobContext {
     pub stop: CancellationToken,
     /// The producer's W3C trace context.
     pub traceparent: Option<TraceParent>,
+    /// Set for a job that a worker has died of.
+    pub(crate) suspect: Option<Suspect>,
+}
+
+impl JobContext {
+    /// Leaves a breadcrumb: what the handler is about to do, such as "plan a chunk". Should the worker die of this job, the
+    /// last one is shown with it. At most 80 characters, ASCII, no personal data, no secrets.
+    ///
+    /// It travels with the next renewal of the lease, so it costs nothing; but a job that has taken down a worker before
+    /// waits here until Redis has it, because it may not live until then.
+    pub async fn about_to(&self, what: &str) {
+        self.lease.say(entry::word(what));
+        if let Some(suspect) = &self.suspect {
+            suspect.tell(&self.lease).await;
+        }
+    }
 }

@@ -19,6 +19,26 @@ use super::{
 /// How often deadlines are looked at, at most.
 const WATCH: Duration = Duration::from_millis(250);
 
+/// Running jobs without a lease that one call of `renew.lua` gives one, at most.
+const MENDED: usize = 100;
+
+/// The one job of a handler that must be heard at once.
+#[derive(Debug, Clone)]
+pub(crate) struct Suspect {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) kind: usize,
+    pub(crate) number: u64,
+}
+
+impl Suspect {
+    /// Brings the lease's word to Redis now. With Redis away it waits as long as an answer may take, and goes on.
+    pub(crate) async fn tell(&self, lease: &Lease) {
+        if let Some(kind) = self.engine.store.kinds.get(self.kind) {
+            renew(&self.engine, kind, &[(self.number, lease.clone())]).await;
+        }
+    }
+}
+
 /// Runs until `finish` is cancelled.
 pub(crate) async fn run(engine: Arc<Engine>, finish: CancellationToken) {
     let third = engine.shortest_lease() / 3;
@@ -49,7 +69,7 @@ async fn renew_all(engine: &Engine) -> bool {
             // Even then once: it mends jobs whose lease was deleted.
             answered &= renew(engine, kind, &[]).await;
         }
-        for chunk in held.chunks(STEP) {
+        for chunk in held.chunks(STEP - MENDED) {
             answered &= renew(engine, kind, chunk).await;
         }
     }
@@ -57,9 +77,9 @@ async fn renew_all(engine: &Engine) -> bool {
 }
 
 async fn renew(engine: &Engine, kind: &StoredKind, held: &[(u64, Lease)]) -> bool {
-    let numbers: Vec<u64> = held.iter().map(|(number, _)| *number).collect();
+    let words: Vec<(u64, Option<String>)> = held.iter().map(|(number, lease)| (*number, lease.word())).collect();
     let deadline = Instant::now() + Duration::from_millis(kind.lease_ms);
-    let result = engine.store.renew(kind, &numbers).await;
+    let result = engine.store.renew(kind, &words).await;
     engine.redis.note(&result);
     let Ok(lost) = result else { return false };
     for (number, lease) in held {

@@ -48,7 +48,7 @@ where
     F: Future<Output = Result<Outcome, JobError>> + Send + 'static,
 {
     let worker_id = worker_id();
-    let (engine, settlements) = Engine::new(config, redis, &worker_id, shutdown.clone());
+    let engine = Engine::new(config, redis, &worker_id, shutdown.clone());
     tracing::info!(
         worker.id = worker_id,
         concurrency = engine.config.concurrency,
@@ -56,7 +56,7 @@ where
     );
     let finish = CancellationToken::new();
     let (send_work, receive_work) = mpsc::unbounded_channel();
-    let settling = tokio::spawn(settler::run(Arc::clone(&engine), settlements, finish.clone()));
+    let settling = tokio::spawn(settler::run(Arc::clone(&engine), finish.clone()));
     let side_loops = [
         tokio::spawn(renewer::run(Arc::clone(&engine), finish.clone())),
         tokio::spawn(wake::run(Arc::clone(&engine), finish.clone())),

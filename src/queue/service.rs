@@ -46,7 +46,12 @@ where
         let handler = self.handler.clone();
         let lease = context.lease.clone();
         // The handler is called inside the task: what it does before its first await may panic too.
-        let run = async move { handler(job, context).await };
+        let run = async move {
+            if context.suspect.is_some() {
+                context.about_to("start").await;
+            }
+            handler(job, context).await
+        };
         let span = tracing::Span::current();
         let running = tokio::spawn(run.instrument(span.clone()));
         lease.attach(running.abort_handle());

@@ -1,6 +1,6 @@
 -- Settles claimed jobs: what their handlers' results mean for the queue.
 --
--- KEYS: ready, due, lease, run of each kind; then dead.
+-- KEYS: ready, due, lease, run of each kind; then dead, doing.
 -- ARGV: for each kind the number of done jobs and their tags; then groups of five: verb, kind (from 1), tag, a, header.
 --   H  head of the ready list (given back)      T  tail of the ready list (its next turn)
 --   R  due in `a` ms                            L  due at `a`, ms since 1970
@@ -8,14 +8,17 @@
 -- A header of '-' leaves the entry as it is.
 -- A tag that is not in `run` is stale: the job was taken over, and whatever is said about it is ignored.
 -- Returns how many of the groups of five were stale.
-local kinds = (#KEYS - 1) / 4
-local dead = KEYS[#KEYS]
+local kinds = (#KEYS - 2) / 4
+local dead, doing = KEYS[#KEYS - 1], KEYS[#KEYS]
+-- Only jobs that run for a while, or took down a worker before, have said what they were doing.
+local told = redis.call('EXISTS', doing) == 1
 local i = 1
 for k = 1, kinds do
   local n = tonumber(ARGV[i])
   if n > 0 then
     redis.call('HDEL', KEYS[k * 4], unpack(ARGV, i + 1, i + n))
     redis.call('ZREM', KEYS[k * 4 - 1], unpack(ARGV, i + 1, i + n))
+    if told then redis.call('HDEL', doing, unpack(ARGV, i + 1, i + n)) end
   end
   i = i + n + 1
 end
@@ -37,6 +40,7 @@ while i < #ARGV do
   if entry then
     redis.call('HDEL', run, tag)
     redis.call('ZREM', lease, tag)
+    if told then redis.call('HDEL', doing, tag) end
     if verb ~= 'D' and header ~= '-' then
       local text = string.match(entry, '^\1%d+ %d+ %d+ %d+ %S+ %S+\n()')
       entry = header .. (text and string.sub(entry, text) or entry)

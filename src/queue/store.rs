@@ -11,8 +11,11 @@ use super::{
     slots::Free,
 };
 
-/// The most members one script call touches per kind and step.
+/// The most members (jobs in a list, a set or a hash) one script call touches.
 pub(crate) const STEP: usize = 500;
+/// How long the last word of a running job is kept when neither it nor another job says anything more: longer than any
+/// handler may run.
+const DOING_KEPT_MS: u64 = 3_600_000;
 
 /// One kind as the store sees it: a name, its keys, its lease.
 #[derive(Debug, Clone)]
@@ -46,6 +49,14 @@ pub(crate) struct Claimed {
     pub(crate) taken_over: Vec<u64>,
 }
 
+/// What Redis said to a settlement and a claim that travelled together.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    /// How many settlements came too late to count.
+    pub(crate) settled: Result<u64, RedisError>,
+    pub(crate) claimed: Result<Claimed, RedisError>,
+}
+
 /// What is to become of a claimed job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verb {
@@ -77,6 +88,7 @@ pub(crate) struct Store {
     pub(crate) redis: RedisConn,
     pub(crate) kinds: Vec<StoredKind>,
     pub(crate) dead: String,
+    doing: String,
     claim_keys: Vec<String>,
     settle_keys: Vec<String>,
     /// What this process' tags begin with; new at every boot.
@@ -96,13 +108,14 @@ impl Store {
                 [ready, due, lease, run]
             })
             .collect();
-        settle_keys.push(keys::dead(prefix));
+        settle_keys.extend([keys::dead(prefix), keys::doing(prefix)]);
         let mut claim_keys = settle_keys.clone();
         claim_keys.push(keys::paused(prefix));
         Self {
             redis,
             kinds,
             dead: keys::dead(prefix),
+            doing: keys::doing(prefix),
             claim_keys,
             settle_keys,
             tag_prefix: format!("{worker_id}:"),
@@ -117,39 +130,79 @@ impl Store {
         format!("{}{number}", self.tag_prefix)
     }
 
-    /// Claims at most as many jobs as are free, under the tags `first_number`, `first_number` + 1, …
-    pub(crate) async fn claim(&self, first_number: u64, free: &Free, sweep: Sweep) -> Result<Claimed, RedisError> {
+    /// Claims at most as many jobs as are free, under the tags `first_number`, `first_number` + 1, …, and settles `batch`
+    /// on the same way: the two are scripts of their own, each with an answer of its own.
+    ///
+    /// The error is that of the connection: nothing is known of either then.
+    pub(crate) async fn settle_and_claim(
+        &self,
+        batch: &[Settlement],
+        first_number: u64,
+        free: &Free,
+        sweep: Sweep,
+    ) -> Result<Answers, RedisError> {
+        let claim = (&self.claim, self.claim_call(first_number, free, sweep));
+        if batch.is_empty() {
+            let reply = self.redis.script(claim.0, &claim.1).await?;
+            return Ok(Answers {
+                settled: Ok(0),
+                claimed: parse_claim(reply),
+            });
+        }
+        let mut replies = self
+            .redis
+            .scripts(&[(&self.settle, self.settle_call(batch)), claim])
+            .await?
+            .into_iter();
+        let mut next = || replies.next().unwrap_or_else(|| Err(unexpected()));
+        Ok(Answers {
+            settled: next().and_then(parse_stale),
+            claimed: next().and_then(parse_claim),
+        })
+    }
+
+    fn claim_call(&self, first_number: u64, free: &Free, sweep: Sweep) -> Cmd {
         let mut call = self.claim.call(&self.claim_keys);
         call.arg(&self.tag_prefix)
             .arg(first_number)
             .arg(free.shared)
             .arg(sweep as u8)
-            .arg((STEP / self.kinds.len().max(1)).max(50))
+            .arg(STEP)
             .arg(carillon_jobs::MAX_TEXT_BYTES + super::entry::MAX_HEADER_BYTES);
         for (kind, own) in self.kinds.iter().zip(&free.own) {
             call.arg(&kind.name).arg(*own).arg(kind.lease_ms);
         }
-        let reply = self.redis.script(&self.claim, &call).await?;
-        parse_claim(reply).ok_or_else(unexpected)
+        call
     }
 
-    /// Renews leases of one kind. Returns the numbers whose jobs are no longer this worker's.
-    pub(crate) async fn renew(&self, kind: &StoredKind, numbers: &[u64]) -> Result<Vec<u64>, RedisError> {
-        let mut call = self.renew.call(&[kind.keys.lease.as_str(), kind.keys.run.as_str()]);
-        call.arg(kind.lease_ms);
-        for number in numbers {
-            call.arg(self.tag(*number));
+    /// Renews leases of one kind: pairs of a claim's number and what its handler is about to do, if that is news. Returns
+    /// the numbers whose jobs are no longer this worker's.
+    pub(crate) async fn renew(
+        &self,
+        kind: &StoredKind,
+        held: &[(u64, Option<String>)],
+    ) -> Result<Vec<u64>, RedisError> {
+        let mut call = self
+            .renew
+            .call(&[kind.keys.lease.as_str(), kind.keys.run.as_str(), self.doing.as_str()]);
+        call.arg(kind.lease_ms).arg(DOING_KEPT_MS);
+        for (number, word) in held {
+            call.arg(self.tag(*number)).arg(word.as_deref().unwrap_or_default());
         }
         let reply = self.redis.script(&self.renew, &call).await?;
         let positions: Vec<usize> = redis::from_redis_value(reply).map_err(RedisError::from)?;
         Ok(positions
             .into_iter()
-            .filter_map(|position| numbers.get(position).copied())
+            .filter_map(|position| held.get(position).map(|(number, _)| *number))
             .collect())
     }
 
     /// Settles jobs, and says how many settlements came too late to count.
     pub(crate) async fn settle(&self, batch: &[Settlement]) -> Result<u64, RedisError> {
+        parse_stale(self.redis.script(&self.settle, &self.settle_call(batch)).await?)
+    }
+
+    fn settle_call(&self, batch: &[Settlement]) -> Cmd {
         let mut call = self.settle.call(&self.settle_keys);
         let mut done: Vec<Vec<u64>> = vec![Vec::new(); self.kinds.len()];
         for settlement in batch {
@@ -168,8 +221,7 @@ impl Store {
         for settlement in batch {
             self.add_verb(&mut call, settlement);
         }
-        let reply = self.redis.script(&self.settle, &call).await?;
-        redis::from_redis_value(reply).map_err(RedisError::from)
+        call
     }
 
     fn add_verb(&self, call: &mut Cmd, settlement: &Settlement) {
@@ -205,7 +257,15 @@ impl Store {
     }
 }
 
-fn parse_claim(reply: Value) -> Option<Claimed> {
+fn parse_stale(reply: Value) -> Result<u64, RedisError> {
+    redis::from_redis_value(reply).map_err(RedisError::from)
+}
+
+fn parse_claim(reply: Value) -> Result<Claimed, RedisError> {
+    read_claim(reply).ok_or_else(unexpected)
+}
+
+fn read_claim(reply: Value) -> Option<Claimed> {
     let Value::Array(parts) = reply else {
         return None;
     };

@@ -8,7 +8,7 @@ use super::{
     QueueConfig, RedisConn,
     keys::KindKeys,
     slots::Free,
-    store::{Settlement, Store, StoredKind, Sweep, Verb},
+    store::{Claimed, Settlement, Store, StoredKind, Sweep, Verb},
 };
 
 struct Bench {
@@ -55,13 +55,18 @@ fn free(own: [u32; 2], shared: u32) -> Free {
     }
 }
 
+async fn claim(store: &Store, first: u64, free: &Free, sweep: Sweep) -> Claimed {
+    let answers = store.settle_and_claim(&[], first, free, sweep).await.unwrap();
+    answers.claimed.unwrap()
+}
+
 #[tokio::test]
 async fn shared_slots_go_by_priority_and_own_slots_to_their_kind() {
     let bench = Bench::new().await;
     bench.push("first", 10).await;
     bench.push("second", 10).await;
     let store = bench.store("w1", 60_000);
-    let claimed = store.claim(1, &free([1, 2], 3), Sweep::DueAndAbandoned).await.unwrap();
+    let claimed = claim(&store, 1, &free([1, 2], 3), Sweep::DueAndAbandoned).await;
     let counts: Vec<usize> = claimed.entries.iter().map(Vec::len).collect();
     assert_eq!(counts, [4, 2]);
     assert_eq!(claimed.entries[0][0], b"first 0");
@@ -73,7 +78,7 @@ async fn shared_slots_go_by_priority_and_own_slots_to_their_kind() {
         .del(KindKeys::new(&bench.prefix, "first").ready)
         .await
         .unwrap();
-    let claimed = store.claim(7, &free([1, 0], 3), Sweep::None).await.unwrap();
+    let claimed = claim(&store, 7, &free([1, 0], 3), Sweep::None).await;
     let counts: Vec<usize> = claimed.entries.iter().map(Vec::len).collect();
     assert_eq!(counts, [0, 3]);
 }
@@ -89,7 +94,7 @@ async fn one_call_promotes_a_bounded_number_of_due_jobs() {
     loop {
         calls += 1;
         let before: i64 = bench.raw.clone().zcard(&keys.due).await.unwrap();
-        let claimed = store.claim(calls, &free([0, 0], 0), Sweep::Due).await.unwrap();
+        let claimed = claim(&store, calls, &free([0, 0], 0), Sweep::Due).await;
         let after: i64 = bench.raw.clone().zcard(&keys.due).await.unwrap();
         assert!(before - after <= 500, "{} in one call", before - after);
         if !claimed.more_due {
@@ -104,10 +109,13 @@ async fn one_call_promotes_a_bounded_number_of_due_jobs() {
 async fn a_settlement_under_a_lost_tag_changes_nothing() {
     let bench = Bench::new().await;
     bench.push("first", 1).await;
-    let (late, quick) = (bench.store("w1", 1), bench.store("w2", 60_000));
-    late.claim(1, &free([1, 0], 0), Sweep::None).await.unwrap();
+    let (late, quick) = (bench.store("w1", 50), bench.store("w2", 60_000));
+    claim(&late, 1, &free([1, 0], 0), Sweep::None).await;
+    let word = Some("plan a\nchunk".to_owned());
+    let lost = late.renew(&late.kinds[0], &[(1, word)]).await.unwrap();
+    assert!(lost.is_empty());
     let taken = loop {
-        let claimed = quick.claim(1, &free([1, 0], 0), Sweep::DueAndAbandoned).await.unwrap();
+        let claimed = claim(&quick, 1, &free([1, 0], 0), Sweep::DueAndAbandoned).await;
         if !claimed.entries[0].is_empty() {
             break claimed.entries[0][0].clone();
         }
@@ -117,7 +125,7 @@ async fn a_settlement_under_a_lost_tag_changes_nothing() {
         (history.crashes, history.reference.as_str(), text),
         (1, "w1:1", b"first 0".as_slice())
     );
-    assert_eq!(history.lost_tag.as_deref(), Some("w1:1"));
+    assert_eq!(history.lost_tag.as_deref(), Some("w1:1@plan_a_chunk"));
     let settlement = |verb| Settlement {
         kind: 0,
         number: 1,
@@ -138,8 +146,13 @@ async fn a_settlement_under_a_lost_tag_changes_nothing() {
     ];
     let stale = late.settle(&verbs.map(settlement)).await.unwrap();
     assert_eq!(stale, 4, "all that is told of is stale, and a stale Done is silent");
-    assert_eq!(late.renew(&late.kinds[0], &[1]).await.unwrap(), [1]);
-    assert!(quick.renew(&quick.kinds[0], &[1]).await.unwrap().is_empty());
+    assert_eq!(
+        late.renew(&late.kinds[0], &[(1, Some("think".to_owned()))])
+            .await
+            .unwrap(),
+        [1]
+    );
+    assert!(quick.renew(&quick.kinds[0], &[(1, None)]).await.unwrap().is_empty());
     let keys: Vec<String> = bench.raw.clone().keys(format!("{}:*", bench.prefix)).await.unwrap();
     assert_eq!(
         keys.len(),

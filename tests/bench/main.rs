@@ -18,6 +18,7 @@
 mod bed;
 mod broadcast;
 mod floor;
+mod garbage;
 mod metrics;
 mod plan;
 mod queue;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = arguments.collect();
     match subject.as_deref() {
         Some("plan") => plan::run(&arguments),
+        Some("garbage") => garbage::run(&arguments),
         Some("queue") => queue::run(&arguments),
         Some("metrics") => metrics::run(&arguments),
         Some("broadcast") => return broadcast::run(&arguments),
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
         // `cargo test --all-targets` runs this binary without arguments.
         None => return ExitCode::SUCCESS,
         Some(other) => {
-            eprintln!("there is no benchmark `{other}`; there are: broadcast, metrics, plan, queue");
+            eprintln!("there is no benchmark `{other}`; there are: broadcast, garbage, metrics, plan, queue");
             return ExitCode::from(2);
         }
     }

@@ -1,5 +1,7 @@
 //! The queue against a bare loop: jobs a second that do nothing, and the time from a bell to the start.
 //!
+//! And what a worker process costs when there is nothing to do: its share of a core, from `/proc`.
+//!
 //! The bare loop is one BLMOVE a job, each of its workers on a connection of its own. It neither parses nor settles, has
 //! no lease, no retry and no limit, so it is less than a queue; ours does all of that within the time it is measured for.
 
@@ -19,16 +21,19 @@ use sqlx::postgres::PgPoolOptions;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use crate::{bed::Bed, usage::cpu_secs};
+
 const CONCURRENCIES: [u32; 4] = [10, 50, 100, 500];
 /// The concurrency whose ratio counts.
 const COUNTED: u32 = 100;
-const USAGE: &str = "usage: queue [--jobs N] [--rounds N] [--samples N]";
+const USAGE: &str = "usage: queue [--jobs N] [--rounds N] [--samples N] [--idle-secs N]";
 
 struct Plan {
     url: String,
     jobs: usize,
     rounds: usize,
     samples: usize,
+    idle_secs: usize,
 }
 
 pub(crate) fn run(arguments: &[String]) {
@@ -37,6 +42,7 @@ pub(crate) fn run(arguments: &[String]) {
         jobs: 40_000,
         rounds: 5,
         samples: 200,
+        idle_secs: 20,
     };
     for pair in arguments.chunks(2) {
         let value = pair.get(1).and_then(|value| value.parse().ok()).expect(USAGE);
@@ -44,6 +50,7 @@ pub(crate) fn run(arguments: &[String]) {
             "--jobs" => plan.jobs = value,
             "--rounds" => plan.rounds = value,
             "--samples" => plan.samples = value,
+            "--idle-secs" => plan.idle_secs = value,
             _ => panic!("{USAGE}"),
         }
     }
@@ -77,6 +84,8 @@ async fn bench(plan: &Plan) {
     for (name, (p50, p99)) in [("bare BLMOVE", bare), ("with bell", bell), ("plain RPUSH", silent)] {
         eprintln!("from push to start, {name}: p50 {p50:.2} ms, p99 {p99:.2} ms");
     }
+    let idle = idle_percent_of_a_core(plan.idle_secs as u64).await;
+    eprintln!("an idle worker process: {idle:.2} % of a core");
     let latency = |(p50, p99): (f64, f64)| json!({ "p50_ms": round(p50), "p99_ms": round(p99) });
     println!(
         "{}",
@@ -88,6 +97,7 @@ async fn bench(plan: &Plan) {
             "rounds": plan.rounds,
             "throughput": throughput,
             "start_latency": { "bell": latency(bell), "plain_rpush": latency(silent), "bare": latency(bare) },
+            "idle_worker_percent_of_a_core": round(idle),
         })
     );
 }
@@ -101,7 +111,7 @@ fn percentile(values: &mut [f64], percent: usize) -> f64 {
     values[(values.len() * percent / 100).min(values.len() - 1)]
 }
 
-fn config(concurrency: u32) -> QueueConfig {
+pub(crate) fn config(concurrency: u32) -> QueueConfig {
     QueueConfig {
         key_prefix: format!("{{bench-{}}}", uuid::Uuid::new_v4().simple()),
         concurrency,
@@ -109,9 +119,9 @@ fn config(concurrency: u32) -> QueueConfig {
     }
 }
 
-async fn connect(plan: &Plan) -> MultiplexedConnection {
+pub(crate) async fn connect(url: &str) -> MultiplexedConnection {
     let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
-    let client = redis::Client::open(plan.url.as_str()).unwrap();
+    let client = redis::Client::open(url).unwrap();
     client
         .get_multiplexed_async_connection_with_config(&config)
         .await
@@ -141,11 +151,11 @@ async fn bare_jobs_per_sec(plan: &Plan, concurrency: u32) -> f64 {
         format!("{}:ready", config.key_prefix),
         format!("{}:taken", config.key_prefix),
     );
-    let mut admin = connect(plan).await;
+    let mut admin = connect(&plan.url).await;
     fill(&mut admin, &ready, plan.jobs).await;
     let mut connections = Vec::new();
     for _ in 0..concurrency {
-        connections.push(connect(plan).await);
+        connections.push(connect(&plan.url).await);
     }
     let left = Arc::new(AtomicU64::new(plan.jobs as u64));
     let started = Instant::now();
@@ -177,7 +187,7 @@ async fn bare_jobs_per_sec(plan: &Plan, concurrency: u32) -> f64 {
 async fn our_jobs_per_sec(plan: &Plan, concurrency: u32) -> f64 {
     let config = config(concurrency);
     let ready = format!("{}:ready:broadcast-send", config.key_prefix);
-    let mut admin = connect(plan).await;
+    let mut admin = connect(&plan.url).await;
     fill(&mut admin, &ready, plan.jobs).await;
     let redis = RedisConn::connect(&plan.url, &config).unwrap();
     let (done, all_done) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
@@ -213,7 +223,7 @@ async fn our_jobs_per_sec(plan: &Plan, concurrency: u32) -> f64 {
 }
 
 /// Only dead jobs go to Postgres, and here none die.
-fn no_database() -> sqlx::PgPool {
+pub(crate) fn no_database() -> sqlx::PgPool {
     PgPoolOptions::new()
         .connect_lazy("postgres://nobody@127.0.0.1:1/none")
         .unwrap()
@@ -236,7 +246,7 @@ async fn our_latency(plan: &Plan, bell: bool) -> (f64, f64) {
     };
     let shutdown = CancellationToken::new();
     let worker = tokio::spawn(queue::run(config, redis, no_database(), handler, shutdown.clone()));
-    let mut connection = connect(plan).await;
+    let mut connection = connect(&plan.url).await;
     let mut waits = Vec::new();
     for sample in 0..plan.samples + 5 {
         tokio::time::sleep(pause(sample)).await;
@@ -262,7 +272,7 @@ async fn bare_latency(plan: &Plan) -> (f64, f64) {
     let prefix = config(1).key_prefix;
     let (ready, taken) = (format!("{prefix}:ready"), format!("{prefix}:taken"));
     let (send, mut starts) = mpsc::unbounded_channel();
-    let mut blocked = connect(plan).await;
+    let mut blocked = connect(&plan.url).await;
     let waiting = tokio::spawn({
         let (ready, taken) = (ready.clone(), taken.clone());
         async move {
@@ -274,7 +284,7 @@ async fn bare_latency(plan: &Plan) -> (f64, f64) {
             }
         }
     });
-    let mut connection = connect(plan).await;
+    let mut connection = connect(&plan.url).await;
     let mut waits = Vec::new();
     for sample in 0..plan.samples {
         tokio::time::sleep(pause(sample)).await;
@@ -286,4 +296,19 @@ async fn bare_latency(plan: &Plan) -> (f64, f64) {
     waiting.abort();
     let _: i64 = connection.unlink(&taken).await.unwrap();
     (percentile(&mut waits, 50), percentile(&mut waits, 99))
+}
+
+/// A real worker of the product on a queue where nothing happens.
+async fn idle_percent_of_a_core(secs: u64) -> f64 {
+    let bed = Bed::new().await;
+    let worker = bed.process("worker");
+    // Its start is not part of being idle.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (before, started) = (cpu_secs(worker.id()), Instant::now());
+    tokio::time::sleep(Duration::from_secs(secs)).await;
+    let used = cpu_secs(worker.id()) - before;
+    let percent = used / started.elapsed().as_secs_f64() * 100.0;
+    drop(worker);
+    bed.close().await;
+    percent
 }

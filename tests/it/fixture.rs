@@ -6,7 +6,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use carillon::queue::{self, JobContext, JobError, Outcome, Queue, QueueConfig, RedisConn};
+use carillon::queue::{
+    self, JobContext, JobError, Outcome, Queue, QueueConfig, RedisConn,
+    dead::{self, DeadFilter, DeadJob},
+};
 use carillon_jobs::{BroadcastId, BroadcastSend, Job};
 use redis::AsyncCommands as _;
 use sqlx::PgPool;
@@ -14,12 +17,15 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::fixture_db::{TestDb, database, service};
+use crate::{
+    fixture_db::{TestDb, database, service},
+    wait::until,
+};
 
 /// A queue of its own, and a database.
 pub(crate) struct Fixture {
     pub(crate) pool: PgPool,
-    _db: TestDb,
+    pub(crate) db: TestDb,
     pub(crate) config: QueueConfig,
     pub(crate) redis: RedisConn,
     pub(crate) queue: Queue,
@@ -48,7 +54,7 @@ impl Fixture {
         let db = database().await;
         Self {
             pool: db.pool.clone(),
-            _db: db,
+            db,
             queue: Queue::new(redis.clone(), &config),
             config,
             redis,
@@ -71,6 +77,16 @@ impl Fixture {
             .keys(format!("{}:*", self.config.key_prefix))
             .await
             .unwrap()
+    }
+
+    /// Waits until the queue has left nothing in Redis.
+    pub(crate) async fn emptied(&self) {
+        until("Redis is empty", async || self.keys().await.is_empty()).await;
+    }
+
+    /// The dead jobs that have become rows, newest first.
+    pub(crate) async fn dead_rows(&self) -> Vec<DeadJob> {
+        dead::list(&self.pool, &DeadFilter::default(), None, 100).await.unwrap()
     }
 
     pub(crate) async fn rpush(&self, text: &str) {
@@ -100,6 +116,24 @@ impl Fixture {
             shutdown,
             running: tokio::spawn(run),
         }
+    }
+
+    /// Starts a worker that does every job at once, and notes it.
+    pub(crate) fn doing_worker(&self, runs: &Runs) -> Worker {
+        let runs = runs.clone();
+        self.worker(move |job, _| {
+            runs.note(&job);
+            async { Ok(Outcome::Done) }
+        })
+    }
+
+    /// Starts a worker that [`Killable::kill`] ends and that never finishes a job; it notes those it begins.
+    pub(crate) fn holding_killable(&self, redis_url: Option<&str>, begun: &Runs) -> Killable {
+        let begun = begun.clone();
+        self.killable(redis_url, move |job, _| {
+            begun.note(&job);
+            std::future::pending()
+        })
     }
 
     /// Starts a worker that [`Killable::kill`] ends as SIGKILL would: nothing it holds is told to anybody.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use carillon::queue::{
     DeadReason, JobError, Outcome,
-    dead::{self, DeadFilter, DeadJob},
+    dead::{self, DeadFilter},
 };
 use redis::AsyncCommands as _;
 
@@ -12,12 +12,6 @@ use crate::{
     fixture::{Fixture, Runs, job, text},
     wait::until,
 };
-
-async fn rows(fixture: &Fixture) -> Vec<DeadJob> {
-    dead::list(&fixture.pool, &DeadFilter::default(), None, 100)
-        .await
-        .unwrap()
-}
 
 /// Texts that break the contract, each in its own way.
 fn bad_texts() -> Vec<Vec<u8>> {
@@ -40,13 +34,7 @@ fn bad_texts() -> Vec<Vec<u8>> {
 async fn a_malformed_text_is_dead_at_once_with_its_raw_form() {
     let fixture = Fixture::new().await;
     let runs = Runs::default();
-    let worker = fixture.worker({
-        let runs = runs.clone();
-        move |job, _| {
-            runs.note(&job);
-            async { Ok(Outcome::Done) }
-        }
-    });
+    let worker = fixture.doing_worker(&runs);
     let big = vec![b'x'; 10 * 1024 * 1024];
     let bad = bad_texts();
     for text in &bad {
@@ -57,8 +45,11 @@ async fn a_malformed_text_is_dead_at_once_with_its_raw_form() {
     fixture.rpush(&good).await;
 
     until("the good one has run", || async { runs.of(id) == 1 }).await;
-    until("the bad ones are rows", || async { rows(&fixture).await.len() == 10 }).await;
-    let rows = rows(&fixture).await;
+    until("the bad ones are rows", || async {
+        fixture.dead_rows().await.len() == 10
+    })
+    .await;
+    let rows = fixture.dead_rows().await;
     assert!(
         rows.iter()
             .all(|row| row.reason == DeadReason::Malformed && row.attempts == 0)
@@ -85,7 +76,7 @@ async fn a_malformed_text_is_dead_at_once_with_its_raw_form() {
         "{}",
         row.error
     );
-    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
+    fixture.emptied().await;
     worker.stop().await;
 }
 
@@ -94,13 +85,7 @@ async fn an_unknown_kind_is_left_for_a_newer_worker() {
     let fixture = Fixture::new().await;
     fixture.queue.push_raw("time-travel", b"{}").await.unwrap();
     let runs = Runs::default();
-    let worker = fixture.worker({
-        let runs = runs.clone();
-        move |job, _| {
-            runs.note(&job);
-            async { Ok(Outcome::Done) }
-        }
-    });
+    let worker = fixture.doing_worker(&runs);
     let (job, id) = job();
     fixture.queue.ring(job).await.unwrap();
     until("the known one has run", || async { runs.of(id) == 1 }).await;
@@ -134,9 +119,9 @@ async fn a_dead_job_waits_in_redis_while_postgres_is_away() {
         .await
         .unwrap();
     let worker = fixture.worker(|_, _| async { Ok(Outcome::Done) });
-    until("it is a row", || async { rows(&fixture).await.len() == 1 }).await;
-    assert_eq!(rows(&fixture).await[0].reason, DeadReason::Rejected);
-    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
+    until("it is a row", || async { fixture.dead_rows().await.len() == 1 }).await;
+    assert_eq!(fixture.dead_rows().await[0].reason, DeadReason::Rejected);
+    fixture.emptied().await;
     worker.stop().await;
 }
 
@@ -151,7 +136,7 @@ async fn dead_jobs_are_listed_replayed_and_deleted_by_filter() {
         .push_raw("broadcast-send", &vec![b'z'; 70_000])
         .await
         .unwrap();
-    until("they are rows", || async { rows(&fixture).await.len() == 6 }).await;
+    until("they are rows", || async { fixture.dead_rows().await.len() == 6 }).await;
     worker.stop().await;
 
     let filter = DeadFilter {

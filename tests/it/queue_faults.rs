@@ -11,6 +11,7 @@ use std::{
 use carillon::queue::{Outcome, QueueError, RedisConn, check_server};
 use carillon_jobs::Envelope;
 use redis::AsyncCommands as _;
+use tokio::sync::Semaphore;
 
 use crate::{
     fixture::{Fixture, Runs, job},
@@ -22,13 +23,14 @@ use crate::{
 async fn redis_killed_and_restarted_during_work_loses_nothing() {
     let mut server = RedisServer::start(Memory::Kept).await;
     let fixture = Fixture::at(&server.url()).await;
-    let runs = Runs::default();
+    let (runs, begun, gate) = (Runs::default(), Runs::default(), Arc::new(Semaphore::new(50)));
     let worker = fixture.worker({
-        let runs = runs.clone();
+        let (runs, begun, gate) = (runs.clone(), begun.clone(), Arc::clone(&gate));
         move |job, _| {
-            let runs = runs.clone();
+            begun.note(&job);
+            let (runs, gate) = (runs.clone(), Arc::clone(&gate));
             async move {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                gate.acquire().await.unwrap().forget();
                 runs.note(&job);
                 Ok(Outcome::Done)
             }
@@ -36,10 +38,14 @@ async fn redis_killed_and_restarted_during_work_loses_nothing() {
     });
     let jobs: Vec<_> = (0..500).map(|_| job().0).collect();
     fixture.queue.ring_many(&jobs).await.unwrap();
-    until("some have run", || async { runs.jobs() > 50 }).await;
+    until("some have run and the next have begun", || async {
+        runs.jobs() == 50 && begun.jobs() == 60
+    })
+    .await;
     server.kill();
     assert!(matches!(fixture.queue.ring(job().0).await, Err(QueueError::Redis(_))));
-    until("what was claimed has ended", || async { fixture_quiet(&runs).await }).await;
+    gate.add_permits(450);
+    until("what was claimed has ended", || async { runs.jobs() == 60 }).await;
     server.restart().await;
     until("all have run", || async { runs.jobs() == 500 }).await;
     let fresh = redis::Client::open(server.url()).unwrap();
@@ -58,12 +64,6 @@ async fn redis_killed_and_restarted_during_work_loses_nothing() {
     worker.stop().await;
 }
 
-async fn fixture_quiet(runs: &Runs) -> bool {
-    let before = runs.total();
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    runs.total() == before
-}
-
 #[tokio::test]
 async fn a_worker_that_boots_while_redis_is_away_starts_when_it_answers() {
     let mut server = RedisServer::start(Memory::Kept).await;
@@ -71,13 +71,7 @@ async fn a_worker_that_boots_while_redis_is_away_starts_when_it_answers() {
     server.kill();
     fixture.redis = RedisConn::connect(&server.url(), &fixture.config).unwrap();
     let runs = Runs::default();
-    let worker = fixture.worker({
-        let runs = runs.clone();
-        move |job, _| {
-            runs.note(&job);
-            async { Ok(Outcome::Done) }
-        }
-    });
+    let worker = fixture.doing_worker(&runs);
     assert!(fixture.queue.ring(job().0).await.is_err());
     server.restart().await;
     until("a bell gets through", || async {
@@ -162,7 +156,9 @@ async fn a_redis_whose_memory_is_full_is_drained() {
             let run = runs.note(&job);
             async move {
                 // Longer than a lease, and then once more after a retry: renewing and settling work too.
-                tokio::time::sleep(Duration::from_millis(900)).await;
+                let one_and_a_half = Duration::from_millis(900);
+                let lost = tokio::time::timeout(one_and_a_half, context.lease.lost().cancelled_owned()).await;
+                assert!(lost.is_err(), "the lease was lost");
                 assert!(!context.lease.is_lost());
                 if run == 1 {
                     return Err(carillon::queue::JobError::retry("once"));

@@ -23,18 +23,12 @@ use crate::{
 async fn a_rung_job_runs_once_and_leaves_nothing_behind() {
     let fixture = Fixture::new().await;
     let runs = Runs::default();
-    let worker = fixture.worker({
-        let runs = runs.clone();
-        move |job, _| {
-            runs.note(&job);
-            async { Ok(Outcome::Done) }
-        }
-    });
+    let worker = fixture.doing_worker(&runs);
     let jobs: Vec<_> = (0..1_000).map(|_| job().0).collect();
     let rung = fixture.queue.ring_many(&jobs).await.unwrap();
     assert!(rung.iter().all(|rung| matches!(rung, Rung::Queued { .. })));
     until("all have run", || async { runs.jobs() == 1_000 }).await;
-    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
+    fixture.emptied().await;
     assert_eq!(runs.total(), 1_000);
     worker.stop().await;
 }
@@ -79,15 +73,9 @@ async fn three_attempts_are_exactly_three_runs_and_then_a_dead_job() {
     envelope.max_attempts = Some(3);
     envelope.id = Some("mine".to_owned());
     fixture.queue.ring(envelope.clone()).await.unwrap();
-    until("it is dead", || async {
-        dead::count(&fixture.pool, &dead::DeadFilter::default()).await.unwrap() == 1
-    })
-    .await;
+    until("it is dead", || async { fixture.dead_rows().await.len() == 1 }).await;
     assert_eq!(runs.of(id), 3);
-    let row = dead::list(&fixture.pool, &dead::DeadFilter::default(), None, 10)
-        .await
-        .unwrap()
-        .remove(0);
+    let row = fixture.dead_rows().await.remove(0);
     assert_eq!(
         (row.kind.as_str(), row.job_id.as_deref()),
         ("broadcast-send", Some("mine"))
@@ -97,7 +85,7 @@ async fn three_attempts_are_exactly_three_runs_and_then_a_dead_job() {
     assert_eq!(row.error, "no luck   the 3. time");
     assert_eq!(row.raw, envelope.to_text().unwrap().into_bytes());
     assert!(row.is_whole() && row.first_at <= row.died_at);
-    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
+    fixture.emptied().await;
     worker.stop().await;
 }
 
@@ -121,7 +109,7 @@ async fn a_panic_is_a_failed_attempt_and_the_worker_goes_on() {
     let (job, id) = job();
     fixture.queue.ring(job).await.unwrap();
     until("it has run", || async { runs.of(id) == 3 }).await;
-    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
+    fixture.emptied().await;
     worker.stop().await;
 }
 
@@ -148,7 +136,7 @@ async fn another_turn_and_a_snooze_are_not_attempts() {
     envelope.max_attempts = Some(1);
     fixture.queue.ring(envelope).await.unwrap();
     until("it has run", || async { runs.of(id) == 9 }).await;
-    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
+    fixture.emptied().await;
     worker.stop().await;
 }
 
@@ -179,7 +167,7 @@ async fn a_delayed_job_starts_at_its_time_however_it_was_pushed() {
         let late = (*at - run_at).num_milliseconds();
         assert!((-1..1_000).contains(&late), "started {late} ms after its time");
     }
-    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
+    fixture.emptied().await;
     worker.stop().await;
 }
 
@@ -211,7 +199,7 @@ async fn a_unique_job_keeps_others_out_until_it_is_claimed() {
     );
     until("the second runs", || async { runs.total() == 2 }).await;
     gate.add_permits(2);
-    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
+    fixture.emptied().await;
     worker.stop().await;
 }
 
@@ -280,7 +268,7 @@ async fn twenty_thousand_jobs_due_at_once_all_run() {
     };
     let workers = [fixture.worker(handler.clone()), fixture.worker(handler)];
     until("all have run", || async { runs.jobs() == 20_000 }).await;
-    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
+    fixture.emptied().await;
     assert_eq!(runs.total(), 20_000);
     for worker in workers {
         worker.stop().await;
@@ -293,13 +281,7 @@ async fn a_paused_kind_is_left_alone_until_it_is_resumed() {
     let runs = Runs::default();
     fixture.queue.pause(Kind::BroadcastSend).await.unwrap();
     fixture.queue.ring(job().0).await.unwrap();
-    let worker = fixture.worker({
-        let runs = runs.clone();
-        move |job, _| {
-            runs.note(&job);
-            async { Ok(Outcome::Done) }
-        }
-    });
+    let worker = fixture.doing_worker(&runs);
     let looks = Instant::now();
     until("the worker has looked a few times", || async {
         looks.elapsed() > Duration::from_millis(400)

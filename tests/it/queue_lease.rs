@@ -8,10 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use carillon::queue::{
-    DeadReason, Outcome,
-    dead::{self, DeadFilter},
-};
+use carillon::queue::{DeadReason, Outcome};
 use redis::AsyncCommands as _;
 use tokio::sync::Semaphore;
 
@@ -25,13 +22,7 @@ async fn a_killed_workers_jobs_run_elsewhere_when_their_leases_are_over() {
     let mut fixture = Fixture::new().await;
     fixture.config.lease_ms = Some(600);
     let begun = Runs::default();
-    let doomed = fixture.killable(None, {
-        let begun = begun.clone();
-        move |job, _| {
-            begun.note(&job);
-            std::future::pending()
-        }
-    });
+    let doomed = fixture.holding_killable(None, &begun);
     let jobs: Vec<_> = (0..10).map(|_| job().0).collect();
     fixture.queue.ring_many(&jobs).await.unwrap();
     until("all have begun", || async { begun.jobs() == 10 }).await;
@@ -48,7 +39,7 @@ async fn a_killed_workers_jobs_run_elsewhere_when_their_leases_are_over() {
     });
     until("all have run", || async { runs.jobs() == 10 }).await;
     assert!(killed.elapsed() < Duration::from_secs(3), "took {:?}", killed.elapsed());
-    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
+    fixture.emptied().await;
     worker.stop().await;
 }
 
@@ -60,32 +51,14 @@ async fn a_job_that_takes_down_three_workers_is_poison() {
     let (job, id) = job();
     fixture.queue.ring(job).await.unwrap();
     for crash in 1..=3 {
-        let doomed = fixture.killable(None, {
-            let begun = begun.clone();
-            move |job, _| {
-                begun.note(&job);
-                std::future::pending()
-            }
-        });
+        let doomed = fixture.holding_killable(None, &begun);
         until("it has begun", || async { begun.of(id) == crash }).await;
         doomed.kill();
     }
-    let worker = fixture.worker({
-        let begun = begun.clone();
-        move |job, _| {
-            begun.note(&job);
-            async { Ok(Outcome::Done) }
-        }
-    });
-    until("it is dead", || async {
-        dead::count(&fixture.pool, &DeadFilter::default()).await.unwrap() == 1
-    })
-    .await;
+    let worker = fixture.doing_worker(&begun);
+    until("it is dead", || async { fixture.dead_rows().await.len() == 1 }).await;
     assert_eq!(begun.of(id), 3, "it takes down at most three");
-    let row = dead::list(&fixture.pool, &DeadFilter::default(), None, 1)
-        .await
-        .unwrap()
-        .remove(0);
+    let row = fixture.dead_rows().await.remove(0);
     assert_eq!((row.reason, row.crashes, row.attempts), (DeadReason::Poison, 3, 0));
     worker.stop().await;
 }
@@ -217,13 +190,7 @@ async fn a_running_job_whose_lease_was_deleted_is_found_again() {
     let mut fixture = Fixture::new().await;
     fixture.config.lease_ms = Some(600);
     let begun = Runs::default();
-    let doomed = fixture.killable(None, {
-        let begun = begun.clone();
-        move |job, _| {
-            begun.note(&job);
-            std::future::pending()
-        }
-    });
+    let doomed = fixture.holding_killable(None, &begun);
     fixture.queue.ring(job().0).await.unwrap();
     until("it has begun", || async { begun.total() == 1 }).await;
     doomed.kill();
@@ -233,14 +200,8 @@ async fn a_running_job_whose_lease_was_deleted_is_found_again() {
         .del(fixture.key("lease:broadcast-send"))
         .await
         .unwrap();
-    let worker = fixture.worker({
-        let begun = begun.clone();
-        move |job, _| {
-            begun.note(&job);
-            async { Ok(Outcome::Done) }
-        }
-    });
+    let worker = fixture.doing_worker(&begun);
     until("it has run", || async { begun.total() == 2 }).await;
-    until("Redis is empty", || async { fixture.keys().await.is_empty() }).await;
+    fixture.emptied().await;
     worker.stop().await;
 }
