@@ -18,6 +18,7 @@ mod channel_scene;
 mod cli;
 mod db_begin;
 mod delivery;
+mod delivery_slow;
 mod fixture;
 mod fixture_db;
 mod foreign;
