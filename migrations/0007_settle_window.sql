@@ -67,7 +67,9 @@ end $$;
 --   p_flying     members of this claim's intents who are still on their way: they stay in flight, and so does the claim
 --   p_uncertain  members whose outcome is open and whose send will be repeated: in flight, whoever has the slice
 -- Called again with the same arguments after a lost answer it changes nothing more: the results are there, and p_intent_no
--- is said, not counted. Returns `stale` (nothing was written: the slice belongs to somebody else), or the state of the
+-- is said, not counted. It is the number of the claim's latest intent whatever p_next is: one that comes late, after another
+-- intent was committed (its connection broke and it was sent again), would forget who is in flight by now, and is `stale`.
+-- Returns `stale` (nothing was written: the slice belongs to somebody else), or the state of the
 -- broadcast, `expired` standing for one past its deadline; in any but `sending` p_next was not begun.
 create function settle_window(p_broadcast uuid, p_channel channel, p_slice_no int, p_epoch int, p_customers bigint[],
         p_states delivery_state[], p_reasons text[], p_codes text[], p_provider_ids text[],
@@ -78,14 +80,14 @@ returns text language plpgsql set enable_seqscan = off set max_parallel_workers_
 declare s record; v_new int := 0; v_accepted int; v_lane_left bigint; v_keeps boolean; v_empty boolean; v_begins boolean;
         v_states delivery_state[]; v_reasons text[]; v_counts bigint[];
 begin
-    select t.state, t.epoch, t.remaining, t.settles, t.first_customer, t.last_customer, l.tokens,
+    select t.state, t.epoch, t.intent_no, t.remaining, t.settles, t.first_customer, t.last_customer, l.tokens,
            case when b.state = 'sending' and b.deadline_at <= now() then 'expired' else b.state end as broadcast_state
       into s
       from slice t
       join lane l on l.broadcast_id = t.broadcast_id and l.channel = t.channel
       join broadcast b on b.id = t.broadcast_id
      where t.broadcast_id = p_broadcast and t.channel = p_channel and t.slice_no = p_slice_no for update of t;
-    if not found or s.state <> 'sending' or s.epoch <> p_epoch then
+    if not found or s.state <> 'sending' or s.epoch <> p_epoch or abs(p_intent_no) < abs(s.intent_no) then
         return 'stale';
     end if;
     if cardinality(p_customers) > 0 then

@@ -7,8 +7,9 @@
 
 use std::{
     panic::resume_unwind,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::{sync::Notify, task::JoinSet};
@@ -102,6 +103,42 @@ impl Crew {
         }
     }
 
+    /// Sends to these members as the permits of single requests come, `permits` of which are in hand. Who got none before
+    /// `patience` ended, or would only hear again what closed the sender for those before, comes back as not begun.
+    pub(super) async fn send_as_permitted(
+        &mut self,
+        slice: &Arc<ClaimedSlice>,
+        members: &[i64],
+        mut permits: usize,
+        patience: Instant,
+        until: Instant,
+    ) -> Vec<(i64, Sent)> {
+        let mut sent = Vec::with_capacity(members.len());
+        let mut rest = members;
+        while !rest.is_empty() {
+            let wanted = rest.len().min(self.turn.briefing.in_flight());
+            if permits == 0 {
+                let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+                permits = self.turn.single_permits(wanted, patience).await as usize;
+            }
+            let (now, later) = rest.split_at(permits.min(wanted));
+            if now.is_empty() {
+                break;
+            }
+            permits -= now.len();
+            self.hand_out(slice, now, until);
+            let back = self.collect(now.len(), Duration::MAX).await;
+            let closed = back.iter().any(|(_, sent)| sent.closes_sender());
+            sent.extend(back);
+            rest = later;
+            if closed {
+                break;
+            }
+        }
+        sent.extend(window::not_begun(rest));
+        sent
+    }
+
     /// Calls back who was not begun yet; they come back as such.
     pub(super) fn recall(&self) {
         while let Ok(errand) = self.waiting.try_recv() {
@@ -109,9 +146,10 @@ impl Crew {
         }
     }
 
-    /// Waits until at least `n` members are back, or all who are out, and returns whoever is.
-    pub(super) async fn collect(&mut self, n: usize) -> Vec<(i64, Sent)> {
-        let n = n.min(self.out);
+    /// Waits until at least `n` members are back, or all who are out, but no longer than `patience`; returns whoever is back.
+    pub(super) async fn collect(&mut self, n: usize, patience: Duration) -> Vec<(i64, Sent)> {
+        let mut n = n.min(self.out);
+        let mut patience = pin!(tokio::time::sleep(patience));
         loop {
             {
                 let mut pile = self.desk.pile();
@@ -125,6 +163,7 @@ impl Crew {
             }
             tokio::select! {
                 () = self.desk.enough.notified() => {}
+                () = &mut patience => n = 0,
                 // Senders end only by a panic. What their members came to is not known: the claim must die with them and be
                 // recovered as after a crash, or they would go back to the slice as if they had never been begun.
                 Some(Err(error)) = self.senders.join_next() => {

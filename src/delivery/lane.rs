@@ -37,10 +37,20 @@ impl Delivery {
             return Ok(Duration::ZERO);
         };
         let strikes = lane.strikes;
-        let (wait, strikes) = match lane.mode {
-            LaneMode::Send => self.send_turn(&lane, taken_at, halt).await?,
-            LaneMode::DrainCancelled => (self.drain(&lane, "cancelled", halt).await?, strikes),
-            LaneMode::DrainExpired => (self.drain(&lane, "expired", halt).await?, strikes),
+        let turn = match lane.mode {
+            LaneMode::Send => self.send_turn(&lane, taken_at, halt).await,
+            LaneMode::DrainCancelled => self.drain(&lane, "cancelled", halt).await.map(|rest| (rest, strikes)),
+            LaneMode::DrainExpired => self.drain(&lane, "expired", halt).await.map(|rest| (rest, strikes)),
+        };
+        let (wait, strikes) = match turn {
+            Ok(left) => left,
+            Err(error) => {
+                // Nobody of this turn is at work any more. A lane that is not left would idle until its lease ends.
+                if let Err(error) = store::leave_lane(&self.db, &lane, rest_after_error(&error), strikes).await {
+                    tracing::debug!(error = %crate::db::describe(&error), "A lane could not be left; its lease will end");
+                }
+                return Err(error);
+            }
         };
         store::leave_lane(&self.db, &lane, wait, strikes).await?;
         Ok(wait)
@@ -108,6 +118,15 @@ impl Delivery {
             }
         }
         Ok(Duration::ZERO)
+    }
+}
+
+/// How long a lane rests whose turn ended with an error: what passes by itself is tried again at once, what a person must
+/// mend only now and then.
+fn rest_after_error(error: &DeliveryError) -> Duration {
+    match error {
+        DeliveryError::Db(error) if crate::db::may_pass(error) => Duration::ZERO,
+        DeliveryError::Db(_) | DeliveryError::Sender(_) | DeliveryError::Content(_) => Duration::from_mins(1),
     }
 }
 

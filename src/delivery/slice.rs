@@ -99,7 +99,8 @@ impl SliceTurn<'_> {
     /// Sends until everybody has an outcome or something is in the way. `None`: on to the next slice.
     ///
     /// The window rolls: as soon as half of those who are out are back, their results are written and the next members
-    /// begin beside the others, so that neither a slow answer nor the database makes the sockets wait.
+    /// begin beside the others, so that neither a slow answer nor the database makes the sockets wait. A window that permits
+    /// made small is not waited for that long: more permits will have come.
     async fn run(mut self) -> Result<Option<TurnEnd>, DeliveryError> {
         let first = self.slice.in_flight.clone();
         let not_begun = |customer: &&i64| first.binary_search(*customer).is_err();
@@ -109,22 +110,31 @@ impl SliceTurn<'_> {
             let sent = match begun {
                 Begun::Over(end) => return Ok(end),
                 Begun::Known(sent) if self.crew.out() == 0 => sent,
-                Begun::Known(_) => self.collect(self.enough()).await,
+                Begun::Known(_) => self.collect_enough().await,
             };
+            let nobody_came = sent.is_empty();
             let (verdict, goes_on) = self.judge_window(sent).await;
             if !goes_on {
                 return self.finish(verdict).await;
             }
-            begun = self.next_window(&verdict.ended).await?;
+            begun = self.next_window(&verdict.ended, nobody_came).await?;
         }
     }
 
     /// Begins the members of an intent that is committed.
     async fn start(&mut self, window: Vec<i64>) -> Result<Begun, DeliveryError> {
-        if !self.top_up_permits(window.len()).await {
-            return Ok(Begun::Known(window::not_begun(&window)));
-        }
+        let permits = std::mem::take(&mut self.permits) as usize;
         if !self.job.briefing.multicast() {
+            if permits < window.len() {
+                // Only a repeat is larger than what there are permits for. It need not wait for all of them at once: a slow
+                // sender never has so many in one turn.
+                let until = self.held_until();
+                let patience = until.min(self.job.budget_until());
+                let sent = self
+                    .crew
+                    .send_as_permitted(&self.slice, &window, permits, patience, until);
+                return Ok(Begun::Known(sent.await));
+            }
             self.hand_out(window);
             return Ok(Begun::Known(Vec::new()));
         }
@@ -135,35 +145,15 @@ impl SliceTurn<'_> {
             }
             // Committed before the first of them leaves: a repeat under the multicast's key would be a second one.
             self.intent_no = -(self.intent_no.abs() + 1);
-            let settled = self.settle(&[], Next::Send(&window, self.intent_no)).await?;
+            let settled = self.settle(&[], Next::Send(&window)).await?;
             if settled != Settled::Going {
                 return self.over(settled).await;
             }
         }
-        Ok(Begun::Known(self.singly_within_limit(&window).await))
-    }
-
-    /// The permit of a multicast covers one request: single ones take theirs as they go.
-    async fn singly_within_limit(&mut self, window: &[i64]) -> Vec<(i64, Sent)> {
+        // The permit of a multicast covers one request: single ones take theirs as they go.
         let until = self.held_until();
-        let mut sent = Vec::with_capacity(window.len());
-        let mut rest = window;
-        while !rest.is_empty() {
-            let wanted = rest.len().min(self.job.briefing.in_flight());
-            let permits = self
-                .job
-                .single_permits(u32::try_from(wanted).unwrap_or(u32::MAX), until)
-                .await as usize;
-            let (now, later) = rest.split_at(permits.min(rest.len()));
-            if now.is_empty() {
-                sent.extend(window::not_begun(rest));
-                break;
-            }
-            self.crew.hand_out(&self.slice, now, until);
-            sent.extend(self.crew.collect(now.len()).await);
-            rest = later;
-        }
-        sent
+        let sent = self.crew.send_as_permitted(&self.slice, &window, 0, until, until);
+        Ok(Begun::Known(sent.await))
     }
 
     fn hand_out(&mut self, mut window: Vec<i64>) {
@@ -172,18 +162,31 @@ impl SliceTurn<'_> {
         self.flying.append(&mut window);
     }
 
-    /// How many must be back before results are written: half, to make room for others; all, where nobody waits or
-    /// their outcomes must be judged together.
-    fn enough(&self) -> usize {
+    /// Waits until as many are back as it takes to write results: half, to make room for others, or whoever is back soon
+    /// while sockets are idle; all, where nobody waits or their outcomes must be judged together.
+    async fn collect_enough(&mut self) -> Vec<(i64, Sent)> {
         if self.rest.is_empty() || self.repeat {
-            self.crew.out()
-        } else {
-            self.crew.out().div_ceil(2)
+            return self.collect(usize::MAX, Duration::MAX).await;
         }
+        let half = self.crew.out().div_ceil(2);
+        let idle = self.room() > 0 && self.crew.out() < self.job.briefing.in_flight();
+        let patience = if idle { ROLL_EVERY } else { Duration::MAX };
+        let mut sent = self.collect(half, patience).await;
+        // A few who failed at once say nothing of the sender yet.
+        if !sent.is_empty() && !sent.iter().any(|(_, sent)| sent.is_accepted() || sent.closes_sender()) {
+            sent.append(&mut self.collect(half.saturating_sub(sent.len()), Duration::MAX).await);
+        }
+        sent
     }
 
-    async fn collect(&mut self, n: usize) -> Vec<(i64, Sent)> {
-        let sent = self.crew.collect(n).await;
+    /// How many may begin beside those who are on their way.
+    fn room(&self) -> u32 {
+        let out = u32::try_from(self.flying.len()).unwrap_or(u32::MAX);
+        self.job.briefing.window(self.job.probing).saturating_sub(out)
+    }
+
+    async fn collect(&mut self, n: usize, patience: Duration) -> Vec<(i64, Sent)> {
+        let sent = self.crew.collect(n, patience).await;
         let mut back: Vec<i64> = sent.iter().map(|(customer, _)| *customer).collect();
         back.sort_unstable();
         self.flying.retain(|customer| back.binary_search(customer).is_err());
@@ -207,19 +210,22 @@ impl SliceTurn<'_> {
         (verdict, goes_on)
     }
 
-    /// Waits for permits and commits the next intent, together with the results so far.
-    async fn next_window(&mut self, ended: &[Ended]) -> Result<Begun, DeliveryError> {
-        let out = u32::try_from(self.flying.len()).unwrap_or(u32::MAX);
-        let room = self.job.briefing.window(self.job.probing).saturating_sub(out);
-        if let Ok(permits) = self.job.try_permits(room).await {
+    /// Waits for permits and commits the next intent, together with the results so far. `nothing_new`: there are none, and
+    /// those in flight are who they were.
+    async fn next_window(&mut self, ended: &[Ended], nothing_new: bool) -> Result<Begun, DeliveryError> {
+        // A permit cannot be given back, so none is taken for members who are not there.
+        let wanted = self.room().min(u32::try_from(self.rest.len()).unwrap_or(u32::MAX));
+        if let Ok(permits) = self.job.try_permits(wanted).await {
             return self.begin(ended, permits).await;
         }
-        // Results do not wait for permits.
-        let held = self.settle(ended, Next::Hold).await?;
-        if held != Settled::Going {
-            return self.over(held).await;
+        if !nothing_new {
+            // Results do not wait for permits.
+            let held = self.settle(ended, Next::Hold).await?;
+            if held != Settled::Going {
+                return self.over(held).await;
+            }
         }
-        match self.job.wait_for_permits(room).await {
+        match self.job.wait_for_permits(wanted).await {
             Ok(permits) => self.begin(&[], permits).await,
             Err(wait) => {
                 let end = self.finish(Verdict::default()).await?;
@@ -235,7 +241,7 @@ impl SliceTurn<'_> {
         window.sort_unstable();
         self.intent_no = self.intent_no.abs() + 1;
         self.permits = permits;
-        match self.settle(ended, Next::Send(&window, self.intent_no)).await? {
+        match self.settle(ended, Next::Send(&window)).await? {
             Settled::Going => self.start(window).await,
             settled => self.over(settled).await,
         }
@@ -261,7 +267,7 @@ impl SliceTurn<'_> {
             return verdict;
         }
         self.crew.recall();
-        let sent = self.collect(usize::MAX).await;
+        let sent = self.collect(usize::MAX, Duration::MAX).await;
         let (last, _) = self.judge_window(sent).await;
         verdict.and(last)
     }
@@ -297,21 +303,27 @@ impl SliceTurn<'_> {
 
     /// Judges a window, and tells the limiter, the address book and the operator what they must know.
     async fn judge(&self, sent: Vec<(i64, Sent)>) -> Verdict {
-        let delivery = &self.job.delivery;
-        let verdict = judge(self.job.briefing.keyed(), self.repeat, sent);
+        let (delivery, briefing) = (&self.job.delivery, &self.job.briefing);
+        // LINE counts single requests apart from multicasts, also those that stand in for one.
+        let limit = if store::one_by_one(self.intent_no) {
+            &briefing.single_limit
+        } else {
+            &briefing.limit
+        };
+        let longest = Duration::from_secs(delivery.limit_config.max_close_secs.get().into());
+        let mut verdict = judge(briefing.keyed(), self.repeat, sent).waiting_at_most(longest);
         if verdict.accepted > 0 {
             self.job.proved();
-            delivery
-                .limits
-                .succeeded(&self.job.briefing.limit, verdict.accepted)
-                .await;
+            delivery.limits.succeeded(limit, verdict.accepted).await;
         }
         match &verdict.trouble {
-            Some(SenderTrouble::Throttled(after)) => delivery.limits.throttled(&self.job.briefing.limit, *after).await,
+            Some(SenderTrouble::Throttled(after)) => delivery.limits.throttled(limit, *after).await,
             Some(SenderTrouble::NeedsPerson(class, code)) => self.call_person(*class, code).await,
             Some(SenderTrouble::Failing) | None => {}
         }
         if !verdict.dead_addresses.is_empty() {
+            // In one order, or two broadcasts that meet the same dead addresses could wait for each other.
+            verdict.dead_addresses.sort_unstable();
             let dead: Vec<(i64, String)> = verdict
                 .dead_addresses
                 .iter()
@@ -346,6 +358,7 @@ impl SliceTurn<'_> {
             let in_flight = InFlight {
                 flying: &self.flying,
                 uncertain: &self.uncertain,
+                intent_no: self.intent_no,
             };
             let settled =
                 store::settle_window(&delivery.db, &self.job.lane, &self.slice, ended, next, in_flight, lease).await;
@@ -367,22 +380,6 @@ impl SliceTurn<'_> {
         self.lease_until.max(self.job.held_until())
     }
 
-    /// A repeated intent may be larger than the permits asked for; false when the lease does not last until they come.
-    async fn top_up_permits(&mut self, members: usize) -> bool {
-        let needed = u32::try_from(members).unwrap_or(u32::MAX);
-        while self.permits < needed {
-            match self.job.wait_for_permits(needed - self.permits).await {
-                Ok(more) => self.permits += more,
-                Err(_) => return false,
-            }
-            if Instant::now() >= self.held_until() {
-                return false;
-            }
-        }
-        self.permits = 0;
-        true
-    }
-
     fn warn_stale(&self) {
         sends::stale(self.job.lane.channel);
         tracing::warn!(
@@ -394,3 +391,5 @@ impl SliceTurn<'_> {
 
 /// Between two tries to write an outcome.
 const SETTLE_PAUSE: Duration = Duration::from_millis(200);
+/// How often others begin beside a window that leaves sockets idle: a sender of few messages a second would else send one at a time.
+const ROLL_EVERY: Duration = Duration::from_millis(50);

@@ -93,8 +93,8 @@ pub enum Settled {
 pub enum Next<'a> {
     /// Keep the claim without beginning anything, while waiting for permits.
     Hold,
-    /// Begin these members, as the intent with this number.
-    Send(&'a [i64], i32),
+    /// Begin these members.
+    Send(&'a [i64]),
     /// Give the slice back, due again after the wait.
     GiveBack(Duration),
 }
@@ -237,6 +237,8 @@ pub struct InFlight<'a> {
     pub flying: &'a [i64],
     /// Their outcome is open and their key will be repeated: they stay in flight whatever comes next.
     pub uncertain: &'a [i64],
+    /// Number of the latest intent, that of those who begin now included.
+    pub intent_no: i32,
 }
 
 /// Writes what ended in a window and what comes next, all or nothing.
@@ -254,10 +256,10 @@ pub async fn settle_window(
     let reasons: Vec<Option<&str>> = ended.iter().map(|e| e.reason).collect();
     let codes: Vec<Option<&str>> = ended.iter().map(|e| e.code.as_deref()).collect();
     let provider_ids: Vec<Option<&str>> = ended.iter().map(|e| e.provider_id.as_deref()).collect();
-    let (next, intent_no, wait) = match next {
-        Next::Hold => (Some(&[][..]), 0, Duration::ZERO),
-        Next::Send(members, intent_no) => (Some(members), intent_no, Duration::ZERO),
-        Next::GiveBack(wait) => (None, 0, wait),
+    let (next, wait) = match next {
+        Next::Hold => (Some(&[][..]), Duration::ZERO),
+        Next::Send(members) => (Some(members), Duration::ZERO),
+        Next::GiveBack(wait) => (None, wait),
     };
     let state: String = sqlx::query_scalar(
         "select settle_window($1, $2, $3, $4, $5, $6::text[]::delivery_state[], $7, $8, $9, $10, $11, $12, $13, $14, $15)",
@@ -272,7 +274,7 @@ pub async fn settle_window(
     .bind(codes)
     .bind(provider_ids)
     .bind(next)
-    .bind(intent_no)
+    .bind(in_flight.intent_no)
     .bind(in_flight.flying)
     .bind(in_flight.uncertain)
     .bind(wait.as_secs_f64())

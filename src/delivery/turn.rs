@@ -126,6 +126,11 @@ impl LaneTurn {
         self.started_at + Duration::from_millis(self.held_ms.load(Ordering::Relaxed))
     }
 
+    /// Until when windows may begin.
+    pub(super) const fn budget_until(&self) -> Instant {
+        self.budget_until
+    }
+
     fn hold_until(&self, until: Instant) {
         let ms = u64::try_from(until.saturating_duration_since(self.started_at).as_millis()).unwrap_or(0);
         self.held_ms.fetch_max(ms, Ordering::Relaxed);
@@ -186,7 +191,7 @@ impl LaneTurn {
         }
     }
 
-    /// Permits for single requests where a multicast was refused; 0 when none come before `until`.
+    /// Permits for single requests; 0 when none come before `until`.
     pub(super) async fn single_permits(&self, members: u32, until: Instant) -> u32 {
         let key: LimitKey = self.briefing.single_limit;
         while !self.told_to_stop(until) {

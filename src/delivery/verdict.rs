@@ -19,6 +19,26 @@ pub enum Sent {
     NotBegun,
 }
 
+impl Sent {
+    /// Whether the provider has it.
+    #[must_use]
+    pub const fn is_accepted(&self) -> bool {
+        matches!(self, Self::Outcome(SendOutcome::Accepted { .. }))
+    }
+
+    /// Whether the provider asks for patience or for a person: whoever follows now would hear the same.
+    #[must_use]
+    pub fn closes_sender(&self) -> bool {
+        match self {
+            Self::Outcome(SendOutcome::Refused(refusal)) => matches!(
+                refusal.class,
+                ErrorClass::Throttled | ErrorClass::Credentials | ErrorClass::Quota
+            ),
+            Self::Outcome(SendOutcome::Accepted { .. }) | Self::NotBegun => false,
+        }
+    }
+}
+
 /// A result to append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
@@ -63,6 +83,15 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// The same, with no wait longer than the longest that is believed.
+    #[must_use]
+    pub fn waiting_at_most(mut self, longest: Duration) -> Self {
+        if let Some(SenderTrouble::Throttled(Some(after))) = &mut self.trouble {
+            *after = (*after).min(longest);
+        }
+        self
+    }
+
     /// Two verdicts on members of one claim as one.
     #[must_use]
     pub fn and(mut self, mut other: Self) -> Self {
@@ -295,6 +324,18 @@ mod tests {
             judge(true, false, window).trouble,
             Some(SenderTrouble::NeedsPerson(ErrorClass::Credentials, _))
         ));
+    }
+
+    #[test]
+    fn no_wait_is_longer_than_what_is_believed_of_a_provider() {
+        let day = Duration::from_hours(24);
+        let refusal = Refusal::new(ErrorClass::Throttled, "429").after(Some(day));
+        let window = vec![(1, Sent::Outcome(SendOutcome::Refused(refusal)))];
+        let verdict = judge(true, false, window).waiting_at_most(Duration::from_hours(1));
+        assert_eq!(
+            verdict.trouble,
+            Some(SenderTrouble::Throttled(Some(Duration::from_hours(1))))
+        );
     }
 
     #[test]

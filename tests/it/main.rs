@@ -21,6 +21,7 @@ mod db_begin;
 mod delivery;
 mod explain;
 mod explain_delivery;
+mod delivery_slow;
 mod fixture;
 mod fixture_db;
 mod foreign;

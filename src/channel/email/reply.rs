@@ -63,12 +63,17 @@ pub(super) fn refusal(stage: Stage, code: u16, text: &str) -> Refusal {
 fn class(stage: Stage, code: u16, enhanced: Option<(u16, u16, u16)>) -> ErrorClass {
     let permanent = code >= 500;
     let subject = enhanced.map(|(_, subject, _)| subject);
+    // X.1.7 and X.1.8 are about the sender's address. Postfix says so only when it hears the recipient's, others after the
+    // body: no customer can help it, and none must be suppressed for it.
+    let about_us = matches!(enhanced, Some((_, 1, 7 | 8)));
     match stage {
         Stage::Connect | Stage::Hello | Stage::Reset => ErrorClass::Unreachable,
         Stage::Auth | Stage::Mail if permanent => ErrorClass::Credentials,
-        // X.2.x speaks of the mailbox (full, disabled), even when it says "for now": waiting would slow the sender
-        // down for one customer's sake.
-        Stage::Rcpt if subject == Some(2) => ErrorClass::Recipient,
+        Stage::Rcpt | Stage::Data | Stage::Body if about_us && permanent => ErrorClass::Credentials,
+        Stage::Rcpt if about_us => ErrorClass::Throttled,
+        // X.1.x speaks of the address (no such domain), X.2.x of the mailbox (full, disabled), even when it says "for now":
+        // waiting would stop the sender for one customer's sake, for a mistyped domain until the deadline.
+        Stage::Rcpt if matches!(subject, Some(1 | 2)) => ErrorClass::Recipient,
         // X.7.x is policy: the relay does not trust us. Suppressing customers for that would be wrong.
         Stage::Rcpt | Stage::Body if permanent && (subject == Some(7) || code == 530) => ErrorClass::Credentials,
         Stage::Rcpt if permanent => ErrorClass::Recipient,
@@ -114,6 +119,11 @@ mod tests {
             (Stage::Rcpt, 554, "5.7.1 relay access denied", Credentials),
             (Stage::Rcpt, 530, "5.5.1 authenticate first", Credentials),
             (Stage::Rcpt, 452, "4.2.2 mailbox full", Recipient),
+            (Stage::Rcpt, 450, "4.1.2 domain not found", Recipient),
+            (Stage::Rcpt, 450, "MI:SPB sent too much", Throttled),
+            (Stage::Rcpt, 450, "4.1.8 sender's domain not found", Throttled),
+            (Stage::Rcpt, 550, "5.1.8 sender rejected", Credentials),
+            (Stage::Body, 550, "5.1.8 bad outbound sender", Credentials),
             (Stage::Rcpt, 450, "4.7.1 greylisted", Throttled),
             (Stage::Rcpt, 452, "too many recipients", Throttled),
             (Stage::Data, 451, "4.3.0 busy", Throttled),

@@ -203,3 +203,68 @@ async fn a_result_is_written_once_and_moves_only_forward() {
         assert!(error.constraint().unwrap().ends_with(constraint), "{sql}: {error}");
     }
 }
+
+/// The connection broke in the middle of a settle, it was sent again, and the next window was settled, too; only now the
+/// server comes to the first. It must not bring back the intent of then: those who began since would not be in flight.
+#[tokio::test]
+async fn a_settle_that_comes_after_a_later_one_is_stale() {
+    let db = database().await;
+    let shop = shop(&db.pool, 5, 100).await;
+    let broadcast = shop.opened(&[APP], 10).await;
+    let first = claim(&db.pool, broadcast, "app", 2, 0.0).await.unwrap();
+    let [a, b, c, d, e] = shop.customers[..] else {
+        unreachable!()
+    };
+    let settle = |customer: i64, next: &str, intent: i32, flying: i64| {
+        format!(
+            "select settle_window('{broadcast}', 'app', {}, {}, '{{{customer}}}', '{{accepted}}', '{{null}}', '{{null}}', '{{null}}',
+                '{{{next}}}', {intent}, '{{{flying}}}', '{{}}', 0, 60)",
+            first.slice_no, first.epoch
+        )
+    };
+    let early = settle(a, &c.to_string(), first.intent_no + 1, b);
+    assert_eq!(one::<String>(&db.pool, &early).await, "sending");
+    assert_eq!(
+        one::<String>(&db.pool, &early).await,
+        "sending",
+        "asked again after a lost answer"
+    );
+    let later = settle(b, &format!("{d},{e}"), first.intent_no + 2, c);
+    assert_eq!(one::<String>(&db.pool, &later).await, "sending");
+    assert_eq!(one::<String>(&db.pool, &early).await, "stale");
+    assert_eq!(
+        one::<Vec<i64>>(&db.pool, "select in_flight from slice").await,
+        [d, e, c]
+    );
+    assert_clean(&db.pool).await;
+}
+
+/// Two of a customer's three addresses close at once, the older one first: the third takes over.
+#[tokio::test]
+async fn of_two_addresses_that_close_at_once_neither_stays_the_current_one() {
+    let db = database().await;
+    let shop = shop(&db.pool, 1, 100).await;
+    let customer = shop.customers[0];
+    let put = |address: &str| {
+        format!("select put_address((select id from sender where channel = 'app'), {customer}, '{address}')")
+    };
+    let second: i64 = one(&db.pool, &put("second")).await;
+    let third: i64 = one(&db.pool, &put("third")).await;
+    let mut gate = db.pool.begin().await.unwrap();
+    let close = |id: i64| format!("select close_address({id}, 'suppressed', 'dead')");
+    assert!(one::<bool>(&mut *gate, &close(second)).await);
+    let (pool, sql) = (db.pool.clone(), close(third));
+    let closing = tokio::spawn(async move { one::<bool>(&pool, &sql).await });
+    somebody_waits_for_a_lock(&db.pool, 1).await;
+    gate.commit().await.unwrap();
+    assert!(closing.await.unwrap());
+    let current: Vec<String> = one(
+        &db.pool,
+        &format!(
+            "select array_agg(a.state) from address a join sender s on s.id = a.sender_id
+              where s.channel = 'app' and a.customer_id = {customer} and a.is_current"
+        ),
+    )
+    .await;
+    assert_eq!(current, ["active"]);
+}
