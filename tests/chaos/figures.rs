@@ -1,0 +1,159 @@
+//! Times: how long nothing arrived although messages waited, and how long after a fault was healed the next one did.
+//! Pure: samples, arrivals and faults in, milliseconds out. It must never call a pause a stall when nothing waited.
+
+use std::collections::BTreeMap;
+
+use carillon::channel::Channel;
+
+use super::{
+    plan::{Kind, Target},
+    told::Fault,
+    town::Arrival,
+    watch::Sample,
+};
+
+const CHANNELS: [Channel; 3] = [Channel::Line, Channel::App, Channel::Email];
+
+/// A time in which nothing was accepted although messages waited.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct Stall {
+    /// How long, in milliseconds.
+    pub ms: u64,
+    /// From when, in the run's time.
+    pub from_ms: u64,
+    /// The faults in force meanwhile.
+    pub faults: Vec<String>,
+}
+
+/// How soon after faults of one kind were healed the next message was accepted.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Recovery {
+    /// Of which kind.
+    pub kind: &'static str,
+    /// How many faults there were.
+    pub faults: usize,
+    /// Of these nothing waited when they were healed, so there was nothing to time.
+    pub idle: usize,
+    /// Half of the others took at most this long, in milliseconds.
+    pub median_ms: u64,
+    /// The longest.
+    pub longest_ms: u64,
+}
+
+/// The longest stall over all channels, of the whole run and of the time in which nothing was broken.
+pub fn stalls(samples: &[Sample], arrivals: &[Arrival], faults: &[Fault]) -> (Stall, Stall) {
+    let times: Vec<u64> = arrivals.iter().map(|arrival| arrival.at_ms).collect();
+    let waiting = spans(samples, |sample| !sample.waiting.is_empty());
+    let mut whole = waiting.clone();
+    for fault in faults {
+        whole = whole
+            .into_iter()
+            .flat_map(|span| without(span, (fault.from_ms, fault.healed_ms)))
+            .collect();
+    }
+    (longest(&waiting, &times, faults), longest(&whole, &times, faults))
+}
+
+/// The longest stall of each channel by itself.
+pub fn stalls_by_channel(samples: &[Sample], arrivals: &[Arrival], faults: &[Fault]) -> BTreeMap<&'static str, Stall> {
+    let of = |channel: Channel| {
+        let times: Vec<u64> = arrivals
+            .iter()
+            .filter(|a| a.channel == channel)
+            .map(|a| a.at_ms)
+            .collect();
+        let waiting = spans(samples, |sample| sample.waiting.contains(&channel));
+        (channel.as_str(), longest(&waiting, &times, faults))
+    };
+    CHANNELS.map(of).into()
+}
+
+/// The times in which something held, from the first sample that says so to the first that does not.
+fn spans(samples: &[Sample], holds: impl Fn(&Sample) -> bool) -> Vec<(u64, u64)> {
+    let mut spans = Vec::new();
+    let mut since = None;
+    for sample in samples {
+        match (holds(sample), since) {
+            (true, None) => since = Some(sample.at_ms),
+            (false, Some(from)) => {
+                spans.push((from, sample.at_ms));
+                since = None;
+            }
+            _ => {}
+        }
+    }
+    let end = samples.last().map(|sample| sample.at_ms);
+    spans.extend(since.zip(end));
+    spans
+}
+
+/// What is left of a span without another.
+fn without((from, to): (u64, u64), (begin, end): (u64, u64)) -> Vec<(u64, u64)> {
+    if end < from || begin > to {
+        return vec![(from, to)];
+    }
+    [(from, begin), (end, to)]
+        .into_iter()
+        .filter(|(from, to)| from < to)
+        .collect()
+}
+
+fn longest(spans: &[(u64, u64)], times: &[u64], faults: &[Fault]) -> Stall {
+    let mut stall = Stall::default();
+    for (from, to) in spans {
+        let inside = &times[times.partition_point(|at| at <= from)..times.partition_point(|at| at < to)];
+        let mut last = *from;
+        for at in inside.iter().chain([to]) {
+            if at - last > stall.ms {
+                (stall.ms, stall.from_ms) = (at - last, last);
+            }
+            last = *at;
+        }
+    }
+    let (from, to) = (stall.from_ms, stall.from_ms + stall.ms);
+    stall.faults = faults
+        .iter()
+        .filter(|fault| stall.ms > 0 && fault.in_force(from, to))
+        .map(|fault| format!("{} {}", fault.planned.kind.name(), fault.planned.target))
+        .collect();
+    stall
+}
+
+/// Recovery, kind by kind.
+pub fn recoveries(samples: &[Sample], arrivals: &[Arrival], faults: &[Fault]) -> Vec<Recovery> {
+    let of = |kind: Kind| {
+        let of_kind: Vec<&Fault> = faults.iter().filter(|fault| fault.planned.kind == kind).collect();
+        let mut took: Vec<u64> = of_kind
+            .iter()
+            .filter_map(|fault| recovery(samples, arrivals, fault))
+            .collect();
+        took.sort_unstable();
+        let recovery = Recovery {
+            kind: kind.name(),
+            faults: of_kind.len(),
+            idle: of_kind.len() - took.len(),
+            median_ms: took.get(took.len() / 2).copied().unwrap_or(0),
+            longest_ms: took.last().copied().unwrap_or(0),
+        };
+        (recovery.faults > 0).then_some(recovery)
+    };
+    Kind::ALL.into_iter().filter_map(of).collect()
+}
+
+/// From healed to the next message on what was hit; none when nothing waited there by then.
+fn recovery(samples: &[Sample], arrivals: &[Arrival], fault: &Fault) -> Option<u64> {
+    let hit: &[Channel] = match fault.planned.target {
+        Target::Line => &[Channel::Line],
+        Target::App => &[Channel::App],
+        Target::Email => &[Channel::Email],
+        Target::LineAndApp => &[Channel::Line, Channel::App],
+        Target::Worker(_) | Target::Scheduler(_) | Target::Redis | Target::Postgres => &CHANNELS,
+    };
+    let next_look = samples.iter().find(|sample| sample.at_ms >= fault.healed_ms)?;
+    next_look.waiting.iter().find(|channel| hit.contains(channel))?;
+    let first_later = arrivals.partition_point(|arrival| arrival.at_ms < fault.healed_ms);
+    let next = arrivals[first_later..]
+        .iter()
+        .find(|arrival| hit.contains(&arrival.channel))?;
+    Some(next.at_ms - fault.healed_ms)
+}
