@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::{
     load::Told,
     outcome::{Because, Outcome},
-    told,
-    town::{Arrival, Town, provider},
+    told::{self, Arrival},
+    town::{Town, provider},
 };
 
 /// Who got how many messages of which broadcast: the broadcast's name, the channel, the address.

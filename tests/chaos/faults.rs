@@ -109,7 +109,9 @@ async fn trouble(fault: Fault, town: &Town, time: Duration) -> String {
         Target::Email => Channel::Smtp,
         _ => Channel::Line,
     };
-    let taken = fault.dice.is_multiple_of(2);
+    // A relay that says 451 has not taken the mail, or it lies, and against a lie there is no protection.
+    let may_take = !(fault.kind == Kind::ProviderFails && channel == Channel::Smtp);
+    let taken = may_take && fault.dice.is_multiple_of(2);
     let kind = match (fault.kind, taken) {
         (Kind::ProviderHangs, false) => FaultKind::Hang,
         (Kind::ProviderHangs, true) => FaultKind::HangAfter,

@@ -7,9 +7,7 @@ use carillon::channel::Channel;
 
 use super::{
     plan::{Kind, Target},
-    told::Fault,
-    town::Arrival,
-    watch::Sample,
+    told::{Arrival, Fault, Sample},
 };
 
 const CHANNELS: [Channel; 3] = [Channel::Line, Channel::App, Channel::Email];
@@ -117,6 +115,23 @@ fn longest(spans: &[(u64, u64)], times: &[u64], faults: &[Fault]) -> Stall {
         .map(|fault| format!("{} {}", fault.planned.kind.name(), fault.planned.target))
         .collect();
     stall
+}
+
+/// The longest that work whose owner had gone waited for a new one after its lease was over, in milliseconds. The time in
+/// which Redis or PostgreSQL was away does not count: nobody can take anything over then.
+pub fn abandoned_ms(samples: &[Sample], faults: &[Fault]) -> u64 {
+    let away = |fault: &&Fault| matches!(fault.planned.kind, Kind::KillRedis | Kind::CrashPostgres);
+    let counted = |sample: &Sample| {
+        let mut spans = vec![(sample.at_ms.saturating_sub(sample.abandoned_ms), sample.at_ms)];
+        for fault in faults.iter().filter(away) {
+            spans = spans
+                .into_iter()
+                .flat_map(|span| without(span, (fault.from_ms, fault.healed_ms)))
+                .collect();
+        }
+        spans.into_iter().map(|(from, to)| to - from).sum()
+    };
+    samples.iter().map(counted).max().unwrap_or(0)
 }
 
 /// Recovery, kind by kind.

@@ -129,7 +129,7 @@ async fn run(options: &Options, plan: &[plan::Fault]) -> bool {
         stalls: figures::stalls(&samples, &arrivals, &faults),
         stalls_by_channel: figures::stalls_by_channel(&samples, &arrivals, &faults),
         recoveries: figures::recoveries(&samples, &arrivals, &faults),
-        abandoned_ms: samples.iter().map(|sample| sample.abandoned_ms).max().unwrap_or(0),
+        abandoned_ms: figures::abandoned_ms(&samples, &faults),
         quiet_ms,
     };
     print!("{report}");

@@ -9,7 +9,7 @@ const BEGIN_MS: u64 = 2_500;
 /// Everything is whole again this long before the end.
 const END_MS: u64 = 1_500;
 /// Between the beginnings of two faults.
-const GAP_MS: (u64, u64) = (1_000, 4_500);
+const GAP_MS: (u64, u64) = (1_000, 5_500);
 
 /// What breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,7 +42,7 @@ pub enum Kind {
     ProviderResetsBefore,
     /// The connection is reset after the message is taken.
     ProviderResetsAfter,
-    /// 500, or 451 for mail, though the message may be taken.
+    /// 500, though the message may be taken; 451 for mail, which says that it is not.
     ProviderFails,
 }
 
@@ -239,7 +239,8 @@ pub fn plan(seed: u64, run_ms: u64, fleet: Size) -> Vec<Fault> {
 fn fit(dice: &mut Dice, kind: Kind, at_ms: u64, end_ms: u64, fleet: Size, so_far: &[Fault]) -> Option<Fault> {
     let (shortest, longest) = kind.lasts_ms();
     let longest = longest.min(end_ms.checked_sub(at_ms + shortest)? + shortest);
-    let for_ms = dice.between(shortest, longest);
+    // The shorter of two: long outages come, but a run is not made of them.
+    let for_ms = dice.between(shortest, longest).min(dice.between(shortest, longest));
     let free = |target: &Target| {
         so_far
             .iter()

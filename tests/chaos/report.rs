@@ -27,7 +27,7 @@ pub struct Report<'a> {
     pub stalls_by_channel: std::collections::BTreeMap<&'static str, Stall>,
     /// Kind by kind.
     pub recoveries: Vec<Recovery>,
-    /// The longest that work whose owner had gone waited after its lease was over, in milliseconds.
+    /// The longest that work whose owner had gone waited for a new one after its lease was over, in milliseconds.
     pub abandoned_ms: u64,
     /// From the end of the run to quiet, in milliseconds.
     pub quiet_ms: u64,

@@ -1,7 +1,9 @@
-//! What was really done to the run: each fault of the plan with the time at which it was healed; and which of them is
-//! the cause of something that was found afterwards.
+//! What really happened: each fault with the time at which it was healed, each message a provider took, each look at what
+//! waited; and which fault is the cause of something that was found afterwards.
 //! It must never be guessed from the plan: healing takes the time it takes. Nor may a cause be made up: without a fault
 //! that can have done it there is none.
+
+use carillon::channel::Channel;
 
 use super::plan::{self, Kind, Target};
 
@@ -64,6 +66,30 @@ impl Fault {
     fn name(&self) -> &'static str {
         self.planned.kind.name()
     }
+}
+
+/// One message a provider took.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// When, in the run's time.
+    pub at_ms: u64,
+    /// On which channel.
+    pub channel: Channel,
+    /// To whom.
+    pub recipient: String,
+    /// What a person would have read.
+    pub text: String,
+}
+
+/// One look at what waits.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// When.
+    pub at_ms: u64,
+    /// Channels with messages that wait in lanes that may be sent.
+    pub waiting: Vec<Channel>,
+    /// For how long the lease of a slice has been over, and its lane due, and nobody has taken it over; milliseconds.
+    pub abandoned_ms: u64,
 }
 
 /// Why a delivery on this channel that was settled then is `unknown` for this reason; none when no fault explains it.

@@ -17,7 +17,7 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use uuid::Uuid;
 
-use super::{clock::Clock, services::Services};
+use super::{clock::Clock, services::Services, told::Arrival};
 
 const KEY: &str = "chaos:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 /// Shops; the later half has no mail relay of its own and uses the platform's.
@@ -53,19 +53,6 @@ pub struct Town {
     sandbox: Running,
     /// When the sandbox's time began.
     sandbox_began: Instant,
-}
-
-/// One message a provider took.
-#[derive(Debug, Clone)]
-pub struct Arrival {
-    /// When, in the run's time.
-    pub at_ms: u64,
-    /// On which channel.
-    pub channel: Channel,
-    /// To whom.
-    pub recipient: String,
-    /// What a person would have read.
-    pub text: String,
 }
 
 impl Town {

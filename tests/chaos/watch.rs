@@ -7,23 +7,11 @@ use std::{
     time::Duration,
 };
 
-use carillon::channel::Channel;
 use sqlx::Row as _;
 
-use super::town::Town;
+use super::{told::Sample, town::Town};
 
 const LOOK: Duration = Duration::from_millis(200);
-
-/// One look.
-#[derive(Debug, Clone)]
-pub struct Sample {
-    /// When.
-    pub at_ms: u64,
-    /// Channels with messages that wait in lanes that may be sent.
-    pub waiting: Vec<Channel>,
-    /// For how long the lease of a slice has been over, and its lane due, and nobody has taken it over; milliseconds.
-    pub abandoned_ms: u64,
-}
 
 /// All samples of a run.
 #[derive(Debug, Clone, Default)]

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     deliveries,
     outcome::Outcome,
-    told::Fault,
-    town::{Arrival, Town},
+    told::{Arrival, Fault},
+    town::Town,
 };
 
 /// A kind of work.
