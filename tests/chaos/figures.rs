@@ -108,20 +108,25 @@ fn longest(spans: &[(u64, u64)], times: &[u64], faults: &[Fault]) -> Stall {
             last = *at;
         }
     }
-    let (from, to) = (stall.from_ms, stall.from_ms + stall.ms);
-    stall.faults = faults
-        .iter()
-        .filter(|fault| stall.ms > 0 && fault.in_force(from, to))
-        .map(|fault| format!("{} {}", fault.planned.kind.name(), fault.planned.target))
-        .collect();
+    if stall.ms > 0 {
+        stall.faults = named(faults, stall.from_ms, stall.from_ms + stall.ms);
+    }
     stall
 }
 
-/// The longest that work whose owner had gone waited for a new one after its lease was over, in milliseconds. The time in
-/// which Redis or PostgreSQL was away does not count: nobody can take anything over then.
-pub fn abandoned_ms(samples: &[Sample], faults: &[Fault]) -> u64 {
+/// The faults in force at some time of these.
+fn named(faults: &[Fault], from_ms: u64, to_ms: u64) -> Vec<String> {
+    let in_force = faults.iter().filter(|fault| fault.in_force(from_ms, to_ms));
+    in_force
+        .map(|fault| format!("{} {}", fault.planned.kind.name(), fault.planned.target))
+        .collect()
+}
+
+/// The longest that work whose owner had gone waited for a new one after its lease was over. The time in which Redis or
+/// PostgreSQL was away does not count: nobody can take anything over then.
+pub fn abandoned(samples: &[Sample], faults: &[Fault]) -> Stall {
     let away = |fault: &&Fault| matches!(fault.planned.kind, Kind::KillRedis | Kind::CrashPostgres);
-    let counted = |sample: &Sample| {
+    let counted = |sample: &Sample| -> u64 {
         let mut spans = vec![(sample.at_ms.saturating_sub(sample.abandoned_ms), sample.at_ms)];
         for fault in faults.iter().filter(away) {
             spans = spans
@@ -131,7 +136,15 @@ pub fn abandoned_ms(samples: &[Sample], faults: &[Fault]) -> u64 {
         }
         spans.into_iter().map(|(from, to)| to - from).sum()
     };
-    samples.iter().map(counted).max().unwrap_or(0)
+    let Some(longest) = samples.iter().max_by_key(|sample| counted(sample)) else {
+        return Stall::default();
+    };
+    let from_ms = longest.at_ms.saturating_sub(longest.abandoned_ms);
+    Stall {
+        ms: counted(longest),
+        from_ms,
+        faults: named(faults, from_ms, longest.at_ms),
+    }
 }
 
 /// Recovery, kind by kind.

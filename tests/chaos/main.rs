@@ -107,8 +107,8 @@ async fn run(options: &Options, plan: &[plan::Fault]) -> bool {
     let fleet = Arc::new(Fleet::start(options.fleet, town.env.clone(), logs.clone(), town.clock));
     let (samples, stop) = (Samples::default(), CancellationToken::new());
     let watching = {
-        let (town, fleet, samples) = (town.clone(), fleet.clone(), samples.clone());
-        tokio::spawn(async move { tokio::join!(samples.collect(&town), fleet.look_after()) })
+        let (town, fleet, samples, log) = (town.clone(), fleet.clone(), samples.clone(), logs.join("abandoned.log"));
+        tokio::spawn(async move { tokio::join!(samples.collect(&town, &log), fleet.look_after()) })
     };
     let loads: tokio::task::JoinSet<()> = LOADS.iter().map(|load| load.run(town.clone(), stop.clone())).collect();
     let faults = faults::carry_out(plan, &town, &fleet).await;
@@ -129,7 +129,7 @@ async fn run(options: &Options, plan: &[plan::Fault]) -> bool {
         stalls: figures::stalls(&samples, &arrivals, &faults),
         stalls_by_channel: figures::stalls_by_channel(&samples, &arrivals, &faults),
         recoveries: figures::recoveries(&samples, &arrivals, &faults),
-        abandoned_ms: figures::abandoned_ms(&samples, &faults),
+        abandoned: figures::abandoned(&samples, &faults),
         quiet_ms,
     };
     print!("{report}");

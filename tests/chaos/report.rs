@@ -27,8 +27,8 @@ pub struct Report<'a> {
     pub stalls_by_channel: std::collections::BTreeMap<&'static str, Stall>,
     /// Kind by kind.
     pub recoveries: Vec<Recovery>,
-    /// The longest that work whose owner had gone waited for a new one after its lease was over, in milliseconds.
-    pub abandoned_ms: u64,
+    /// The longest that work whose owner had gone waited for a new one after its lease was over.
+    pub abandoned: Stall,
     /// From the end of the run to quiet, in milliseconds.
     pub quiet_ms: u64,
 }
@@ -57,7 +57,7 @@ impl Report<'_> {
             "longest_stall": self.stalls.0,
             "longest_stall_with_nothing_broken": self.stalls.1,
             "longest_stall_by_channel": self.stalls_by_channel,
-            "abandoned_ms": self.abandoned_ms,
+            "abandoned": self.abandoned,
             "quiet_ms": self.quiet_ms,
             "recovery": self.recoveries,
             "faults": faults,
@@ -153,7 +153,7 @@ impl Report<'_> {
         line(
             f,
             "abandoned work",
-            &format!("taken over at most {:.1} s after its lease", secs(self.abandoned_ms)),
+            &format!("past its lease for {}", stall(&self.abandoned)),
         )?;
         line(f, "quiet", &format!("{:.1} s after the end", secs(self.quiet_ms)))?;
         for what in self.outcome.not_quiet.iter().take(20) {

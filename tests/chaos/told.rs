@@ -105,6 +105,8 @@ pub fn cause_of_unknown(
         faults.iter().rev().find(could).map(Fault::name)
     };
     match reason {
+        // What is repeated under its key is never left unknown, but where nothing may be repeated any more.
+        _ if channel == "line" => (cancelled && reason == "interrupted").then_some("cancelled by the shop"),
         "interrupted" => last(LEASE_MS, &Fault::interrupts).or(cancelled.then_some("cancelled by the shop")),
         "uncertain" => last(ANSWER_MS, &|fault| fault.troubles(channel))
             // A request that a frozen process could not read the answer of in time.

@@ -3,6 +3,9 @@
 //! It must never change anything, and a database that is away is no sample: the last one stays true.
 
 use std::{
+    fs::OpenOptions,
+    io::Write as _,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -12,16 +15,21 @@ use sqlx::Row as _;
 use super::{told::Sample, town::Town};
 
 const LOOK: Duration = Duration::from_millis(200);
+/// Work that nobody takes over for so long is written down with everything around it.
+const REMARKABLE_MS: u64 = 3_000;
 
 /// All samples of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Samples(Arc<Mutex<Vec<Sample>>>);
 
 impl Samples {
-    /// Samples until it is dropped.
-    pub async fn collect(&self, town: &Town) {
+    /// Samples until it is dropped. What waits remarkably long for a new owner is written down in `log`.
+    pub async fn collect(&self, town: &Town, log: &Path) {
         loop {
             if let Ok(sample) = look(town).await {
+                if sample.abandoned_ms > REMARKABLE_MS {
+                    let _ = write_down(town, log, &sample).await;
+                }
                 self.0.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
             }
             tokio::time::sleep(LOOK).await;
@@ -50,4 +58,21 @@ async fn look(town: &Town) -> sqlx::Result<Sample> {
         waiting: row.try_get("waiting")?,
         abandoned_ms: u64::try_from(row.try_get::<i64, _>("abandoned_ms")?).unwrap_or(0),
     })
+}
+
+/// The slice that waits the longest, and all lanes of its shop.
+async fn write_down(town: &Town, log: &Path, sample: &Sample) -> sqlx::Result<()> {
+    let story: String = sqlx::query_scalar(
+        "select json_build_object('now', now(), 'slice', row_to_json(c), 'lanes', (select json_agg(m) from lane m
+                    join broadcast b on b.id = m.broadcast_id and b.state = 'sending'
+                   where m.shop_id = o.shop_id and m.remaining > 0))::text
+           from (select broadcast_id, channel, slice_no, epoch, lane_epoch, lease_until, remaining, cardinality(in_flight) as in_flight
+                   from slice where state = 'sending' order by lease_until limit 1) c
+           join broadcast o on o.id = c.broadcast_id",
+    )
+    .fetch_one(&town.pool)
+    .await?;
+    let mut file = OpenOptions::new().create(true).append(true).open(log)?;
+    writeln!(file, "{} ms: {story}", sample.at_ms)?;
+    Ok(())
 }

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use carillon::channel::Channel;
 
 use self::{
-    figures::{recoveries, stalls},
+    figures::{abandoned, recoveries, stalls},
     outcome::{Because, ChannelCount, Outcome, Wrong},
     plan::{Fault, Kind, Size, Target, plan},
     told::{Arrival, Sample, cause_of_death, cause_of_unknown},
@@ -103,6 +103,11 @@ fn only_a_fault_that_can_have_done_it_is_a_cause() {
     assert_eq!(cause("email", "uncertain", 26_000), Some("provider_hangs"));
     assert_eq!(cause("app", "uncertain", 26_000), None, "another provider hung");
     assert_eq!(cause("line", "key_expired", 26_000), None, "no run lasts that long");
+    assert_eq!(
+        cause("line", "interrupted", 30_000),
+        None,
+        "LINE is repeated under its key"
+    );
     let cancelled = cause_of_unknown(&faults, "app", "interrupted", 80_000, true);
     assert_eq!(cancelled, Some("cancelled by the shop"));
 
@@ -216,4 +221,19 @@ fn a_stall_is_counted_while_something_waits_and_recovery_on_the_channel_that_was
     let hangs = &recoveries(&samples, &arrivals, &faults)[0];
     assert_eq!((hangs.faults, hangs.idle), (2, 1), "nothing waited for the app");
     assert_eq!(hangs.longest_ms, 1_500, "the mail at 4.5 s shows nothing of LINE");
+}
+
+#[test]
+fn abandoned_work_is_timed_without_the_time_in_which_nobody_could_take_it() {
+    let late = |at_ms, abandoned_ms| Sample {
+        at_ms,
+        waiting: Vec::new(),
+        abandoned_ms,
+    };
+    let samples = [late(10_000, 3_000), late(30_000, 9_000), late(40_000, 0)];
+    let faults = [told(Kind::KillRedis, Target::Redis, 22_000, 29_500)];
+    let longest = abandoned(&samples, &faults);
+    assert_eq!((longest.from_ms, longest.ms), (7_000, 3_000));
+    let longest = abandoned(&samples, &[]);
+    assert_eq!((longest.from_ms, longest.ms), (21_000, 9_000));
 }
