@@ -63,7 +63,7 @@ async fn look(town: &Town) -> sqlx::Result<Sample> {
 /// The slice that waits the longest, and all lanes of its shop.
 async fn write_down(town: &Town, log: &Path, sample: &Sample) -> sqlx::Result<()> {
     let story: String = sqlx::query_scalar(
-        "select json_build_object('now', now(), 'slice', row_to_json(c), 'lanes', (select json_agg(m) from lane m
+        "select jsonb_build_object('now', now(), 'slice', to_jsonb(c), 'lanes', (select jsonb_agg(m) from lane m
                     join broadcast b on b.id = m.broadcast_id and b.state = 'sending'
                    where m.shop_id = o.shop_id and m.remaining > 0))::text
            from (select broadcast_id, channel, slice_no, epoch, lane_epoch, lease_until, remaining, cardinality(in_flight) as in_flight
