@@ -7,12 +7,13 @@
 
 use std::time::Duration;
 
-use carillon_jobs::{BroadcastId, BroadcastSend, SenderId, ShopId};
+use carillon_jobs::{BroadcastId, BroadcastSend, SenderId, ShopId, TraceParent};
 use sqlx::{PgPool, types::Uuid};
 
 use crate::{
     delivery::{DeliveryConfig, store},
     queue::Queue,
+    telemetry,
 };
 
 /// How often it looks.
@@ -45,12 +46,14 @@ pub enum ReconcileError {
 /// Looks once.
 pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result<Found, ReconcileError> {
     let due = start_scheduled(db).await?;
+    let finished = finish_unnoticed(db).await?;
+    // Asked before anything is marked as rung: a bell that could not be rung would count as out for seconds.
+    queue.answers().await?;
     let unplanned = unplanned(db, config.bell_stale()).await?;
     for broadcast in &unplanned {
         ring(queue, *broadcast, None).await?;
     }
     let lanes = ring_lanes(db, queue, config, None).await?;
-    let finished = finish_unnoticed(db).await?;
     Ok(Found {
         due,
         unplanned: unplanned.len(),
@@ -79,6 +82,16 @@ pub async fn ring(
     broadcast: BroadcastId,
     sender: Option<SenderId>,
 ) -> Result<(), crate::queue::QueueError> {
+    ring_within(queue, broadcast, sender, telemetry::here()).await
+}
+
+/// As [`ring`], as part of this trace instead of the one this runs in.
+pub async fn ring_within(
+    queue: &Queue,
+    broadcast: BroadcastId,
+    sender: Option<SenderId>,
+    trace: Option<TraceParent>,
+) -> Result<(), crate::queue::QueueError> {
     let mut bell = carillon_jobs::Envelope::new(BroadcastSend {
         broadcast_id: broadcast,
         sender_id: sender,
@@ -87,6 +100,7 @@ pub async fn ring(
         None => broadcast.to_string(),
         Some(sender) => format!("{broadcast}/{sender}"),
     });
+    bell.traceparent = trace;
     queue.ring(bell).await?;
     Ok(())
 }
