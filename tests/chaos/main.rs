@@ -98,10 +98,11 @@ async fn run(options: &Options, plan: &[plan::Fault]) -> bool {
     // Large enough to meet faults, small enough to be over soon after the last one.
     let biggest = (options.run_ms() / 300).clamp(200, 1_200);
     eprintln!(
-        "chaos: {} faults in {} min; building a town of {} shops",
+        "chaos: {} faults in {} min, a town of {} shops; logs in {}",
         plan.len(),
         options.minutes,
-        town::SHOPS
+        town::SHOPS,
+        logs.display()
     );
     let town = Arc::new(Town::build(Services::of_environment(), options.seed, biggest).await);
     let fleet = Arc::new(Fleet::start(options.fleet, town.env.clone(), logs.clone(), town.clock));
