@@ -111,7 +111,8 @@ fn only_a_fault_that_can_have_done_it_is_a_cause() {
     let cancelled = cause_of_unknown(&faults, "app", "interrupted", 80_000, true);
     assert_eq!(cancelled, Some("cancelled by the shop"));
 
-    let kills = [1, 2, 3].map(|n| told(Kind::KillWorker, Target::Worker(n as usize), n * 10_000, n * 10_000 + 1));
+    let kills = [(1, 10_000), (2, 20_000), (3, 30_000)]
+        .map(|(worker, at_ms)| told(Kind::KillWorker, Target::Worker(worker), at_ms, at_ms + 1));
     assert!(cause_of_death(&kills, "poison", 3, 5_000, 40_000).is_some());
     assert!(
         cause_of_death(&kills, "poison", 3, 15_000, 40_000).is_none(),
@@ -120,6 +121,9 @@ fn only_a_fault_that_can_have_done_it_is_a_cause() {
     assert!(cause_of_death(&kills, "exhausted", 0, 5_000, 40_000).is_none());
     assert!(cause_of_death(&kills, "malformed", 0, 5_000, 40_000).is_none());
 }
+
+/// Breaks one promise.
+type Break<'a> = &'a dyn Fn(&mut Outcome);
 
 #[test]
 fn every_broken_promise_is_noticed() {
@@ -143,7 +147,6 @@ fn every_broken_promise_is_noticed() {
         wrong
     };
     let nameless = || BTreeMap::from([(Because::default(), 1)]);
-    type Break<'a> = &'a dyn Fn(&mut Outcome);
     let breaks: [Break<'_>; 14] = [
         &|outcome| outcome.channels.clear(),
         &|outcome| outcome.audited = 0,
