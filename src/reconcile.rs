@@ -46,12 +46,14 @@ pub enum ReconcileError {
 /// Looks once.
 pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result<Found, ReconcileError> {
     let due = start_scheduled(db).await?;
+    let finished = finish_unnoticed(db).await?;
+    // Asked before anything is marked as rung: a bell that could not be rung would count as out for seconds.
+    queue.answers().await?;
     let unplanned = unplanned(db, config.bell_stale()).await?;
     for broadcast in &unplanned {
         ring(queue, *broadcast, None).await?;
     }
     let lanes = ring_lanes(db, queue, config, None).await?;
-    let finished = finish_unnoticed(db).await?;
     Ok(Found {
         due,
         unplanned: unplanned.len(),

@@ -16,6 +16,7 @@ use crate::cpu;
 use crate::faults::Fault;
 use crate::http::{Answer, Request, Verdict};
 use crate::line::is_user_id;
+use crate::outage::Port;
 use crate::received::ReceivedQuery;
 use crate::state::State;
 use crate::traffic::{Latency, RateCap};
@@ -48,6 +49,13 @@ struct SetRateCap {
     per_second: u64,
     #[serde(default)]
     burst: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BeginOutage {
+    port: Port,
+    ms: u64,
 }
 
 #[derive(Deserialize)]
@@ -106,6 +114,10 @@ fn handle(state: &State, request: &Request<'_>) -> Option<Outcome> {
                 state.faults.clear(id);
                 done
             }),
+        ("POST", "/_sandbox/outage") => read::<BeginOutage>(request).map(|begin| {
+            state.outages.begin(begin.port, Duration::from_millis(begin.ms));
+            done
+        }),
         ("POST", "/_sandbox/latency") => read::<SetLatency>(request).map(|set| {
             let latency = Latency {
                 fixed_ms: set.fixed_ms,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::accounts::{Account, BadAccount};
 use crate::channel::Channel;
 use crate::faults::{BadFault, Fault, FaultStatus};
+use crate::outage::Port;
 use crate::received::{ReceivedMessage, ReceivedQuery};
 use crate::state::State;
 use crate::traffic::{ChannelSummary, Latency, RateCap};
@@ -38,6 +39,11 @@ impl Handle {
     /// Removes every rule.
     pub fn clear_faults(&self) {
         self.state.faults.clear(None);
+    }
+
+    /// Cuts every connection of a port and refuses new ones for so long, from 50 ms from now. A later call replaces it.
+    pub fn outage(&self, port: Port, time: Duration) {
+        self.state.outages.begin(port, time);
     }
 
     /// Sets how long every answer of a channel takes.

@@ -25,6 +25,7 @@ mod json;
 mod line;
 mod mix;
 mod oauth;
+mod outage;
 mod received;
 mod routes;
 mod smtp;
@@ -50,6 +51,7 @@ pub use crate::channel::{Channel, UnknownChannel};
 pub use crate::cpu::{CpuError, Used, used};
 pub use crate::faults::{BadFault, Fault, FaultKind, FaultStatus};
 pub use crate::handle::Handle;
+pub use crate::outage::Port;
 pub use crate::received::{ReceivedMessage, ReceivedQuery};
 pub use crate::traffic::{ChannelSummary, Latency, RateCap};
 
@@ -110,8 +112,8 @@ impl Sandbox {
         let (http, http_addr) = listen(config.http_port).await?;
         let (smtp, smtp_addr) = listen(config.smtp_port).await?;
         let tasks = [
-            tokio::spawn(accept(http, Arc::clone(&state), http::serve)),
-            tokio::spawn(accept(smtp, Arc::clone(&state), smtp::serve)),
+            tokio::spawn(keep_open(http, Arc::clone(&state), Port::Http, http::serve)),
+            tokio::spawn(keep_open(smtp, Arc::clone(&state), Port::Smtp, smtp::serve)),
         ];
         Ok(Running {
             http_addr,
@@ -132,8 +134,24 @@ async fn listen(port: u16) -> Result<(TcpListener, SocketAddr), StartError> {
 /// How long to leave the listener alone after it failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
+/// Serves, but for the time of outages: then connections are cut and new ones refused.
+async fn keep_open<S>(mut listener: TcpListener, state: Arc<State>, port: Port, serve: fn(TcpStream, Arc<State>) -> S)
+where
+    S: Future<Output = ()> + Send + 'static,
+{
+    let mut outages = state.outages.of(port);
+    while let Ok(address) = listener.local_addr() {
+        let until = tokio::select! {
+            until = outage::next(&mut outages) => until,
+            () = accept(&listener, Arc::clone(&state), serve) => continue,
+        };
+        drop(listener);
+        listener = outage::closed_until(address, until).await;
+    }
+}
+
 /// Serves every connection in a task that ends with this one.
-async fn accept<S>(listener: TcpListener, state: Arc<State>, serve: fn(TcpStream, Arc<State>) -> S)
+async fn accept<S>(listener: &TcpListener, state: Arc<State>, serve: fn(TcpStream, Arc<State>) -> S)
 where
     S: Future<Output = ()> + Send + 'static,
 {

@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::faults::Faults;
 use crate::fcm::FcmState;
 use crate::line::LineState;
+use crate::outage::Outages;
 use crate::smtp::SmtpState;
 use crate::traffic::{ChannelSummary, Latency, RateCap, Traffic};
 
@@ -18,6 +19,7 @@ pub(crate) struct State {
     pub(crate) keep_bodies: bool,
     pub(crate) clock: Clock,
     pub(crate) faults: Faults,
+    pub(crate) outages: Outages,
     pub(crate) line: LineState,
     pub(crate) fcm: FcmState,
     pub(crate) smtp: SmtpState,
@@ -30,6 +32,7 @@ impl State {
             keep_bodies: config.keep_bodies,
             clock: Clock::new(),
             faults: Faults::new(config.seed),
+            outages: Outages::new(),
             line: LineState::new(config.seed),
             fcm: FcmState::new(config.seed),
             smtp: SmtpState::default(),

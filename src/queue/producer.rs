@@ -57,6 +57,18 @@ impl Queue {
         Ok(rung.into_iter().next().unwrap_or(Rung::AlreadyWaiting))
     }
 
+    /// Whether Redis can be rung now. Asked twice: the first answer may only be that a connection broke while idle.
+    ///
+    /// # Errors
+    /// [`QueueError::Redis`].
+    pub async fn answers(&self) -> Result<(), QueueError> {
+        let ping = redis::cmd("PING");
+        if self.redis.send(&ping).await.is_err() {
+            self.redis.send(&ping).await?;
+        }
+        Ok(())
+    }
+
     /// Queues many jobs in one round trip per 500; the results are in their order.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use carillon_sandbox::{Channel, Fault, FaultKind, Latency};
 
 use crate::{
     fixture_db::database,
+    redis_server::{Memory, RedisServer},
     scene::{LINE, assert_clean, claim, let_leases_expire, one, outcomes, run, settle, shop, state},
     wait::{comes_to_rest, eventually, until},
     world::World,
@@ -188,6 +189,30 @@ async fn a_locked_broadcast_does_not_hold_up_the_others() {
         .expect("it waits for the frontend")
         .unwrap();
     assert_eq!((found.due, found.unplanned), (1, 1));
+}
+
+/// What could not be rung for must not count as rung: it would wait for the bell to be stale when Redis is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_without_redis_marks_nothing_as_rung_and_the_first_one_with_it_rings() {
+    let mut redis = RedisServer::start(Memory::Lost).await;
+    let world = World::on_redis(&redis.url(), &[]).await;
+    world.customers(2, "s.channel = 'line'").await;
+    let id = world.draft("priority_single", &["line"], "嗨").await;
+    world.send(id).await;
+    let app = world.app(ProcessKind::Scheduler);
+    let queue = app.queue().unwrap();
+    queue.answers().await.unwrap();
+    redis.kill();
+    let look = carillon::reconcile::look(&app.db, &queue, &app.config.delivery).await;
+    assert!(look.is_err(), "{look:?}");
+    let rung = format!("select rung_at is not null from broadcast where id = '{id}'");
+    assert!(!world.one::<bool>(&rung).await);
+    // The very first look after it is back rings, though the connection broke while nobody used it.
+    redis.restart().await;
+    let found = carillon::reconcile::look(&app.db, &queue, &app.config.delivery)
+        .await
+        .unwrap();
+    assert_eq!(found.unplanned, 1);
 }
 
 /// A customer's address changes twice at once, such as two tokens of one app.

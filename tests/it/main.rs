@@ -16,6 +16,7 @@ mod channel_app;
 mod channel_email;
 mod channel_line;
 mod channel_scene;
+mod chaos;
 mod cli;
 mod db_begin;
 mod delivery;

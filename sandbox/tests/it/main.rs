@@ -10,6 +10,7 @@ mod fcm;
 mod line;
 mod line_messages;
 mod oauth;
+mod outage;
 mod process;
 mod retry_keys;
 mod smtp;

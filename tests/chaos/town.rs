@@ -1,0 +1,246 @@
+//! Where the run happens: a migrated database, several shops with customers and senders, and the providers' sandbox in
+//! this process. The shops' senders are slow on purpose, so that sending goes on while things break.
+//! It must never know of a fault: the town is what the faults happen to.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use carillon::{channel::Channel, secret::Secrets};
+use carillon_sandbox::{
+    Handle, LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, Latency, Running, SMTP_PASSWORD, SMTP_USER, Sandbox,
+    SandboxConfig,
+};
+use serde_json::json;
+use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
+use uuid::Uuid;
+
+use super::{clock::Clock, services::Services, told::Arrival};
+
+const KEY: &str = "chaos:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+/// Shops; the later half has no mail relay of its own and uses the platform's.
+pub const SHOPS: usize = 4;
+/// The channels of the shops, and how many messages a second each sender may send.
+const SENDERS: [(Channel, f64); 3] = [(Channel::Line, 80.0), (Channel::App, 80.0), (Channel::Email, 40.0)];
+/// Settings that differ from the defaults: a provider that hangs is given up within the run.
+const SETTINGS: &[(&str, &str)] = &[
+    ("CHANNEL__LINE__TIMEOUT_SECS", "6"),
+    ("CHANNEL__APP__TIMEOUT_SECS", "6"),
+    ("CHANNEL__EMAIL__COMMAND_TIMEOUT_SECS", "6"),
+    ("CHANNEL__EMAIL__BODY_TIMEOUT_SECS", "8"),
+    ("LOG__FORMAT", "json"),
+];
+
+/// Everything the fleet works on.
+pub struct Town {
+    /// The harness's own connections.
+    pub pool: PgPool,
+    /// Where Redis is.
+    pub services: Services,
+    /// The shops.
+    pub shops: Vec<Uuid>,
+    /// The numbers of customers an audience can have.
+    pub sizes: Vec<u64>,
+    /// What everything random follows from.
+    pub seed: u64,
+    /// The run's time.
+    pub clock: Clock,
+    /// The environment of the product's processes.
+    pub env: BTreeMap<String, String>,
+    begun: Mutex<Vec<Uuid>>,
+    sandbox: Running,
+    /// When the sandbox's time began.
+    sandbox_began: Instant,
+}
+
+impl Town {
+    /// Builds it; `biggest` is the size of the largest audience. The run's time begins when it stands.
+    pub async fn build(services: Services, seed: u64, biggest: u64) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let pool = PgPoolOptions::new()
+            .max_connections(6)
+            .acquire_timeout(Duration::from_secs(2))
+            .connect(&services.database_url)
+            .await
+            .unwrap();
+        carillon::db::MIGRATOR.run(&pool).await.unwrap();
+        let sandbox_began = Instant::now();
+        let config = SandboxConfig {
+            seed,
+            keep_bodies: false,
+            ..SandboxConfig::default()
+        };
+        let sandbox = Sandbox::start(config).await.unwrap();
+        let env = environment(&services, &sandbox);
+        let mut town = Self {
+            pool,
+            services,
+            shops: (0..SHOPS).map(|_| Uuid::now_v7()).collect(),
+            sizes: [20, biggest / 4, biggest].into(),
+            seed,
+            clock: Clock::start(),
+            env,
+            begun: Mutex::default(),
+            sandbox,
+            sandbox_began,
+        };
+        for (channel, fixed_ms, jitter_ms) in [(Channel::Line, 20, 60), (Channel::App, 20, 60), (Channel::Email, 2, 10)]
+        {
+            town.providers()
+                .set_latency(provider(channel), Latency { fixed_ms, jitter_ms });
+        }
+        town.settle_in(biggest).await;
+        town.clock = Clock::start();
+        town
+    }
+
+    /// Drives the providers.
+    pub fn providers(&self) -> Handle {
+        self.sandbox.handle()
+    }
+
+    /// Notes a broadcast whose start Postgres has confirmed.
+    pub fn begun(&self, id: Uuid) {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+    }
+
+    /// The broadcasts whose start Postgres has confirmed.
+    pub fn all_begun(&self) -> Vec<Uuid> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Everything the providers took, in order of time.
+    pub fn arrivals(&self) -> Vec<Arrival> {
+        let of = |channel: Channel| {
+            let messages = self
+                .providers()
+                .received(provider(channel), &carillon_sandbox::ReceivedQuery::default());
+            messages.into_iter().map(move |message| Arrival {
+                at_ms: self.clock.after(self.sandbox_began, message.at_ms.into()),
+                channel,
+                recipient: message.recipient,
+                text: message.text,
+            })
+        };
+        let mut all: Vec<Arrival> = SENDERS.iter().flat_map(|(channel, _)| of(*channel)).collect();
+        all.sort_by_key(|arrival| arrival.at_ms);
+        all
+    }
+
+    /// Runs one statement; for the beginning, when nothing breaks yet.
+    async fn run(&self, sql: String) {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.pool).await.unwrap();
+    }
+
+    async fn settle_in(&self, customers: u64) {
+        for (number, shop) in self.shops.iter().enumerate() {
+            self.run(format!(
+                "insert into shop (id, name, url, plan) values ('{shop}', '好日子選物 {number}', 'https://shop.example', 'core');
+                 select ledger_top_up('{shop}', 1000000000, 'chaos')"
+            ))
+            .await;
+        }
+        let own_relay = self.shops.len() / 2;
+        for (channel, rate) in SENDERS {
+            let of_shops = if channel == Channel::Email {
+                own_relay
+            } else {
+                self.shops.len()
+            };
+            for shop in self.shops.iter().take(of_shops) {
+                self.sender(Some(*shop), channel, rate).await;
+            }
+        }
+        self.sender(None, Channel::Email, 80.0).await;
+        for shop in &self.shops {
+            self.people(*shop, customers).await;
+        }
+        self.run("analyze".to_owned()).await;
+    }
+
+    async fn sender(&self, shop: Option<Uuid>, channel: Channel, rate: f64) {
+        let smtp = self.sandbox.smtp_addr;
+        let credentials = match channel {
+            Channel::App => self.sandbox.fcm_key_json(),
+            Channel::Email => json!({"host": smtp.ip().to_string(), "port": smtp.port(), "tls": "none", "username": SMTP_USER,
+                "password": SMTP_PASSWORD, "from": "news@shop.example", "from_name": "好日子選物"})
+            .to_string(),
+            _ => json!({"channel_id": LINE_CHANNEL_ID, "channel_secret": LINE_CHANNEL_SECRET, "access_token": LINE_TOKEN})
+                .to_string(),
+        };
+        let config = carillon::config::Config::load(&carillon::config::Sources::of(self.env.clone()));
+        let secrets = Secrets::new(&config.unwrap().config.secret.keys).unwrap();
+        let id = Uuid::now_v7();
+        sqlx::query(
+            "insert into sender (id, shop_id, channel, name, is_primary, credentials, rate_per_sec)
+             values ($1, $2, $3, $4, true, $5, $6)",
+        )
+        .bind(id)
+        .bind(shop)
+        .bind(channel)
+        .bind(channel.as_str())
+        .bind(secrets.seal(credentials.as_bytes(), id).unwrap())
+        .bind(rate)
+        .execute(&self.pool)
+        .await
+        .unwrap();
+    }
+
+    /// Customer number i of a shop has the tag `nSIZE` of every size ≥ i. All have mail, most the app, half LINE.
+    async fn people(&self, shop: Uuid, customers: u64) {
+        let sizes: Vec<String> = self.sizes.iter().map(u64::to_string).collect();
+        self.run(format!(
+            "with c as (insert into customer (shop_id, first_name, last_name, tags)
+                        select '{shop}', (array['雅婷', '志明', '怡君', '淑芬', 'Amy'])[1 + i % 5] || i, '陳',
+                               array(select 'n' || n from unnest(array[{}]) n where n >= i)
+                          from generate_series(1, {customers}) i returning id),
+                  n as (select id, row_number() over (order by id) as i from c)
+             insert into address (shop_id, sender_id, customer_id, address)
+             select '{shop}', s.id, n.id, case s.channel
+                      when 'line' then 'U' || md5(n.id::text)
+                      when 'app' then 'token-' || md5(n.id::text) || ':APA91b' || md5(n.id::text)
+                      else 'customer' || n.id || '@mail.example' end
+               from n cross join sender s
+              where (s.shop_id = '{shop}' or s.shop_id is null and not exists (select from sender o
+                        where o.shop_id = '{shop}' and o.channel = s.channel))
+                and case s.channel when 'line' then n.i % 2 = 0 when 'app' then n.i % 5 <> 0 else true end",
+            sizes.join(",")
+        ))
+        .await;
+    }
+}
+
+/// What the sandbox calls a channel.
+pub fn provider(channel: Channel) -> carillon_sandbox::Channel {
+    match channel {
+        Channel::App => carillon_sandbox::Channel::Fcm,
+        Channel::Email => carillon_sandbox::Channel::Smtp,
+        _ => carillon_sandbox::Channel::Line,
+    }
+}
+
+fn environment(services: &Services, sandbox: &Running) -> BTreeMap<String, String> {
+    let mut env: BTreeMap<String, String> = [
+        ("DATABASE_URL", services.database_url.clone()),
+        ("REDIS_URL", services.redis_url.clone()),
+        ("CARILLON__SECRET__KEYS", KEY.to_owned()),
+        ("CARILLON__CHANNEL__LINE__BASE_URL", sandbox.http_url()),
+        ("CARILLON__CHANNEL__APP__BASE_URL", sandbox.http_url()),
+        (
+            "CARILLON__CHANNEL__APP__TOKEN_URL",
+            format!("{}/token", sandbox.http_url()),
+        ),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    env.extend(
+        SETTINGS
+            .iter()
+            .map(|(name, value)| (format!("CARILLON__{name}"), (*value).to_owned())),
+    );
+    // What the caller wants to try: CARILLON__DELIVERY__PARALLEL_SLICES=1 bin/chaos
+    env.extend(std::env::vars().filter(|(name, _)| name.starts_with("CARILLON__")));
+    env
+}
