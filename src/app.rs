@@ -166,6 +166,7 @@ impl App {
                 config: self.config.broadcast.clone(),
             },
             delivery: self.delivery()?,
+            slots: self.config.queue.concurrency,
         })
     }
 

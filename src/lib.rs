@@ -1,7 +1,7 @@
 //! Carillon: the messaging back office of an online-shop platform.
 //!
 //! Arrows point down only: `cli → web, worker, scheduler → broadcast → delivery → ledger, channel, limit, queue →
-//! the ground floor (config, clock, db, telemetry, retry, secret) → carillon_jobs`.
+//! the ground floor (config, clock, db, pause, telemetry, retry, secret) → carillon_jobs`.
 
 pub mod app;
 pub mod broadcast;
@@ -13,6 +13,7 @@ pub mod db;
 pub mod delivery;
 pub mod ledger;
 pub mod limit;
+pub mod pause;
 pub mod queue;
 pub mod reconcile;
 pub mod retry;

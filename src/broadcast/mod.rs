@@ -42,7 +42,7 @@ mod stored;
 
 pub use audience::{Audience, CUSTOMERS_LIMIT, ResendOutcome};
 pub use config::BroadcastConfig;
-pub use control::{ControlError, cancel, pause, resume, send};
+pub use control::{ControlError, cancel, pause, pause_all, resume, send};
 pub use create::{CreateError, NewBroadcast, create, estimate_new, estimate_stored, resend, test_send};
 pub use estimate::{ChannelEstimate, Estimate};
 pub use job::BroadcastWork;

@@ -51,12 +51,13 @@ pub(super) struct LaneTurn {
 }
 
 impl LaneTurn {
-    /// A turn on a lane whose lease was asked for at `taken_at`.
+    /// A turn of this length on a lane whose lease was asked for at `taken_at`.
     pub(super) fn new(
         delivery: Delivery,
         lane: TakenLane,
         briefing: Briefing,
         taken_at: Instant,
+        length: Duration,
         halt: &CancellationToken,
     ) -> Self {
         let config = &delivery.config;
@@ -65,7 +66,7 @@ impl LaneTurn {
             halt: halt.child_token(),
             started_at: taken_at,
             held_ms: AtomicU64::new(u64::try_from(config.lease().as_millis()).unwrap_or(0)),
-            budget_until: taken_at + config.lane_budget(),
+            budget_until: taken_at + length,
             proved: AtomicBool::new(false),
             limited_ms: AtomicU64::new(0),
             delivery,

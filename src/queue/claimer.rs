@@ -35,6 +35,12 @@ pub(crate) async fn run(engine: Arc<Engine>, work: mpsc::UnboundedSender<Work>) 
         swept: None,
         more_due: false,
     };
+    // A kind that is paused must not have its jobs begun because this worker has not asked yet.
+    claimer
+        .engine
+        .stop
+        .run_until_cancelled(claimer.engine.resting.asked())
+        .await;
     while !claimer.engine.stop.is_cancelled() {
         claimer.turn().await;
     }
@@ -64,7 +70,8 @@ impl Claimer {
         let count = u64::from(free.total());
         let first = engine.numbers(count);
         let sent = Instant::now();
-        let result = engine.store.claim(first, &free, sweep).await;
+        let rests = |kind| engine.resting.rests(kind);
+        let result = engine.store.claim(first, &free, rests, sweep).await;
         engine.redis.note(&result);
         match result {
             Ok(claimed) => {

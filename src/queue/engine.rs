@@ -17,6 +17,7 @@ use super::{
     availability::Availability,
     keys::KindKeys,
     lease::Held,
+    rest::Resting,
     slots::Slots,
     store::{Settlement, Store, StoredKind, Verb},
 };
@@ -29,6 +30,8 @@ pub(crate) struct Engine {
     pub(crate) store: Store,
     pub(crate) slots: Slots,
     pub(crate) held: Held,
+    /// Kinds that are paused.
+    pub(crate) resting: Resting,
     pub(crate) redis: Availability,
     /// Told when something may be ready.
     pub(crate) wake: Notify,
@@ -65,6 +68,7 @@ impl Engine {
             store: Store::new(redis, &config.key_prefix, worker_id, stored),
             slots: Slots::new(config.concurrency, &wanted),
             held: Held::new(kinds.len()),
+            resting: Resting::new(kinds.len()),
             redis: Availability::new(),
             wake: Notify::new(),
             died: Notify::new(),

@@ -5,11 +5,11 @@
 //!
 //! | file | duty |
 //! |---|---|
-//! | `producer` | ring: push jobs, pause kinds |
+//! | `producer` | ring: push jobs |
 //! | `depth` | how many jobs lie where |
 //! | `run` | a worker process from start to stop, built on apalis |
 //! | `backend`, `service`, `ticket` | a claimed job on its way through apalis to exactly one settlement |
-//! | `claimer`, `renewer`, `settler`, `wake`, `dead_writer` | the loops beside it |
+//! | `claimer`, `renewer`, `settler`, `wake`, `dead_writer`, `rest` | the loops beside it |
 //! | `engine`, `slots`, `lease`, `availability` | what those loops share |
 //! | `store`, `entry`, `keys`, `connection`, `*.lua` | the queue in Redis |
 //! | `dead` | dead jobs in Postgres: list, show, replay, delete |
@@ -31,6 +31,7 @@ mod lease;
 mod outcome;
 mod producer;
 mod renewer;
+mod rest;
 mod run;
 mod service;
 mod settler;

@@ -75,7 +75,6 @@ pub(crate) struct Store {
     pub(crate) redis: RedisConn,
     pub(crate) kinds: Vec<StoredKind>,
     pub(crate) dead: String,
-    claim_keys: Vec<String>,
     settle_keys: Vec<String>,
     /// What this process' tags begin with; new at every boot.
     tag_prefix: String,
@@ -95,13 +94,10 @@ impl Store {
             })
             .collect();
         settle_keys.push(keys::dead(prefix));
-        let mut claim_keys = settle_keys.clone();
-        claim_keys.push(keys::paused(prefix));
         Self {
             redis,
             kinds,
             dead: keys::dead(prefix),
-            claim_keys,
             settle_keys,
             tag_prefix: format!("{worker_id}:"),
             claim: Script::new(include_str!("claim.lua")),
@@ -115,17 +111,25 @@ impl Store {
         format!("{}{number}", self.tag_prefix)
     }
 
-    /// Claims at most as many jobs as are free, under the tags `first_number`, `first_number` + 1, …
-    pub(crate) async fn claim(&self, first_number: u64, free: &Free, sweep: Sweep) -> Result<Claimed, RedisError> {
-        let mut call = self.claim.call(&self.claim_keys);
+    /// Claims at most as many jobs as are free, none of a kind that `rests`, under the tags `first_number`,
+    /// `first_number` + 1, …
+    pub(crate) async fn claim(
+        &self,
+        first_number: u64,
+        free: &Free,
+        rests: impl Fn(usize) -> bool,
+        sweep: Sweep,
+    ) -> Result<Claimed, RedisError> {
+        let mut call = self.claim.call(&self.settle_keys);
         call.arg(&self.tag_prefix)
             .arg(first_number)
             .arg(free.shared)
             .arg(sweep as u8)
             .arg((STEP / self.kinds.len().max(1)).max(50))
             .arg(carillon_jobs::MAX_TEXT_BYTES + super::entry::MAX_HEADER_BYTES);
-        for (kind, own) in self.kinds.iter().zip(&free.own) {
-            call.arg(&kind.name).arg(*own).arg(kind.lease_ms);
+        for (place, (kind, own)) in self.kinds.iter().zip(&free.own).enumerate() {
+            let own = if rests(place) { -1 } else { i64::from(*own) };
+            call.arg(&kind.name).arg(own).arg(kind.lease_ms);
         }
         let reply = self.redis.script(&self.claim, &call).await?;
         parse_claim(reply).ok_or_else(unexpected)

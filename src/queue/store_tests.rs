@@ -61,7 +61,10 @@ async fn shared_slots_go_by_priority_and_own_slots_to_their_kind() {
     bench.push("first", 10).await;
     bench.push("second", 10).await;
     let store = bench.store("w1", 60_000);
-    let claimed = store.claim(1, &free([1, 2], 3), Sweep::DueAndAbandoned).await.unwrap();
+    let claimed = store
+        .claim(1, &free([1, 2], 3), |_| false, Sweep::DueAndAbandoned)
+        .await
+        .unwrap();
     let counts: Vec<usize> = claimed.entries.iter().map(Vec::len).collect();
     assert_eq!(counts, [4, 2]);
     assert_eq!(claimed.entries[0][0], b"first 0");
@@ -73,7 +76,7 @@ async fn shared_slots_go_by_priority_and_own_slots_to_their_kind() {
         .del(KindKeys::new(&bench.prefix, "first").ready)
         .await
         .unwrap();
-    let claimed = store.claim(7, &free([1, 0], 3), Sweep::None).await.unwrap();
+    let claimed = store.claim(7, &free([1, 0], 3), |_| false, Sweep::None).await.unwrap();
     let counts: Vec<usize> = claimed.entries.iter().map(Vec::len).collect();
     assert_eq!(counts, [0, 3]);
 }
@@ -89,7 +92,10 @@ async fn one_call_promotes_a_bounded_number_of_due_jobs() {
     loop {
         calls += 1;
         let before: i64 = bench.raw.clone().zcard(&keys.due).await.unwrap();
-        let claimed = store.claim(calls, &free([0, 0], 0), Sweep::Due).await.unwrap();
+        let claimed = store
+            .claim(calls, &free([0, 0], 0), |_| false, Sweep::Due)
+            .await
+            .unwrap();
         let after: i64 = bench.raw.clone().zcard(&keys.due).await.unwrap();
         assert!(before - after <= 500, "{} in one call", before - after);
         if !claimed.more_due {
@@ -105,9 +111,12 @@ async fn a_settlement_under_a_lost_tag_changes_nothing() {
     let bench = Bench::new().await;
     bench.push("first", 1).await;
     let (late, quick) = (bench.store("w1", 1), bench.store("w2", 60_000));
-    late.claim(1, &free([1, 0], 0), Sweep::None).await.unwrap();
+    late.claim(1, &free([1, 0], 0), |_| false, Sweep::None).await.unwrap();
     let taken = loop {
-        let claimed = quick.claim(1, &free([1, 0], 0), Sweep::DueAndAbandoned).await.unwrap();
+        let claimed = quick
+            .claim(1, &free([1, 0], 0), |_| false, Sweep::DueAndAbandoned)
+            .await
+            .unwrap();
         if !claimed.entries[0].is_empty() {
             break claimed.entries[0][0].clone();
         }
