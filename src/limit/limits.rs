@@ -75,7 +75,7 @@ impl Sender {
             pace.take(now, share)
         };
         match &grant {
-            Some(Grant::Granted(permits)) => turns.granted(shop, *permits),
+            Some(Grant::Granted(permits)) => turns.granted(now, shop, *permits),
             Some(Grant::Wait(wait)) => turns.told_to_wait(now, shop, n, *wait),
             None => {}
         }

@@ -22,7 +22,7 @@ const MANY_SHOPS: usize = 64;
 
 #[derive(Debug, Default)]
 struct Shop {
-    /// Permits granted, lifted to the clock whenever it asks: who was away brings no credit along.
+    /// Permits granted, no less than the clock: who was away brings no credit along.
     granted: u64,
     /// Until when it is expected to come back, and for how many.
     comes_until: Option<Instant>,
@@ -33,7 +33,7 @@ struct Shop {
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     shops: HashMap<ShopId, Shop>,
-    /// The count at which the shop served last began.
+    /// Nobody counts as having had less than this.
     clock: u64,
 }
 
@@ -43,10 +43,8 @@ impl Turns {
         let count = |one: &Shop| one.granted.max(self.clock);
         let mine = self.shops.get(&shop).map_or(self.clock, count);
         let rivals: Vec<(u64, u64)> = self
-            .shops
-            .iter()
-            .filter(|(id, one)| **id != shop && one.comes_until.is_some_and(|until| until >= now))
-            .map(|(_, one)| (count(one), u64::from(one.wanted)))
+            .rivals(now, shop)
+            .map(|one| (count(one), u64::from(one.wanted)))
             .collect();
         // The most this shop can take so that every rival could still be lifted to the same count. One who stands exactly
         // there has no claim before us: whoever comes first goes first.
@@ -71,12 +69,25 @@ impl Turns {
     }
 
     /// The shop was granted permits.
-    pub(super) fn granted(&mut self, shop: ShopId, permits: u32) {
+    pub(super) fn granted(&mut self, now: Instant, shop: ShopId, permits: u32) {
+        if permits == 0 {
+            return;
+        }
+        // Who waits keeps what it is owed: the clock does not pass it.
+        let least_waiting = self.rivals(now, shop).map(|one| one.granted.max(self.clock)).min();
         let clock = self.clock;
         let one = self.shops.entry(shop).or_default();
         let began = one.granted.max(clock);
         one.granted = began + u64::from(permits);
-        self.clock = began;
+        self.clock = clock.max(least_waiting.map_or(began, |least| least.min(began)));
+    }
+
+    /// The other shops that are known to be coming back.
+    fn rivals(&self, now: Instant, shop: ShopId) -> impl Iterator<Item = &Shop> {
+        let others = self.shops.iter().filter(move |(id, _)| **id != shop);
+        others
+            .map(|(_, one)| one)
+            .filter(move |one| one.comes_until.is_some_and(|until| until >= now))
     }
 
     /// The shop was told to come back at this moment.
@@ -123,7 +134,7 @@ mod tests {
         let mut turns = Turns::default();
         turns.told_to_wait(now, b, 10, Duration::from_millis(50));
         assert_eq!(turns.share(now, a, 10, 1), 1, "equal counts: whoever comes first");
-        turns.granted(a, 1);
+        turns.granted(now, a, 1);
         assert_eq!(turns.share(now, a, 10, 1), 0, "now it is the other one's turn");
         assert_eq!(turns.share(now, b, 10, 1), 1);
         let later = now + Duration::from_millis(71);
@@ -134,14 +145,14 @@ mod tests {
     fn who_was_away_gets_no_credit_for_it() {
         let (now, a, b) = (Instant::now(), ShopId::new(), ShopId::new());
         let mut turns = Turns::default();
-        turns.granted(b, 1);
+        turns.granted(now, b, 1);
         for _ in 0..1_000 {
-            turns.granted(a, 1);
+            turns.granted(now, a, 1);
         }
         turns.told_to_wait(now, a, 10, Duration::from_millis(50));
         let mut row = 0;
         while turns.share(now, b, 10, 1) == 1 && row < 100 {
-            turns.granted(b, 1);
+            turns.granted(now, b, 1);
             row += 1;
         }
         assert!(row <= 2, "{row} in a row");
@@ -162,7 +173,7 @@ mod tests {
                 let (Some(id), Some(count)) = (ids.get(who), got.get_mut(who)) else { continue };
                 let share = turns.share(now, *id, 8, usable);
                 prop_assert!(share <= usable);
-                turns.granted(*id, share);
+                turns.granted(now, *id, share);
                 *count += u64::from(share);
                 let (most, least) = (got.iter().max().copied().unwrap_or(0), got.iter().min().copied().unwrap_or(0));
                 prop_assert!(most - least <= 9, "{got:?}");

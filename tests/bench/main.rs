@@ -17,6 +17,7 @@
 
 mod bed;
 mod broadcast;
+mod fairness;
 mod floor;
 mod plan;
 mod queue;
@@ -33,12 +34,13 @@ fn main() -> ExitCode {
         Some("plan") => plan::run(&arguments),
         Some("queue") => queue::run(&arguments),
         Some("broadcast") => return broadcast::run(&arguments),
-        // Only for `broadcast`, which starts it.
+        Some("fairness") => return fairness::run(&arguments),
+        // Only for `broadcast` and `fairness`, which start it.
         Some("sandbox") => bed::serve(),
         // `cargo test --all-targets` runs this binary without arguments.
         None => return ExitCode::SUCCESS,
         Some(other) => {
-            eprintln!("there is no benchmark `{other}`; there are: broadcast, plan, queue");
+            eprintln!("there is no benchmark `{other}`; there are: broadcast, fairness, plan, queue");
             return ExitCode::from(2);
         }
     }
