@@ -11,7 +11,7 @@ use carillon_jobs::{BroadcastId, BroadcastSend, SenderId};
 use sqlx::{PgPool, types::Uuid};
 
 use crate::{
-    broadcast::plan,
+    broadcast::turn,
     delivery::{
         DeliveryConfig,
         store::{self, Ringing},
@@ -49,7 +49,7 @@ pub enum ReconcileError {
 /// Looks once.
 pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result<Found, ReconcileError> {
     let due = start_scheduled(db).await?;
-    let unplanned = plan::to_ring(db, None, config.bell_stale()).await?;
+    let unplanned = turn::to_ring(db, None, config.bell_stale()).await?;
     for broadcast in &unplanned {
         ring(queue, *broadcast, None).await?;
     }

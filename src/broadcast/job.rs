@@ -8,7 +8,10 @@ use std::time::Duration;
 use carillon_jobs::{BroadcastId, BroadcastSend, Kind, SenderId};
 use sqlx::PgPool;
 
-use super::plan::{self, Advance, PlanError, Planner};
+use super::{
+    plan::{Advance, PlanError, Planner},
+    turn,
+};
 use crate::{
     delivery::{
         Crowd, Delivery, DeliveryError,
@@ -47,12 +50,12 @@ enum Turn {
 impl BroadcastWork {
     /// Does one turn.
     pub async fn run(&self, args: BroadcastSend, context: &JobContext) -> Result<Outcome, JobError> {
-        let turn = if let Some(sender) = args.sender_id {
+        let done = if let Some(sender) = args.sender_id {
             self.send(args.broadcast_id, sender, context).await
         } else {
             self.plan(args.broadcast_id, context).await
         };
-        match turn? {
+        match done? {
             Turn::Ended(outcome) => Ok(outcome),
             Turn::RingLanes(rest) => Ok(match self.ring_lanes(args.broadcast_id, args.sender_id).await? {
                 // Reconcile looks every few seconds: a sender of two messages a second would wait for it most of the
@@ -109,7 +112,7 @@ impl BroadcastWork {
     /// A shop plans one broadcast at a time: the next one's turn comes when this one's ends. What goes wrong here is mended by
     /// reconcile.
     async fn ring_next_plan(&self, broadcast: BroadcastId) {
-        match plan::to_ring(&self.db, Some(broadcast), self.delivery.config.bell_stale()).await {
+        match turn::to_ring(&self.db, Some(broadcast), self.delivery.config.bell_stale()).await {
             Ok(next) => {
                 for broadcast in next {
                     self.ring(broadcast, None).await;

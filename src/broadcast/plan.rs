@@ -24,6 +24,7 @@ use super::{
     routing_sql::Route,
     state::BroadcastState,
     stored,
+    turn::{ChunkTurns, take_shop},
 };
 use crate::{channel::Channel, db};
 
@@ -65,9 +66,18 @@ pub struct Planner {
     pub db: PgPool,
     /// How large chunks, slices and turns are.
     pub config: BroadcastConfig,
+    /// Whose chunk is next, in this process.
+    pub chunks: ChunkTurns,
 }
 
 impl Planner {
+    /// A planner on this pool; its clones take turns with it.
+    #[must_use]
+    pub fn new(db: PgPool, config: BroadcastConfig) -> Self {
+        let chunks = ChunkTurns::new(&db);
+        Self { db, config, chunks }
+    }
+
     /// Does what is next for a broadcast, for at most about `plan_budget_secs`, and stops between two chunks when told
     /// to.
     ///
@@ -114,7 +124,13 @@ impl Planner {
             Begin::Mine(turn) => turn,
             Begin::Instead(advance) => return Ok(advance),
         };
+        let mut first = turn.is_new;
         loop {
+            let Some(_chunk_turn) = self.chunks.next(first, turn_ends).await else {
+                leave(&self.db, broadcast, turn.epoch).await?;
+                return Ok(Advance::Again);
+            };
+            first = false;
             match plan_chunk(&self.db, &self.config, broadcast, turn.epoch, &turn.route).await? {
                 Chunk::Last => return finish(&self.db, &self.config, broadcast, &turn).await,
                 Chunk::More
@@ -153,6 +169,8 @@ impl Planner {
 /// A planner's right to a broadcast.
 struct Turn {
     epoch: i32,
+    /// Nothing of it is planned yet.
+    is_new: bool,
     route: Route,
 }
 
@@ -206,10 +224,10 @@ async fn begin(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) 
     if state == BroadcastState::Queued {
         set_prices(&mut tx, broadcast, &plannable.prices).await?;
     }
-    let epoch: i32 = sqlx::query_scalar(
+    let (epoch, is_new): (i32, bool) = sqlx::query_as(
         "update broadcast set state = 'planning', plan_epoch = plan_epoch + 1, rung_at = null,
                 plan_lease_until = now() + interval '1 second' * $2
-          where id = $1 returning plan_epoch",
+          where id = $1 returning plan_epoch, plan_cursor = 0",
     )
     .bind(broadcast.0)
     .bind(config.plan_lease_secs)
@@ -218,46 +236,9 @@ async fn begin(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) 
     tx.commit().await?;
     Ok(Begin::Mine(Box::new(Turn {
         epoch,
+        is_new,
         route: plannable.route,
     })))
-}
-
-/// Makes this broadcast the one its shop is planning. False when there is another.
-async fn take_shop(
-    tx: &mut PgConnection,
-    config: &BroadcastConfig,
-    shop: ShopId,
-    broadcast: BroadcastId,
-) -> Result<bool, sqlx::Error> {
-    let taken = sqlx::query(
-        "update shop set planning_broadcast = $2, planning_lease_until = now() + interval '1 second' * $3
-          where id = $1
-            and (planning_broadcast is null or planning_broadcast = $2 or planning_lease_until <= now()
-                 or not exists (select from broadcast b where b.id = planning_broadcast and b.state = 'planning'))",
-    )
-    .bind(shop.0)
-    .bind(broadcast.0)
-    .bind(config.shop_lease_secs)
-    .execute(tx)
-    .await?;
-    Ok(taken.rows_affected() == 1)
-}
-
-/// Marks and returns the broadcasts to ring for (`plans_to_ring`): of the shop of one broadcast, or of all.
-pub async fn to_ring(
-    pool: &PgPool,
-    beside: Option<BroadcastId>,
-    bell_stale: Duration,
-) -> Result<Vec<BroadcastId>, sqlx::Error> {
-    let ids: Vec<Uuid> = sqlx::query_scalar(
-        "select plans_to_ring((select shop_id from broadcast where id = $1), $2)
-          where $1 is null or exists (select from broadcast where id = $1)",
-    )
-    .bind(beside.map(|broadcast| broadcast.0))
-    .bind(bell_stale.as_secs_f64())
-    .fetch_all(pool)
-    .await?;
-    Ok(ids.into_iter().map(BroadcastId).collect())
 }
 
 /// The price is that of the day planning begins, whatever the row said.

@@ -75,7 +75,7 @@ impl Delivery {
             lane.clone(),
             briefing,
             taken_at,
-            share.turn,
+            share,
             halt,
         ));
         let mut tasks = JoinSet::new();

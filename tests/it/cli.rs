@@ -19,14 +19,14 @@ use crate::{
 
 /// What one run of the program left.
 #[derive(Debug)]
-struct Ran {
-    code: i32,
-    out: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) out: String,
     err: String,
 }
 
 impl Ran {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         assert_eq!(self.code, 0, "{self:?}");
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
@@ -57,7 +57,7 @@ async fn run_with(env: &BTreeMap<String, String>, args: &[&str], input: &str) ->
     }
 }
 
-async fn run(world: &World, args: &[&str]) -> Ran {
+pub(crate) async fn run(world: &World, args: &[&str]) -> Ran {
     run_with(&world.env, args, "").await
 }
 
@@ -410,6 +410,15 @@ async fn a_redis_that_is_away_is_a_failure_and_not_a_wrong_call() {
     );
 }
 
+fn ids_of(value: &Value) -> Vec<i64> {
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|id| id.as_i64().unwrap())
+        .collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_jobs_are_read_retried_and_deleted_exactly_as_asked() {
     let world = World::new(&[]).await;
@@ -462,12 +471,20 @@ async fn dead_jobs_are_read_retried_and_deleted_exactly_as_asked() {
     let show = run(&world, &["jobs", "show", &new.to_string(), "--json"]).await.json();
     assert_eq!((&show["raw"], &show["whole"]), (&text.as_str().into(), &true.into()));
 
-    let before = rows(&world).await;
-    assert_eq!(
-        run(&world, &["jobs", "retry", "--all", "--dry-run", "--json"])
+    assert!(
+        run(&world, &["jobs", "show", &cut.to_string()])
             .await
-            .json()["count"],
-        4
+            .out
+            .contains("let its producer ring again"),
+        "what can be done about it is said"
+    );
+    let before = rows(&world).await;
+    let dry = run(&world, &["jobs", "retry", "--all", "--dry-run", "--json"])
+        .await
+        .json();
+    assert_eq!(
+        (&dry["count"], ids_of(&dry["newest"])),
+        (&4.into(), vec![cut, odd, new, old])
     );
     let dry = run(&world, &["jobs", "delete", "--older-than", "1d", "--dry-run"]).await;
     assert!(dry.out.contains("would delete 1 job; nothing was changed"), "{dry:?}");

@@ -9,6 +9,7 @@ use carillon_sandbox::{Channel, Latency};
 use uuid::Uuid;
 
 use crate::{
+    cli::run,
     redis_server::{Memory, RedisServer},
     wait::{comes_to_rest, eventually},
     world::World,
@@ -260,4 +261,99 @@ async fn after_a_restore_one_call_pauses_every_broadcast_on_its_way() {
     tokio::time::timeout(Duration::from_secs(30), working.stop())
         .await
         .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_paused_says_who_why_since_when_and_what_waits() {
+    let world = World::new(&[]).await;
+    world.customers(20, "s.channel = 'line'").await;
+    assert_eq!(run(&world, &["paused"]).await.out, "nothing is paused\n");
+    let shop = world.shop.to_string();
+    let line: Uuid = world.one("select id from sender where channel = 'line'").await;
+    let line = line.to_string();
+    let pauses: [&[&str]; 4] = [
+        &["everything"],
+        &["kind", "broadcast-send"],
+        &["shop", &shop],
+        &["sender", &line],
+    ];
+    for which in pauses {
+        let call = [
+            &["pause"],
+            which,
+            &["--reason", "wrong price\u{1b}[2J", "--by", "anna", "--json"],
+        ]
+        .concat();
+        let told = run(&world, &call).await.json();
+        assert_eq!(
+            (&told["paused"], &told["changed"]),
+            (&true.into(), &true.into()),
+            "{which:?}"
+        );
+        assert_eq!(run(&world, &call).await.json()["changed"], false, "{which:?}");
+    }
+    let id = world.draft("priority_single", &["line"], "哈囉").await;
+    world.send(id).await;
+    let list = run(&world, &["paused", "--json"]).await.json();
+    let told: Vec<(&str, &str)> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|pause| (pause["scope"].as_str().unwrap(), pause["paused_by"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("everything", "anna"),
+            ("kind", "anna"),
+            ("shop", "anna"),
+            ("sender", "anna")
+        ]
+    );
+    assert_eq!(
+        (&list[0]["broadcasts"], &list[0]["jobs"]),
+        (&1.into(), &1.into()),
+        "{list}"
+    );
+    assert_eq!(
+        (&list[2]["of"], &list[2]["title"]),
+        (&shop.as_str().into(), &"好日子選物".into()),
+        "{list}"
+    );
+    assert!(list[0]["paused_at"].is_string() && list[3]["jobs"].is_null(), "{list}");
+    let text = run(&world, &["paused"]).await.out;
+    for says in [
+        "by anna",
+        "wrong price",
+        "1 broadcast,",
+        "1 job in the queue",
+        "carillon resume everything",
+    ] {
+        assert!(text.contains(says), "{says}: {text}");
+    }
+    assert!(
+        !text.contains('\u{1b}'),
+        "a reason must not command the terminal: {text}"
+    );
+    assert!(run(&world, &["jobs", "list"]).await.out.contains("paused"));
+
+    let one = run(&world, &["resume", "everything", "--by", "bob"]).await;
+    assert!(
+        one.out.contains("everything goes on; 3 other pauses are in force"),
+        "{one:?}"
+    );
+    for which in &pauses[1..] {
+        let call = [&["resume"], *which, &["--json"]].concat();
+        assert_eq!(run(&world, &call).await.json()["changed"], true, "{which:?}");
+        assert_eq!(run(&world, &call).await.json()["changed"], false, "{which:?}");
+    }
+    assert_eq!(run(&world, &["paused", "--json"]).await.json(), serde_json::json!([]));
+    // After a restore.
+    let all = run(&world, &["broadcast", "pause", "--all", "--json"]).await.json();
+    assert_eq!(all["paused"], serde_json::json!([id]));
+    assert_eq!(
+        run(&world, &["broadcast", "pause", "--all"]).await.out,
+        "no broadcast is on its way\n"
+    );
+    assert_eq!(run(&world, &["broadcast", "resume", &id.to_string()]).await.code, 0);
 }

@@ -171,6 +171,9 @@ pub(super) async fn run(app: App, command: Command) -> Result<(), CliError> {
             paused
                 .iter()
                 .try_for_each(|id| say(&format!("broadcast {id} is paused")))?;
+            if paused.is_empty() {
+                return say("no broadcast is on its way");
+            }
             say(&format!(
                 "{} paused; each goes on with `carillon broadcast resume ID` or ends with `cancel ID`",
                 paused.len()
