@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use carillon_jobs::{BroadcastId, BroadcastSend, SenderId};
+use carillon_jobs::{BroadcastId, BroadcastSend, SenderId, TraceParent};
 use sqlx::{PgPool, types::Uuid};
 
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
         store::{self, Ringing},
     },
     queue::Queue,
+    telemetry,
 };
 
 /// How often it looks.
@@ -85,6 +86,16 @@ pub async fn ring(
     broadcast: BroadcastId,
     sender: Option<SenderId>,
 ) -> Result<(), crate::queue::QueueError> {
+    ring_within(queue, broadcast, sender, telemetry::here()).await
+}
+
+/// As [`ring`], as part of this trace instead of the one this runs in.
+pub async fn ring_within(
+    queue: &Queue,
+    broadcast: BroadcastId,
+    sender: Option<SenderId>,
+    trace: Option<TraceParent>,
+) -> Result<(), crate::queue::QueueError> {
     let mut bell = carillon_jobs::Envelope::new(BroadcastSend {
         broadcast_id: broadcast,
         sender_id: sender,
@@ -93,6 +104,7 @@ pub async fn ring(
         None => broadcast.to_string(),
         Some(sender) => format!("{broadcast}/{sender}"),
     });
+    bell.traceparent = trace;
     queue.ring(bell).await?;
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use carillon_jobs::{BroadcastId, BroadcastSend, Kind, SenderId};
+use carillon_jobs::{BroadcastId, BroadcastSend, Kind, SenderId, TraceParent};
 use sqlx::PgPool;
 
 use super::{
@@ -18,7 +18,8 @@ use crate::{
         store::{self, Ringing},
     },
     queue::{JobContext, JobError, Outcome, Queue},
-    reconcile::{EVERY, ring},
+    reconcile::{EVERY, ring_within},
+    telemetry,
 };
 
 /// Postgres is away for now: nothing was attempted, so nothing counts as an attempt.
@@ -50,6 +51,7 @@ enum Turn {
 impl BroadcastWork {
     /// Does one turn.
     pub async fn run(&self, args: BroadcastSend, context: &JobContext) -> Result<Outcome, JobError> {
+        telemetry::note("broadcast.id", args.broadcast_id);
         let done = if let Some(sender) = args.sender_id {
             self.send(args.broadcast_id, sender, context).await
         } else {
@@ -57,7 +59,7 @@ impl BroadcastWork {
         };
         match done? {
             Turn::Ended(outcome) => Ok(outcome),
-            Turn::RingLanes(rest) => Ok(match self.ring_lanes(args.broadcast_id, args.sender_id).await? {
+            Turn::RingLanes(rest) => Ok(match self.ring_lanes(&args, context.traceparent).await? {
                 // Reconcile looks every few seconds: a sender of two messages a second would wait for it most of the
                 // time, so the lane's own bell comes back by itself.
                 Outcome::Done if !rest.is_zero() && rest < EVERY => Outcome::SnoozeFor { wait: rest },
@@ -67,6 +69,7 @@ impl BroadcastWork {
     }
 
     async fn send(&self, broadcast: BroadcastId, sender: SenderId, context: &JobContext) -> Result<Turn, JobError> {
+        telemetry::note("sender.id", sender);
         let halt = context.stop.child_token();
         let crowd = Crowd {
             // Redis away: whatever waits there cannot be claimed by anybody.
@@ -95,16 +98,19 @@ impl BroadcastWork {
     }
 
     /// Rings for the lanes whose turn it is: of this shop, and of whoever waits for the sender a turn has ended on. The lane
-    /// just left goes to the tail with them.
-    async fn ring_lanes(&self, broadcast: BroadcastId, sender: Option<SenderId>) -> Result<Outcome, JobError> {
-        let ringing = Ringing::Beside(broadcast, sender);
+    /// just left goes to the tail with them. The turns of a broadcast are all children of the span that started it, not each of
+    /// the one before it.
+    async fn ring_lanes(&self, args: &BroadcastSend, started: Option<TraceParent>) -> Result<Outcome, JobError> {
+        let worked_on = args.broadcast_id;
+        let ringing = Ringing::Beside(worked_on, args.sender_id);
         let lanes = match store::lanes_to_ring(&self.db, ringing, self.delivery.config.places()).await {
             Ok(Some(lanes)) => lanes,
-            Ok(None) => return Err(missing(broadcast)),
+            Ok(None) => return Err(missing(worked_on)),
             Err(error) => return database(&error),
         };
         for (broadcast, sender) in lanes {
-            self.ring(broadcast, Some(sender)).await;
+            let trace = started.or_else(telemetry::here).filter(|_| broadcast == worked_on);
+            self.ring(broadcast, Some(sender), trace).await;
         }
         Ok(Outcome::Done)
     }
@@ -115,15 +121,15 @@ impl BroadcastWork {
         match turn::to_ring(&self.db, Some(broadcast), self.delivery.config.bell_stale()).await {
             Ok(next) => {
                 for broadcast in next {
-                    self.ring(broadcast, None).await;
+                    self.ring(broadcast, None, None).await;
                 }
             }
             Err(error) => tracing::debug!(error = %crate::db::describe(&error), "The next plan was not rung for"),
         }
     }
 
-    async fn ring(&self, broadcast: BroadcastId, sender: Option<SenderId>) {
-        if let Err(error) = ring(&self.queue, broadcast, sender).await {
+    async fn ring(&self, broadcast: BroadcastId, sender: Option<SenderId>, trace: Option<TraceParent>) {
+        if let Err(error) = ring_within(&self.queue, broadcast, sender, trace).await {
             // Redis is away; reconcile rings for what is marked as rung and was not heard.
             tracing::debug!(%error, "A bell did not reach Redis");
         }

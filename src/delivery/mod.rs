@@ -6,7 +6,7 @@
 //! - `share`: how much of a worker a turn may use (pure)
 //! - `briefing`: what must be known to send for a lane
 //! - `slice`: claim, send, settle, until the turn is over
-//! - `window`: the sends of one intent
+//! - `crew`: the tasks that send, member after member; `window`: one send, or one multicast
 //! - `store`: the calls to Postgres
 //! - `senders`: senders as an operator sees them
 //! - `config`: section `[delivery]`
@@ -16,6 +16,7 @@
 
 mod briefing;
 mod config;
+mod crew;
 mod lane;
 pub mod senders;
 mod share;
