@@ -161,11 +161,9 @@ impl App {
         Ok(BroadcastWork {
             db: self.db.clone(),
             queue: self.queue()?,
-            planner: Planner {
-                db: self.db.clone(),
-                config: self.config.broadcast.clone(),
-            },
+            planner: Planner::new(self.db.clone(), self.config.broadcast.clone()),
             delivery: self.delivery()?,
+            slots: self.config.queue.concurrency,
         })
     }
 

@@ -1,7 +1,7 @@
 //! Carillon: the messaging back office of an online-shop platform.
 //!
 //! Arrows point down only: `cli → web, worker, scheduler → broadcast → delivery → ledger, limit, queue → metrics → channel →
-//! the ground floor (config, clock, db, telemetry, retry, secret, tls) → carillon_jobs`.
+//! the ground floor (config, clock, db, pause, telemetry, retry, secret, tls) → carillon_jobs`.
 
 pub mod app;
 pub mod broadcast;
@@ -15,6 +15,7 @@ pub mod fleet;
 pub mod ledger;
 pub mod limit;
 pub mod metrics;
+pub mod pause;
 pub mod queue;
 pub mod reconcile;
 pub mod retry;

@@ -7,11 +7,15 @@
 
 use std::time::Duration;
 
-use carillon_jobs::{BroadcastId, BroadcastSend, SenderId, ShopId, TraceParent};
+use carillon_jobs::{BroadcastId, BroadcastSend, SenderId, TraceParent};
 use sqlx::{PgPool, types::Uuid};
 
 use crate::{
-    delivery::{DeliveryConfig, store},
+    broadcast::turn,
+    delivery::{
+        DeliveryConfig,
+        store::{self, Ringing},
+    },
     queue::Queue,
     telemetry,
 };
@@ -49,11 +53,11 @@ pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result
     let finished = finish_unnoticed(db).await?;
     // Asked before anything is marked as rung: a bell that could not be rung would count as out for seconds.
     queue.answers().await?;
-    let unplanned = unplanned(db, config.bell_stale()).await?;
+    let unplanned = turn::to_ring(db, None, config.bell_stale()).await?;
     for broadcast in &unplanned {
         ring(queue, *broadcast, None).await?;
     }
-    let lanes = ring_lanes(db, queue, config, None).await?;
+    let lanes = ring_lanes(db, queue, config, Ringing::Everybody).await?;
     Ok(Found {
         due,
         unplanned: unplanned.len(),
@@ -62,14 +66,16 @@ pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result
     })
 }
 
-/// Rings for the lanes that are due and in nobody's hands, of one shop or of all, and says how many those were.
+/// Rings for the lanes that are due and in nobody's hands, as many as there are places, and says how many those were.
 pub async fn ring_lanes(
     db: &PgPool,
     queue: &Queue,
     config: &DeliveryConfig,
-    shop: Option<ShopId>,
+    ringing: Ringing,
 ) -> Result<usize, ReconcileError> {
-    let lanes = store::lanes_to_ring(db, shop, config.lanes_per_shop, config.bell_stale()).await?;
+    let lanes = store::lanes_to_ring(db, ringing, config.places())
+        .await?
+        .unwrap_or_default();
     for (broadcast, sender) in &lanes {
         ring(queue, *broadcast, Some(*sender)).await?;
     }
@@ -114,23 +120,6 @@ async fn start_scheduled(db: &PgPool) -> sqlx::Result<usize> {
     .execute(db)
     .await?;
     Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
-}
-
-/// Marks and returns broadcasts that wait for planning, or for their rows to be cleared away, in nobody's hands.
-async fn unplanned(db: &PgPool, stale: Duration) -> sqlx::Result<Vec<BroadcastId>> {
-    let ids: Vec<Uuid> = sqlx::query_scalar(
-        "update broadcast set rung_at = now()
-          where id in (select id from broadcast
-                where (state in ('queued', 'planning') or purge)
-                  and (plan_lease_until is null or plan_lease_until <= now())
-                  and (rung_at is null or rung_at <= now() - $1 * interval '1 second')
-                  for update skip locked)
-         returning id",
-    )
-    .bind(stale.as_secs_f64())
-    .fetch_all(db)
-    .await?;
-    Ok(ids.into_iter().map(BroadcastId).collect())
 }
 
 /// The check a settle makes when it empties its lane, made again for broadcasts that look ended and are not closed.

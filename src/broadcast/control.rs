@@ -6,7 +6,7 @@
 //! It must never touch deliveries: workers see the new state and act on it.
 
 use carillon_jobs::BroadcastId;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, types::Uuid};
 
 use super::state::BroadcastState;
 use crate::db;
@@ -64,6 +64,21 @@ pub async fn pause(pool: &PgPool, broadcast: BroadcastId) -> Result<BroadcastSta
     };
     tx.commit().await?;
     Ok(state)
+}
+
+/// Pauses every broadcast that is on its way, or whose time has come, each by itself, and returns them. For a database that was
+/// restored from a backup: it does not know what was sent since, so a person decides for each.
+pub async fn pause_all(pool: &PgPool) -> Result<Vec<BroadcastId>, ControlError> {
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "select b.id
+           from (select id from broadcast
+                  where state in ('queued', 'planning', 'sending') or (state = 'scheduled' and scheduled_at <= now())
+                  order by id) b
+          where pause_broadcast(b.id)",
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(ids.into_iter().map(BroadcastId).collect())
 }
 
 /// Lets a paused broadcast go on where it was, with its lanes due now. Returns the state; the caller rings.

@@ -5,12 +5,18 @@
 
 use std::time::Duration;
 
-use carillon_jobs::{BroadcastId, BroadcastSend, TraceParent};
+use carillon_jobs::{BroadcastId, BroadcastSend, Kind, SenderId, TraceParent};
 use sqlx::PgPool;
 
-use super::plan::{Advance, PlanError, Planner};
+use super::{
+    plan::{Advance, PlanError, Planner},
+    turn,
+};
 use crate::{
-    delivery::{Delivery, DeliveryError, store},
+    delivery::{
+        Crowd, Delivery, DeliveryError,
+        store::{self, Ringing},
+    },
     queue::{JobContext, JobError, Outcome, Queue},
     reconcile::{EVERY, ring_within},
     telemetry,
@@ -30,6 +36,8 @@ pub struct BroadcastWork {
     pub planner: Planner,
     /// What sends.
     pub delivery: Delivery,
+    /// Jobs this process runs at once.
+    pub slots: u32,
 }
 
 /// What a turn came to.
@@ -45,30 +53,15 @@ impl BroadcastWork {
     pub async fn run(&self, args: BroadcastSend, context: &JobContext) -> Result<Outcome, JobError> {
         telemetry::note("broadcast.id", args.broadcast_id);
         context.about_to(&breadcrumb(&args)).await;
-        let turn = match args.sender_id {
-            Some(sender) => {
-                telemetry::note("sender.id", sender);
-                let halt = context.stop.child_token();
-                let lost = context.lease.lost();
-                // The lane's own lease fences what is written; a lost job only means that this worker stops early.
-                let watch = async {
-                    lost.cancelled().await;
-                    halt.cancel();
-                    std::future::pending::<()>().await;
-                };
-                tokio::select! {
-                    result = self.delivery.work_lane(args.broadcast_id, sender, &halt) => send_turn(result),
-                    () = watch => Ok(Turn::Ended(Outcome::Done)),
-                }
-            }
-            None => plan_turn(
-                args.broadcast_id,
-                self.planner.advance(args.broadcast_id, &context.stop).await,
-            ),
+        let done = if let Some(sender) = args.sender_id {
+            telemetry::note("sender.id", sender);
+            self.send(args.broadcast_id, sender, context).await
+        } else {
+            self.plan(args.broadcast_id, context).await
         };
-        match turn? {
+        match done? {
             Turn::Ended(outcome) => Ok(outcome),
-            Turn::RingLanes(rest) => Ok(match self.ring_lanes(args.broadcast_id, context.traceparent).await? {
+            Turn::RingLanes(rest) => Ok(match self.ring_lanes(&args, context.traceparent).await? {
                 // Reconcile looks every few seconds: a sender of two messages a second would wait for it most of the
                 // time, so the lane's own bell comes back by itself.
                 Outcome::Done if !rest.is_zero() && rest < EVERY => Outcome::SnoozeFor { wait: rest },
@@ -77,23 +70,71 @@ impl BroadcastWork {
         }
     }
 
-    /// Rings for the lanes of this shop whose turn it is; the lane just left goes to the tail with them. The turns of a
-    /// broadcast are all children of the span that started it, not each of the one before it.
-    async fn ring_lanes(&self, worked_on: BroadcastId, started: Option<TraceParent>) -> Result<Outcome, JobError> {
-        let config = &self.delivery.config;
-        let lanes = match store::lanes_beside(&self.db, worked_on, config.lanes_per_shop, config.bell_stale()).await {
+    async fn send(&self, broadcast: BroadcastId, sender: SenderId, context: &JobContext) -> Result<Turn, JobError> {
+        telemetry::note("sender.id", sender);
+        let halt = context.stop.child_token();
+        let crowd = Crowd {
+            // Redis away: whatever waits there cannot be claimed by anybody.
+            waiting: self.queue.waiting(Kind::BroadcastSend).await.unwrap_or(0),
+            slots: self.slots,
+        };
+        let lost = context.lease.lost();
+        // The lane's own lease fences what is written; a lost job only means that this worker stops early.
+        let watch = async {
+            lost.cancelled().await;
+            halt.cancel();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            result = self.delivery.work_lane(broadcast, sender, crowd, &halt) => send_turn(result),
+            () = watch => Ok(Turn::Ended(Outcome::Done)),
+        }
+    }
+
+    async fn plan(&self, broadcast: BroadcastId, context: &JobContext) -> Result<Turn, JobError> {
+        let advanced = self.planner.advance(broadcast, &context.stop).await;
+        if matches!(advanced, Ok(Advance::Opened | Advance::NothingToDo(_) | Advance::Again)) {
+            self.ring_next_plan(broadcast).await;
+        }
+        plan_turn(broadcast, advanced)
+    }
+
+    /// Rings for the lanes whose turn it is: of this shop, and of whoever waits for the sender a turn has ended on. The lane
+    /// just left goes to the tail with them. The turns of a broadcast are all children of the span that started it, not each of
+    /// the one before it.
+    async fn ring_lanes(&self, args: &BroadcastSend, started: Option<TraceParent>) -> Result<Outcome, JobError> {
+        let worked_on = args.broadcast_id;
+        let ringing = Ringing::Beside(worked_on, args.sender_id);
+        let lanes = match store::lanes_to_ring(&self.db, ringing, self.delivery.config.places()).await {
             Ok(Some(lanes)) => lanes,
             Ok(None) => return Err(missing(worked_on)),
             Err(error) => return database(&error),
         };
         for (broadcast, sender) in lanes {
             let trace = started.or_else(telemetry::here).filter(|_| broadcast == worked_on);
-            if let Err(error) = ring_within(&self.queue, broadcast, Some(sender), trace).await {
-                // Redis is away; reconcile rings for what is marked as rung and was not heard.
-                tracing::debug!(%error, "A lane's bell did not reach Redis");
-            }
+            self.ring(broadcast, Some(sender), trace).await;
         }
         Ok(Outcome::Done)
+    }
+
+    /// A shop plans one broadcast at a time: the next one's turn comes when this one's ends. What goes wrong here is mended by
+    /// reconcile.
+    async fn ring_next_plan(&self, broadcast: BroadcastId) {
+        match turn::to_ring(&self.db, Some(broadcast), self.delivery.config.bell_stale()).await {
+            Ok(next) => {
+                for broadcast in next {
+                    self.ring(broadcast, None, None).await;
+                }
+            }
+            Err(error) => tracing::debug!(error = %crate::db::describe(&error), "The next plan was not rung for"),
+        }
+    }
+
+    async fn ring(&self, broadcast: BroadcastId, sender: Option<SenderId>, trace: Option<TraceParent>) {
+        if let Err(error) = ring_within(&self.queue, broadcast, sender, trace).await {
+            // Redis is away; reconcile rings for what is marked as rung and was not heard.
+            tracing::debug!(%error, "A bell did not reach Redis");
+        }
     }
 }
 
@@ -117,6 +158,7 @@ fn plan_turn(broadcast: BroadcastId, result: Result<Advance, PlanError>) -> Resu
     match result {
         Ok(Advance::Again) => Ok(Turn::Ended(Outcome::Again)),
         Ok(Advance::WaitUntil(until)) => Ok(Turn::Ended(Outcome::Snooze { until })),
+        Ok(Advance::NotItsTurn) => Ok(Turn::Ended(Outcome::Done)),
         Ok(Advance::Missing) => Err(missing(broadcast)),
         Ok(Advance::Opened | Advance::NothingToDo(_)) => Ok(Turn::RingLanes(Duration::ZERO)),
         Err(PlanError::Database(error)) => database(&error).map(Turn::Ended),

@@ -14,6 +14,7 @@
 //! - `estimate`: what it would do, without doing it
 //! - `create`: drafts, tests, resends; `control`: send, pause, resume, cancel; `schedule`: its time (pure)
 //! - `job`: the `broadcast-send` job, one turn of planning or sending
+//! - `turn`: whose turn it is to plan
 //! - `plan`: from `queued` to `sending`, resumable; `chunk`: one transaction of it; `purge`: what is left of a dead plan
 //! - `report`: what became of it, from counters; `whereabouts`: the rows that decide why something has not left
 //! - `config`: its settings
@@ -39,11 +40,12 @@ mod schedule;
 mod senders;
 mod state;
 mod stored;
+pub mod turn;
 pub mod whereabouts;
 
 pub use audience::{Audience, CUSTOMERS_LIMIT, ResendOutcome};
 pub use config::BroadcastConfig;
-pub use control::{ControlError, cancel, pause, resume, send};
+pub use control::{ControlError, cancel, pause, pause_all, resume, send};
 pub use create::{CreateError, NewBroadcast, create, estimate_new, estimate_stored, resend, test_send};
 pub use estimate::{ChannelEstimate, Estimate};
 pub use job::BroadcastWork;

@@ -24,6 +24,7 @@ use super::{
     routing_sql::Route,
     state::BroadcastState,
     stored,
+    turn::{ChunkTurns, take_shop},
 };
 use crate::{channel::Channel, db};
 
@@ -36,6 +37,8 @@ pub enum Advance {
     Again,
     /// Nothing to do before this time.
     WaitUntil(DateTime<Utc>),
+    /// Its shop is planning another one, or is paused. Nobody waits for that: whoever ends it rings for the next.
+    NotItsTurn,
     /// Planning ended with this call: tokens are held and the lanes are open.
     Opened,
     /// There is nothing to plan: it waits for a person (a draft, paused, in review), its lanes are the work (sending,
@@ -63,31 +66,48 @@ pub struct Planner {
     pub db: PgPool,
     /// How large chunks, slices and turns are.
     pub config: BroadcastConfig,
+    /// Whose chunk is next, in this process.
+    pub chunks: ChunkTurns,
 }
 
 impl Planner {
+    /// A planner on this pool; its clones take turns with it.
+    #[must_use]
+    pub fn new(db: PgPool, config: BroadcastConfig) -> Self {
+        let chunks = ChunkTurns::new(&db);
+        Self { db, config, chunks }
+    }
+
     /// Does what is next for a broadcast, for at most about `plan_budget_secs`, and stops between two chunks when told
     /// to.
     ///
     /// # Errors
     /// Only for the database; what is wrong with the broadcast itself ends as state `failed` with its reason.
     pub async fn advance(&self, broadcast: BroadcastId, halt: &CancellationToken) -> Result<Advance, PlanError> {
-        let row: Option<(BroadcastState, bool, Option<DateTime<Utc>>)> = sqlx::query_as(
-            "select state, purge, case when scheduled_at > now() then scheduled_at end from broadcast where id = $1",
+        // Asked first and without a lock: a shop that opens three hundred broadcasts at once rings for each of them.
+        let row: Option<(BroadcastState, bool, Option<DateTime<Utc>>, bool)> = sqlx::query_as(
+            "select b.state, b.purge, case when b.scheduled_at > now() then b.scheduled_at end,
+                    sending_is_paused(b.shop_id) or (sh.planning_broadcast <> b.id and sh.planning_lease_until > now()
+                        and exists (select from broadcast o where o.id = sh.planning_broadcast and o.state = 'planning'))
+               from broadcast b join shop sh on sh.id = b.shop_id where b.id = $1",
         )
         .bind(broadcast.0)
         .fetch_optional(&self.db)
         .await?;
-        let Some((state, purge, waits_for)) = row else {
+        let Some((state, purge, waits_for, others_turn)) = row else {
             return Ok(Advance::Missing);
         };
         match (state, waits_for) {
+            (BroadcastState::Queued | BroadcastState::Planning, _) if others_turn => Ok(Advance::NotItsTurn),
             (BroadcastState::Scheduled, Some(time)) => Ok(Advance::WaitUntil(time)),
             (BroadcastState::Scheduled, None) => {
                 sqlx::query("select send_broadcast($1)")
                     .bind(broadcast.0)
                     .execute(&self.db)
                     .await?;
+                if others_turn {
+                    return Ok(Advance::NotItsTurn);
+                }
                 self.plan(broadcast, halt).await
             }
             (BroadcastState::Queued | BroadcastState::Planning, _) => self.plan(broadcast, halt).await,
@@ -104,10 +124,19 @@ impl Planner {
             Begin::Mine(turn) => turn,
             Begin::Instead(advance) => return Ok(advance),
         };
+        let mut first = turn.is_new;
         loop {
+            let Some(_chunk_turn) = self.chunks.next(first, turn_ends).await else {
+                leave(&self.db, broadcast, turn.epoch).await?;
+                return Ok(Advance::Again);
+            };
+            first = false;
             match plan_chunk(&self.db, &self.config, broadcast, turn.epoch, &turn.route).await? {
                 Chunk::Last => return finish(&self.db, &self.config, broadcast, &turn).await,
-                Chunk::More if Instant::now() < turn_ends && !halt.is_cancelled() => {}
+                Chunk::More
+                    if Instant::now() < turn_ends
+                        && !halt.is_cancelled()
+                        && !crate::pause::stops(&self.db, turn.route.shop).await? => {}
                 // Lost: paused, cancelled, or another planner's; the next call sees which.
                 Chunk::More | Chunk::Lost => {
                     leave(&self.db, broadcast, turn.epoch).await?;
@@ -140,6 +169,8 @@ impl Planner {
 /// A planner's right to a broadcast.
 struct Turn {
     epoch: i32,
+    /// Nothing of it is planned yet.
+    is_new: bool,
     route: Route,
 }
 
@@ -187,22 +218,16 @@ async fn begin(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) 
             return Ok(Begin::Instead(Advance::Again));
         }
     };
-    if let Some(time) = take_shop(&mut tx, config, ShopId(shop), broadcast).await? {
-        // The bell of this job is out: nobody needs to ring again before it is heard.
-        sqlx::query("update broadcast set rung_at = now() where id = $1")
-            .bind(broadcast.0)
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
-        return Ok(Begin::Instead(Advance::WaitUntil(time)));
+    if !take_shop(&mut tx, config, ShopId(shop), broadcast).await? {
+        return Ok(Begin::Instead(Advance::NotItsTurn));
     }
     if state == BroadcastState::Queued {
         set_prices(&mut tx, broadcast, &plannable.prices).await?;
     }
-    let epoch: i32 = sqlx::query_scalar(
+    let (epoch, is_new): (i32, bool) = sqlx::query_as(
         "update broadcast set state = 'planning', plan_epoch = plan_epoch + 1, rung_at = null,
                 plan_lease_until = now() + interval '1 second' * $2
-          where id = $1 returning plan_epoch",
+          where id = $1 returning plan_epoch, plan_cursor = 0",
     )
     .bind(broadcast.0)
     .bind(config.plan_lease_secs)
@@ -211,35 +236,9 @@ async fn begin(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) 
     tx.commit().await?;
     Ok(Begin::Mine(Box::new(Turn {
         epoch,
+        is_new,
         route: plannable.route,
     })))
-}
-
-/// Makes this broadcast the one its shop is planning. Returns when to look again if there is another.
-async fn take_shop(
-    tx: &mut PgConnection,
-    config: &BroadcastConfig,
-    shop: ShopId,
-    broadcast: BroadcastId,
-) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
-    let taken = sqlx::query(
-        "update shop set planning_broadcast = $2, planning_lease_until = now() + interval '1 second' * $3
-          where id = $1
-            and (planning_broadcast is null or planning_broadcast = $2 or planning_lease_until <= now()
-                 or not exists (select from broadcast b where b.id = planning_broadcast and b.state = 'planning'))",
-    )
-    .bind(shop.0)
-    .bind(broadcast.0)
-    .bind(config.shop_lease_secs)
-    .execute(&mut *tx)
-    .await?;
-    if taken.rows_affected() == 1 {
-        return Ok(None);
-    }
-    // The other one gives its shop back as soon as it is planned, long before the lease ends.
-    sqlx::query_scalar("select now() + interval '1 second'")
-        .fetch_optional(tx)
-        .await
 }
 
 /// The price is that of the day planning begins, whatever the row said.

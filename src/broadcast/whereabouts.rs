@@ -27,6 +27,8 @@ pub struct BroadcastFacts {
     pub shop: String,
     /// Whether the shop is `active` or `suspended`.
     pub shop_state: String,
+    /// A person has paused the shop.
+    pub shop_paused: bool,
     /// Its name.
     pub name: String,
     /// Where it is.
@@ -157,7 +159,8 @@ pub struct CustomerFacts {
 /// The broadcast; `None`: there is none with this id.
 pub async fn broadcast(db: &PgPool, id: BroadcastId) -> sqlx::Result<Option<BroadcastFacts>> {
     sqlx::query_as(
-        "select b.id, b.shop_id, sh.name as shop, sh.state as shop_state, b.name, b.state, b.state_reason, b.resume_state,
+        "select b.id, b.shop_id, sh.name as shop, sh.state as shop_state,
+                exists (select from pause p where p.resumed_at is null and p.shop_id = b.shop_id) as shop_paused, b.name, b.state, b.state_reason, b.resume_state,
                 b.scheduled_at, b.queued_at, b.sending_at, b.deadline_at, b.finished_at, b.plan_cursor,
                 b.planned_customers, b.plan_lease_until, b.rung_at, now() as now,
                 case when sh.planning_lease_until > now() then nullif(sh.planning_broadcast, b.id) end as planning_before

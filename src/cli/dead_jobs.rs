@@ -160,7 +160,7 @@ impl Which {
 pub(super) struct Retry {
     #[command(flatten)]
     pub(super) which: Which,
-    /// One JSON object: {"retried": …, "cut": …}, or {"dry_run": true, "count": …}
+    /// One JSON object: {"retried": …, "cut": …}, or {"dry_run": true, "count": …, "newest": [at most 20 ids]}
     #[arg(long)]
     json: bool,
 }
@@ -173,7 +173,7 @@ pub(super) struct Retry {
 pub(super) struct Delete {
     #[command(flatten)]
     pub(super) which: Which,
-    /// One JSON object: {"deleted": …}, or {"dry_run": true, "count": …}
+    /// One JSON object: {"deleted": …}, or {"dry_run": true, "count": …, "newest": [at most 20 ids]}
     #[arg(long)]
     json: bool,
 }
@@ -234,7 +234,22 @@ pub(super) async fn show(app: &App, args: Show) -> Result<(), CliError> {
     say(&format!(
         "\ntext:\n{}",
         plain::block(&String::from_utf8_lossy(&job.raw))
-    ))
+    ))?;
+    say(&format!("\n{}", next_step(&job)))
+}
+
+/// What a person can do about it.
+fn next_step(job: &DeadJob) -> String {
+    let id = job.id;
+    match (job.is_whole(), job.replayed_at) {
+        (false, _) => format!("let its producer ring again, then: carillon jobs delete {id}"),
+        (true, Some(_)) => {
+            format!("again: carillon jobs retry {id} --retried; done with it: carillon jobs delete {id}")
+        }
+        (true, None) => {
+            format!("cause mended: carillon jobs retry {id}; not wanted any more: carillon jobs delete {id}")
+        }
+    }
 }
 
 pub(super) async fn retry(app: &App, args: Retry) -> Result<(), CliError> {
@@ -275,10 +290,11 @@ pub(super) async fn delete(app: &App, args: Delete) -> Result<(), CliError> {
 
 async fn dry_run(app: &App, rows: &DeadFilter, verb: &str, as_json: bool) -> Result<(), CliError> {
     let count = dead::count(&app.db, rows).await?;
-    if as_json {
-        return say(&json!({"dry_run": true, "count": count}).to_string());
-    }
     let first = dead::list(&app.db, rows, None, SHOWN).await?;
+    if as_json {
+        let newest: Vec<i64> = first.iter().map(|job| job.id).collect();
+        return say(&json!({"dry_run": true, "count": count, "newest": newest}).to_string());
+    }
     print(&first)?;
     let more = count.saturating_sub(first.len() as u64);
     if more > 0 {

@@ -9,7 +9,7 @@ use super::{
     CliError, dead_jobs, explain, plain, say,
     table::{self, Align},
 };
-use crate::app::App;
+use crate::{app::App, pause};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Args {
@@ -29,16 +29,6 @@ pub(super) enum Args {
     Retry(dead_jobs::Retry),
     /// Delete dead jobs for good
     Delete(dead_jobs::Delete),
-    /// Let nobody begin jobs of a kind; running ones go on
-    Pause {
-        /// The kind of job
-        kind: Kind,
-    },
-    /// Let jobs of a paused kind be worked on again
-    Resume {
-        /// The kind of job
-        kind: Kind,
-    },
 }
 
 /// Refuses what can be seen to be wrong without looking at anything.
@@ -46,12 +36,7 @@ pub(super) fn check(args: &Args) -> Result<(), CliError> {
     match args {
         Args::Retry(dead_jobs::Retry { which, .. }) => which.check("retry"),
         Args::Delete(dead_jobs::Delete { which, .. }) => which.check("delete"),
-        Args::List { .. }
-        | Args::Explain(_)
-        | Args::Dead(_)
-        | Args::Show(_)
-        | Args::Pause { .. }
-        | Args::Resume { .. } => Ok(()),
+        Args::List { .. } | Args::Explain(_) | Args::Dead(_) | Args::Show(_) => Ok(()),
     }
 }
 
@@ -63,34 +48,32 @@ pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
         Args::Show(args) => dead_jobs::show(&app, args).await,
         Args::Retry(args) => dead_jobs::retry(&app, args).await,
         Args::Delete(args) => dead_jobs::delete(&app, args).await,
-        Args::Pause { kind } => {
-            app.queue()?.pause(kind).await?;
-            say(&format!(
-                "{kind} is paused: running jobs go on, nobody begins another one"
-            ))
-        }
-        Args::Resume { kind } => {
-            app.queue()?.resume(kind).await?;
-            say(&format!("{kind} goes on"))
-        }
     }
 }
 
 async fn list(app: &App, as_json: bool) -> Result<(), CliError> {
     let queue = app.queue()?;
+    // Postgres away: what lies in the queue can be shown all the same.
+    let paused = pause::kinds(&app.db, Kind::ALL).await.ok();
     let (mut rows, mut objects) = (Vec::new(), Vec::new());
     for depth in queue.depths().await? {
         let oldest = queue.oldest_ready(depth.kind).await?;
+        let is_paused = paused.as_ref().map(|kinds| kinds.contains(&depth.kind));
         objects.push(json!({
             "kind": depth.kind.name(), "ready": depth.ready, "scheduled": depth.delayed, "running": depth.running,
-            "paused": depth.paused, "oldest_at": oldest,
+            "paused": is_paused, "oldest_at": oldest,
         }));
         rows.push(vec![
             depth.kind.to_string(),
             depth.ready.to_string(),
             depth.delayed.to_string(),
             depth.running.to_string(),
-            if depth.paused { "paused" } else { "-" }.to_owned(),
+            match is_paused {
+                Some(true) => "paused",
+                Some(false) => "-",
+                None => "not known",
+            }
+            .to_owned(),
             plain::moment_or_dash(oldest),
         ]);
     }

@@ -13,6 +13,7 @@ mod enqueue;
 mod explain;
 mod jobs;
 mod migrate;
+mod pause;
 mod plain;
 mod process;
 pub mod seed;
@@ -72,7 +73,15 @@ enum Command {
     /// Look at the queue; read, retry and delete dead jobs
     #[command(subcommand)]
     Jobs(jobs::Args),
-    /// Look at the accounts messages leave from; pause and resume them
+    /// Stop a kind of job, a shop, a sender or everything; what waits is kept
+    #[command(subcommand)]
+    Pause(pause::Stop),
+    /// Let what was paused go on where it was
+    #[command(subcommand)]
+    Resume(pause::GoOn),
+    /// Show what is paused: since when, by whom, why, and what waits behind it
+    Paused(pause::List),
+    /// Look at the accounts messages leave from
     #[command(subcommand)]
     Sender(sender::Args),
     /// Prove tokens and deliveries against each other
@@ -198,6 +207,9 @@ fn dispatch(command: Command) -> Result<(), CliError> {
             jobs::check(&args)?;
             with_app(ProcessKind::Command, |app| jobs::run(app, args))
         }
+        Command::Pause(what) => with_app(ProcessKind::Command, |app| pause::pause(app, what)),
+        Command::Resume(what) => with_app(ProcessKind::Command, |app| pause::resume(app, what)),
+        Command::Paused(args) => with_app(ProcessKind::Command, |app| pause::list(app, args)),
         Command::Sender(args) => with_app(ProcessKind::Command, |app| sender::run(app, args)),
         Command::Audit(args) => with_app(ProcessKind::Command, |app| audit::run(app, args)),
         Command::Broadcast(command) => with_app(ProcessKind::Command, |app| broadcast::run(app, *command)),
@@ -302,7 +314,8 @@ mod tests {
             &["carillon", "enqueue"],
             &["carillon", "jobs"],
             &["carillon", "jobs", "show"],
-            &["carillon", "sender", "resume", "line"],
+            &["carillon", "pause", "shop"],
+            &["carillon", "resume", "sender", "line"],
             &["carillon"],
         ] {
             let error = Cli::try_parse_from(call).unwrap_err();

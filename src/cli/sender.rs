@@ -1,4 +1,4 @@
-//! `carillon sender`: which accounts send, why one does not, letting it go on, and how fast each may.
+//! `carillon sender`: which accounts send, why one does not, and how fast each may.
 //!
 //! It shows no credentials, ever.
 
@@ -6,15 +6,14 @@ use carillon_jobs::{SenderId, ShopId};
 use serde_json::{Value, json};
 
 use super::{
-    CliError, complain, need_schema, plain, say,
+    CliError, need_schema, plain, say,
     table::{self, Align},
 };
 use crate::{
     app::App,
     channel::Channel,
-    delivery::senders::{self, Moved, SenderFilter, SenderOverview, SenderState},
+    delivery::senders::{self, SenderFilter, SenderOverview, SenderState},
     limit::LimitStatus,
-    reconcile,
 };
 
 const REASON_CHARS: usize = 60;
@@ -28,19 +27,6 @@ pub(super) enum Args {
         /// One JSON array of objects
         #[arg(long)]
         json: bool,
-    },
-    /// Stop a sender: its messages wait until it is resumed, or until their broadcast's deadline
-    Pause {
-        /// The sender's id
-        id: SenderId,
-        /// Why, for whoever looks at it later
-        #[arg(long, value_name = "TEXT", default_value = "by an operator")]
-        reason: String,
-    },
-    /// Let a paused sender go on: its waiting messages leave within seconds
-    Resume {
-        /// The sender's id
-        id: SenderId,
     },
     /// Show how fast each sender may send, now and by configuration, and what its provider last refused
     Limits {
@@ -91,8 +77,6 @@ impl Which {
 pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
     match args {
         Args::List { which, json } => list(&which.find(&app).await?, json),
-        Args::Pause { id, reason } => pause(&app, id, &reason).await,
-        Args::Resume { id } => resume(&app, id).await,
         Args::Limits { which, json } => limits(&app, which, json).await,
     }
 }
@@ -140,43 +124,6 @@ fn list(senders: &[SenderOverview], as_json: bool) -> Result<(), CliError> {
         ("reason", Align::Left),
     ];
     table::print(&heads, rows)
-}
-
-async fn pause(app: &App, id: SenderId, reason: &str) -> Result<(), CliError> {
-    let reason = plain::cell(reason.trim(), 200);
-    if reason.is_empty() {
-        return Err(CliError::Wrong(
-            "--reason is empty: say why, or leave it out".to_owned(),
-        ));
-    }
-    need_schema(app).await?;
-    match senders::pause(&app.db, id, &reason).await? {
-        Moved::Done { .. } => say(&format!("{id} is paused; `carillon sender resume {id}` lets it go on")),
-        Moved::StateIs(SenderState::Paused) => say(&format!("{id} was paused already")),
-        Moved::StateIs(SenderState::Disconnected | SenderState::Connected) => Err(CliError::Wrong(format!(
-            "{id} is disconnected: it sends nothing, so there is nothing to pause"
-        ))),
-        Moved::Missing => Err(nobody(id)),
-    }
-}
-
-async fn resume(app: &App, id: SenderId) -> Result<(), CliError> {
-    need_schema(app).await?;
-    match senders::resume(&app.db, id).await? {
-        Moved::Done { shop } => {
-            // Reconcile would ring within seconds; ringing here saves them.
-            match reconcile::ring_lanes(&app.db, &app.queue()?, &app.config.delivery, shop).await {
-                Ok(_) => {}
-                Err(error) => complain(&format!("{error}; the scheduler rings for its lanes when that is over")),
-            }
-            say(&format!("{id} goes on"))
-        }
-        Moved::StateIs(SenderState::Connected) => say(&format!("{id} was not paused")),
-        Moved::StateIs(SenderState::Disconnected | SenderState::Paused) => Err(CliError::Wrong(format!(
-            "{id} is disconnected: connect it again with valid credentials"
-        ))),
-        Moved::Missing => Err(nobody(id)),
-    }
 }
 
 async fn limits(app: &App, which: Which, as_json: bool) -> Result<(), CliError> {

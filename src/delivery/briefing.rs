@@ -9,7 +9,7 @@ use sqlx::types::{Json, Uuid};
 
 use crate::{
     channel::{Channel, Content, ErrorClass, Letterhead, Recipient, Refusal, Rendered, Sender, Template},
-    delivery::{Delivery, DeliveryError, store::TakenLane},
+    delivery::{Delivery, DeliveryError, share::Share, store::TakenLane},
     limit::{Call, LimitKey},
 };
 
@@ -37,6 +37,7 @@ pub(super) struct Briefing {
     channel: Channel,
     in_flight: usize,
     slice_size: u32,
+    share: Share,
     key_life: Duration,
     unsubscribe: Option<Unsubscribe>,
 }
@@ -50,7 +51,7 @@ struct Unsubscribe {
 
 impl Briefing {
     /// Loads it. `DeliveryError::Sender`: the account cannot be used until a person mends it.
-    pub(super) async fn load(delivery: &Delivery, lane: &TakenLane) -> Result<Self, DeliveryError> {
+    pub(super) async fn load(delivery: &Delivery, lane: &TakenLane, share: Share) -> Result<Self, DeliveryError> {
         let row: Row = sqlx::query_as(
             "select b.content, sh.id as shop_id, sh.name as shop_name, sh.url as shop_url, s.credentials, s.rate_per_sec
                from broadcast b join shop sh on sh.id = b.shop_id join sender s on s.id = $2
@@ -81,7 +82,10 @@ impl Briefing {
             },
         );
         let same_for_all = template.same_for_all();
-        let key = |call| delivery.limit_key(lane.sender, lane.channel, call, row.rate_per_sec);
+        let key = |call| LimitKey {
+            shop: lane.shared.then_some(lane.shop),
+            ..delivery.limit_key(lane.sender, lane.channel, call, row.rate_per_sec)
+        };
         let channels = &delivery.channel_config;
         let in_flight = match lane.channel {
             Channel::Line => channels.line.in_flight,
@@ -104,6 +108,7 @@ impl Briefing {
             channel: lane.channel,
             in_flight,
             slice_size: delivery.slice_size,
+            share,
             key_life: if lane.channel.keyed() {
                 delivery.config.key_life()
             } else {
@@ -140,12 +145,14 @@ impl Briefing {
     /// Members begun together. Without keys it is what a crash may leave unknown, so no more than are in flight.
     pub(super) fn window(&self, probing: bool) -> u32 {
         if probing {
-            1
-        } else if self.keyed() {
+            return 1;
+        }
+        let alone = if self.keyed() {
             self.slice_size
         } else {
             u32::try_from(self.in_flight).unwrap_or(u32::MAX)
-        }
+        };
+        self.share.window(alone, self.multicast())
     }
 
     /// Requests at once within a window.

@@ -6,16 +6,21 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::config::{Report, Section};
+use crate::{
+    config::{Report, Section},
+    delivery::store::Places,
+};
 
 /// `[delivery]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeliveryConfig {
-    /// Milliseconds a job works on a lane before it goes to the tail of the queue.
+    /// Milliseconds a job works on a lane before it goes to the tail of the queue, while nobody waits.
     pub turn_ms: u64,
     /// Lanes of one shop in the ready list or at work at once.
     pub lanes_per_shop: u32,
+    /// Lanes on one sender of the platform in the ready list or at work at once, of all shops together.
+    pub lanes_per_sender: u32,
     /// Slices of one lane worked on side by side.
     pub parallel_slices: usize,
     /// Seconds until a lane and its slices whose worker died are taken over.
@@ -61,6 +66,16 @@ impl DeliveryConfig {
         Duration::from_secs(self.key_life_secs)
     }
 
+    /// How many lanes may be under way at once.
+    #[must_use]
+    pub fn places(&self) -> Places {
+        Places {
+            per_shop: self.lanes_per_shop,
+            per_sender: self.lanes_per_sender,
+            bell_stale: self.bell_stale(),
+        }
+    }
+
     /// When a bell counts as lost.
     #[must_use]
     pub fn bell_stale(&self) -> Duration {
@@ -72,6 +87,7 @@ impl Section for DeliveryConfig {
     fn check(&self, report: &mut Report<'_>) {
         report.range("turn_ms", self.turn_ms, 50..=60_000);
         report.range("lanes_per_shop", self.lanes_per_shop, 1..=1_000);
+        report.range("lanes_per_sender", self.lanes_per_sender, 1..=1_000);
         report.range("parallel_slices", self.parallel_slices, 1..=64);
         report.range("lease_secs", self.lease_secs, 1..=600);
         report.range("watch_ms", self.watch_ms, 50..=900);

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::delivery::{
     Delivery, DeliveryError,
     briefing::Briefing,
+    share::{Crowd, Share},
     slice,
     store::{self, LaneMode, TakenLane},
     turn::{LaneTurn, TurnEnd},
@@ -24,21 +25,23 @@ use crate::delivery::{
 
 impl Delivery {
     /// Works one lane for one turn. Ends at once when there is nothing to do on it or somebody else has it.
-    /// Returns how long the lane rests. `halt` is cancelled when the process stops or the job is no longer this worker's.
+    /// Returns how long the lane rests. `crowd`: who waits behind this job. `halt` is cancelled when the process stops or the job is no longer this worker's.
     pub async fn work_lane(
         &self,
         broadcast: BroadcastId,
         sender: SenderId,
+        crowd: Crowd,
         halt: &CancellationToken,
     ) -> Result<Duration, DeliveryError> {
         // Taken before the question is asked, so that our side of the lease ends before Postgres' does.
         let taken_at = Instant::now();
-        let Some(lane) = store::take_lane(&self.db, broadcast, sender, self.config.lease()).await? else {
+        let places = self.config.places();
+        let Some(lane) = store::take_lane(&self.db, broadcast, sender, self.config.lease(), places).await? else {
             return Ok(Duration::ZERO);
         };
         let strikes = lane.strikes;
         let turn = match lane.mode {
-            LaneMode::Send => self.send_turn(&lane, taken_at, halt).await,
+            LaneMode::Send => self.send_turn(&lane, crowd, taken_at, halt).await,
             LaneMode::DrainCancelled => self.drain(&lane, "cancelled", halt).await.map(|rest| (rest, strikes)),
             LaneMode::DrainExpired => self.drain(&lane, "expired", halt).await.map(|rest| (rest, strikes)),
         };
@@ -60,10 +63,12 @@ impl Delivery {
     async fn send_turn(
         &self,
         lane: &TakenLane,
+        crowd: Crowd,
         taken_at: Instant,
         halt: &CancellationToken,
     ) -> Result<(Duration, u32), DeliveryError> {
-        let briefing = match Briefing::load(self, lane).await {
+        let share = Share::of(lane, crowd, &self.config, self.slice_size);
+        let briefing = match Briefing::load(self, lane, share).await {
             Ok(briefing) => briefing,
             Err(DeliveryError::Sender(reason)) => {
                 tracing::error!(sender.id = %lane.sender, reason, "This sender cannot be used; it is paused until a person mends it");
@@ -75,9 +80,16 @@ impl Delivery {
             }
             Err(other) => return Err(other),
         };
-        let turn = Arc::new(LaneTurn::new(self.clone(), lane.clone(), briefing, taken_at, halt));
+        let turn = Arc::new(LaneTurn::new(
+            self.clone(),
+            lane.clone(),
+            briefing,
+            taken_at,
+            share,
+            halt,
+        ));
         let mut tasks = JoinSet::new();
-        for _ in 0..if turn.probing { 1 } else { self.config.parallel_slices } {
+        for _ in 0..if turn.probing { 1 } else { share.parallel } {
             // Tasks of their own use every core; dropped with this future they end with it.
             tasks.spawn(slice::work(Arc::clone(&turn)));
         }

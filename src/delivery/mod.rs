@@ -3,6 +3,7 @@
 //! - `state`: the states of a delivery and the moves between them (pure)
 //! - `verdict`: what becomes of a window of sends (pure)
 //! - `lane`: a job's turn on one lane; `turn`: what the tasks of a turn share
+//! - `share`: how much of a worker a turn may use (pure)
 //! - `briefing`: what must be known to send for a lane
 //! - `slice`: claim, send, settle, until the turn is over
 //! - `crew`: the tasks that send, member after member; `window`: one send, or one multicast
@@ -18,6 +19,7 @@ mod config;
 mod crew;
 mod lane;
 pub mod senders;
+mod share;
 mod slice;
 mod state;
 pub mod store;
@@ -30,6 +32,7 @@ use std::sync::Arc;
 use sqlx::PgPool;
 
 pub use config::DeliveryConfig;
+pub use share::Crowd;
 pub use state::DeliveryState;
 
 use crate::{

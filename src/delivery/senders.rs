@@ -1,6 +1,6 @@
-//! Senders as an operator sees them: which there are, whether they send, stopping one and letting it go on.
+//! Senders as an operator sees them: which there are, whether they send, and how fast they may.
 //!
-//! A sender is paused by a person, or by a worker whose provider refused its credentials or quota
+//! A sender is paused by a person ([`crate::pause`]), or by a worker whose provider refused its credentials or quota
 //! ([`super::store::pause_sender`]). Nothing here may change what was planned: a paused sender's lanes wait, they do not end.
 
 use carillon_jobs::{SenderId, ShopId};
@@ -8,7 +8,6 @@ use sqlx::{FromRow, PgPool, types::Uuid};
 
 use crate::{
     channel::Channel,
-    db,
     limit::{Call, LimitKey, PerSecond},
 };
 
@@ -73,20 +72,6 @@ pub struct SenderFilter {
     pub state: Option<SenderState>,
 }
 
-/// What became of asking a sender to pause or to resume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moved {
-    /// It did.
-    Done {
-        /// The shop it belongs to.
-        shop: Option<ShopId>,
-    },
-    /// It could not from where it is, or need not.
-    StateIs(SenderState),
-    /// There is none with this id.
-    Missing,
-}
-
 #[derive(FromRow)]
 struct Row {
     id: Uuid,
@@ -138,60 +123,6 @@ fn overview(row: Row) -> SenderOverview {
     }
 }
 
-/// Stops a connected sender. Turns under way on its lanes end within a second; what a provider already has is not
-/// called back.
-pub async fn pause(db: &PgPool, sender: SenderId, reason: &str) -> sqlx::Result<Moved> {
-    let shop: Option<Option<Uuid>> = sqlx::query_scalar(
-        "update sender set state = 'paused', state_reason = $2 where id = $1 and state = 'connected' returning shop_id",
-    )
-    .bind(sender.0)
-    .bind(reason)
-    .fetch_optional(db)
-    .await?;
-    match shop {
-        Some(shop) => Ok(Moved::Done { shop: shop.map(ShopId) }),
-        None => standing(db, sender).await,
-    }
-}
-
-/// Lets a paused sender go on: its lanes are due at once, and may be rung for at once. The caller rings.
-pub async fn resume(db: &PgPool, sender: SenderId) -> sqlx::Result<Moved> {
-    let mut tx = db::begin(db).await?;
-    let shop: Option<Option<Uuid>> = sqlx::query_scalar(
-        "update sender set state = 'connected', state_reason = null where id = $1 and state = 'paused' returning shop_id",
-    )
-    .bind(sender.0)
-    .fetch_optional(&mut *tx)
-    .await?;
-    let Some(shop) = shop else {
-        tx.rollback().await?;
-        return standing(db, sender).await;
-    };
-    // A lane that rested because the provider failed need not rest on, and a bell that was rung in vain while the sender
-    // was paused must not keep the next one out. Lanes somebody holds are skipped: they need no bell, and waiting for
-    // several locks while others take them in another order could wait for ever.
-    sqlx::query(
-        "update lane l set due_at = least(l.due_at, now()), rung_at = null
-           from (select broadcast_id, sender_id from lane
-                  where sender_id = $1 and remaining > 0 and (lease_until is null or lease_until <= now())
-                    for update skip locked) free
-          where l.broadcast_id = free.broadcast_id and l.sender_id = free.sender_id",
-    )
-    .bind(sender.0)
-    .execute(&mut *tx)
-    .await?;
-    tx.commit().await?;
-    Ok(Moved::Done { shop: shop.map(ShopId) })
-}
-
-async fn standing(db: &PgPool, sender: SenderId) -> sqlx::Result<Moved> {
-    let state: Option<SenderState> = sqlx::query_scalar("select state from sender where id = $1")
-        .bind(sender.0)
-        .fetch_optional(db)
-        .await?;
-    Ok(state.map_or(Moved::Missing, Moved::StateIs))
-}
-
 /// The buckets a sender on this channel counts against: LINE counts multicasts apart.
 #[must_use]
 pub fn calls(channel: Channel) -> &'static [Call] {
@@ -216,6 +147,11 @@ impl super::Delivery {
                 own.unwrap_or(limits.email_per_sec)
             }
         };
-        LimitKey { sender, call, rate }
+        LimitKey {
+            sender,
+            call,
+            rate,
+            shop: None,
+        }
     }
 }

@@ -37,6 +37,36 @@ pub struct TakenLane {
     pub mode: LaneMode,
     /// Failing windows in a row so far.
     pub strikes: u32,
+    /// Deliveries left on it.
+    pub remaining: u64,
+    /// Whose broadcast it is.
+    pub shop: ShopId,
+    /// The sender belongs to the platform: shops take turns on it.
+    pub shared: bool,
+    /// Other shops that wait for a place on the same shared sender.
+    pub rivals: u32,
+}
+
+/// How many lanes may be in the ready list or at work at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Places {
+    /// Of one shop.
+    pub per_shop: u32,
+    /// Of all shops on one sender of the platform.
+    pub per_sender: u32,
+    /// After which a bell that nobody answered holds no place any more.
+    pub bell_stale: Duration,
+}
+
+/// Which lanes to ring for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ringing {
+    /// All.
+    Everybody,
+    /// Those of a shop.
+    Shop(ShopId),
+    /// Those of the broadcast's shop and, where a turn on this sender has ended, those that want the sender.
+    Beside(BroadcastId, Option<SenderId>),
 }
 
 /// A slice whose lease is ours, its first intent committed.
@@ -99,31 +129,51 @@ pub enum Next<'a> {
     GiveBack(Duration),
 }
 
-/// Takes the lane's lease if there is something to do on it now.
+#[derive(FromRow)]
+struct TurnRow {
+    channel: Channel,
+    epoch: i32,
+    mode: String,
+    strikes: i32,
+    remaining: i64,
+    shop_id: Uuid,
+    shared: bool,
+    rivals: i32,
+}
+
+/// Takes the lane's lease for a turn, if there is something to do on it now and it has a place.
 pub async fn take_lane(
     db: &PgPool,
     broadcast: BroadcastId,
     sender: SenderId,
     lease: Duration,
+    places: Places,
 ) -> sqlx::Result<Option<TakenLane>> {
-    let row: Option<(Uuid, Channel, i32, String, i32)> =
-        sqlx::query_as("select sender_id, channel, epoch, mode, strikes from take_lane($1, $2, $3)")
-            .bind(broadcast.0)
-            .bind(sender.0)
-            .bind(lease.as_secs_f64())
-            .fetch_optional(db)
-            .await?;
-    Ok(row.map(|(sender, channel, epoch, mode, strikes)| TakenLane {
+    let row: Option<TurnRow> = sqlx::query_as(
+        "select channel, epoch, mode, strikes, remaining, shop_id, shared, rivals from begin_turn($1, $2, $3, $4, $5)",
+    )
+    .bind(broadcast.0)
+    .bind(sender.0)
+    .bind(lease.as_secs_f64())
+    .bind(i32::try_from(places.per_sender).unwrap_or(i32::MAX))
+    .bind(places.bell_stale.as_secs_f64())
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| TakenLane {
         broadcast,
-        sender: SenderId(sender),
-        channel,
-        epoch,
-        mode: match mode.as_str() {
+        sender,
+        channel: row.channel,
+        epoch: row.epoch,
+        mode: match row.mode.as_str() {
             "cancelled" => LaneMode::DrainCancelled,
             "expired" => LaneMode::DrainExpired,
             _ => LaneMode::Send,
         },
-        strikes: u32::try_from(strikes).unwrap_or(0),
+        strikes: u32::try_from(row.strikes).unwrap_or(0),
+        remaining: u64::try_from(row.remaining).unwrap_or(0),
+        shop: ShopId(row.shop_id),
+        shared: row.shared,
+        rivals: u32::try_from(row.rivals).unwrap_or(0),
     }))
 }
 
@@ -138,15 +188,16 @@ pub async fn renew_lane(db: &PgPool, lane: &TakenLane, lease: Duration) -> sqlx:
         .await
 }
 
-/// Whether the broadcast still sends, and its sender was not paused. A disconnected sender goes on: what is left on it
-/// is skipped.
+/// Whether the broadcast still sends, and neither its sender nor its shop nor everything was paused. A disconnected sender
+/// goes on: what is left on it is skipped.
 pub async fn is_sending(db: &PgPool, lane: &TakenLane) -> sqlx::Result<bool> {
     sqlx::query_scalar(
         "select exists (select from broadcast where id = $1 and state = 'sending' and deadline_at > now())
-            and exists (select from sender where id = $2 and state <> 'paused')",
+            and exists (select from sender where id = $2 and state <> 'paused') and not sending_is_paused($3)",
     )
     .bind(lane.broadcast.0)
     .bind(lane.sender.0)
+    .bind(lane.shop.0)
     .fetch_one(db)
     .await
 }
@@ -169,40 +220,39 @@ pub async fn leave_lane(
         .await
 }
 
-/// Marks and returns the lanes to ring for: at most `per_shop` of each shop at once.
+/// Marks and returns the lanes to ring for, as many as there are places; `None` when there is no such broadcast.
 pub async fn lanes_to_ring(
     db: &PgPool,
-    shop: Option<ShopId>,
-    per_shop: u32,
-    stale: Duration,
-) -> sqlx::Result<Vec<(BroadcastId, SenderId)>> {
-    let rows: Vec<(Uuid, Uuid)> = sqlx::query_as("select broadcast_id, sender_id from lanes_to_ring($1, $2, $3)")
-        .bind(shop.map(|shop| shop.0))
-        .bind(i32::try_from(per_shop).unwrap_or(i32::MAX))
-        .bind(stale.as_secs_f64())
-        .fetch_all(db)
-        .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(broadcast, sender)| (BroadcastId(broadcast), SenderId(sender)))
-        .collect())
-}
-
-/// The same for the shop of one broadcast; `None` when there is no such broadcast.
-pub async fn lanes_beside(
-    db: &PgPool,
-    broadcast: BroadcastId,
-    per_shop: u32,
-    stale: Duration,
+    ringing: Ringing,
+    places: Places,
 ) -> sqlx::Result<Option<Vec<(BroadcastId, SenderId)>>> {
-    let shop: Option<Uuid> = sqlx::query_scalar("select shop_id from broadcast where id = $1")
-        .bind(broadcast.0)
-        .fetch_optional(db)
-        .await?;
-    match shop {
-        Some(shop) => lanes_to_ring(db, Some(ShopId(shop)), per_shop, stale).await.map(Some),
-        None => Ok(None),
-    }
+    let (shop, sender) = match ringing {
+        Ringing::Everybody => (None, None),
+        Ringing::Shop(shop) => (Some(shop.0), None),
+        Ringing::Beside(broadcast, sender) => {
+            let shop: Option<Uuid> = sqlx::query_scalar("select shop_id from broadcast where id = $1")
+                .bind(broadcast.0)
+                .fetch_optional(db)
+                .await?;
+            match shop {
+                Some(shop) => (Some(shop), sender.map(|sender| sender.0)),
+                None => return Ok(None),
+            }
+        }
+    };
+    let rows: Vec<(Uuid, Uuid)> =
+        sqlx::query_as("select broadcast_id, sender_id from lanes_to_ring($1, $2, $3, $4, $5)")
+            .bind(shop)
+            .bind(sender)
+            .bind(i32::try_from(places.per_shop).unwrap_or(i32::MAX))
+            .bind(i32::try_from(places.per_sender).unwrap_or(i32::MAX))
+            .bind(places.bell_stale.as_secs_f64())
+            .fetch_all(db)
+            .await?;
+    let lanes = rows
+        .into_iter()
+        .map(|(broadcast, sender)| (BroadcastId(broadcast), SenderId(sender)));
+    Ok(Some(lanes.collect()))
 }
 
 /// Claims the lane's next slice and commits the intent to send its first `window` members.

@@ -1,7 +1,7 @@
 //! One turn on a lane: what its tasks share, how they are told to stop, and what they may send.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -11,6 +11,7 @@ use crate::{
     delivery::{
         Delivery,
         briefing::Briefing,
+        share::Share,
         store::{self, TakenLane},
         verdict::SenderTrouble,
     },
@@ -45,6 +46,9 @@ pub(super) struct LaneTurn {
     /// Milliseconds after `started_at` at which the leases of this turn end.
     held_ms: AtomicU64,
     budget_until: Instant,
+    /// Messages that may be begun in this turn, and those permits were granted for.
+    quantum: u32,
+    begun: AtomicU32,
     /// The provider accepted something in this turn.
     proved: AtomicBool,
     /// Milliseconds the longest wait for permits asks for.
@@ -52,12 +56,13 @@ pub(super) struct LaneTurn {
 }
 
 impl LaneTurn {
-    /// A turn on a lane whose lease was asked for at `taken_at`.
+    /// A turn with this share on a lane whose lease was asked for at `taken_at`.
     pub(super) fn new(
         delivery: Delivery,
         lane: TakenLane,
         briefing: Briefing,
         taken_at: Instant,
+        share: Share,
         halt: &CancellationToken,
     ) -> Self {
         let config = &delivery.config;
@@ -66,7 +71,9 @@ impl LaneTurn {
             halt: halt.child_token(),
             started_at: taken_at,
             held_ms: AtomicU64::new(u64::try_from(config.lease().as_millis()).unwrap_or(0)),
-            budget_until: taken_at + config.lane_budget(),
+            budget_until: taken_at + share.turn,
+            quantum: share.quantum,
+            begun: AtomicU32::new(0),
             proved: AtomicBool::new(false),
             limited_ms: AtomicU64::new(0),
             delivery,
@@ -136,9 +143,11 @@ impl LaneTurn {
         self.held_ms.fetch_max(ms, Ordering::Relaxed);
     }
 
-    /// Whether to begin no more windows: time is up, or somebody said stop.
+    /// Whether to begin no more windows: time or messages are up, or somebody said stop.
     pub(super) fn turn_is_over(&self) -> bool {
-        self.halt.is_cancelled() || Instant::now() >= self.budget_until
+        self.halt.is_cancelled()
+            || Instant::now() >= self.budget_until
+            || self.begun.load(Ordering::Relaxed) >= self.quantum
     }
 
     /// Whether to begin no more messages of the window in hand.
@@ -153,12 +162,15 @@ impl LaneTurn {
 
     /// Permits for up to `members` messages, without waiting; or how long none will come.
     pub(super) async fn try_permits(&self, members: u32) -> Result<u32, Duration> {
-        let wanted = if self.briefing.multicast() { 1 } else { members };
-        match self.permits(&self.briefing.limit, wanted).await {
-            Grant::Granted(_) if self.briefing.multicast() => Ok(members),
-            Grant::Granted(permits) => Ok(permits),
-            Grant::Wait(wait) => Err(wait),
-        }
+        let multicast = self.briefing.multicast();
+        let wanted = if multicast { 1 } else { members };
+        let granted = match self.permits(&self.briefing.limit, wanted).await {
+            Grant::Granted(_) if multicast => members,
+            Grant::Granted(permits) => permits,
+            Grant::Wait(wait) => return Err(wait),
+        };
+        self.begun.fetch_add(granted, Ordering::Relaxed);
+        Ok(granted)
     }
 
     async fn permits(&self, key: &LimitKey, wanted: u32) -> Grant {

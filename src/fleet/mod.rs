@@ -29,6 +29,7 @@ use crate::{
     app::App,
     channel::Channel,
     metrics::parts::{self, Surroundings},
+    pause,
     queue::{DeadReason, Queue, QueueError},
 };
 
@@ -124,12 +125,7 @@ pub async fn look(app: &App) -> Result<Seen, FleetError> {
     let db = &app.db;
     let kinds = queue.backlogs().await?;
     Ok(Seen {
-        kinds_paused: kinds
-            .iter()
-            .map(|kind| &kind.depth)
-            .filter(|depth| depth.paused)
-            .map(|depth| depth.kind)
-            .collect(),
+        kinds_paused: pause::kinds(db, &Kind::ALL).await?,
         kinds,
         redis_bytes: queue.memory().await?,
         channels: channels(db).await?,
@@ -187,7 +183,8 @@ async fn channels(db: &PgPool) -> sqlx::Result<Vec<ChannelSeen>> {
                     ::float8 as oldest_due_secs
            from (select l.channel, l.remaining, l.lease_until, l.due_at,
                         coalesce(bool_or(l.lease_until > now()) over (partition by l.shop_id), false) as shop_at_work,
-                        lane_is_due(l, b) and (b.state = 'cancelled' or b.deadline_at <= now() or s.state <> 'paused') as may_go
+                        lane_is_due(l, b) and not sending_is_paused(l.shop_id)
+                            and (b.state = 'cancelled' or b.deadline_at <= now() or s.state <> 'paused') as may_go
                    from lane l
                    join broadcast b on b.id = l.broadcast_id and b.state in ('sending', 'cancelled')
                    join sender s on s.id = l.sender_id

@@ -138,6 +138,17 @@ impl Pace {
             .map(|until| Grant::Wait(until - now))
     }
 
+    /// Permits that can be taken now without asking anybody.
+    pub(super) fn usable(&mut self, now: Instant) -> u32 {
+        match &mut self.lease {
+            Some(lease) if self.open_at.is_none_or(|open_at| open_at <= now) => {
+                lease.drop_ended(now);
+                lease.usable(now)
+            }
+            _ => 0,
+        }
+    }
+
     /// How many permits to ask Redis for: twice the last lease when it was too small, half when it went to waste, and
     /// what the caller needs now; never more than may be leased ahead, so that workers take turns.
     pub(super) fn batch(&mut self, now: Instant, rules: &Rules, wanted: u32) -> u32 {

@@ -21,6 +21,7 @@ use super::{
     bucket::Rules,
     fleet::{Fleet, Reply},
     lease::Pace,
+    turns::{NEXT_LOOK, Turns},
 };
 
 /// From so many senders on, those that nobody asked about for `FORGET_AFTER` are dropped.
@@ -44,6 +45,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Sender {
     pace: Mutex<Pace>,
+    turns: Mutex<Turns>,
     /// Held during a call to Redis, so that one answer serves everybody who waits.
     asking: tokio::sync::Mutex<()>,
 }
@@ -51,6 +53,33 @@ struct Sender {
 impl Sender {
     fn pace(&self) -> MutexGuard<'_, Pace> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes up to `n` permits, no more than are this shop's turn; `None` when only Redis can tell.
+    fn take(&self, key: &LimitKey, n: u32) -> Option<Grant> {
+        let now = Instant::now();
+        let mut pace = self.pace();
+        let Some(shop) = key.shop else {
+            return pace.take(now, n);
+        };
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let usable = pace.usable(now);
+        let share = if usable == 0 {
+            n
+        } else {
+            turns.share(now, shop, n, usable)
+        };
+        let grant = if share == 0 {
+            Some(Grant::Wait(NEXT_LOOK))
+        } else {
+            pace.take(now, share)
+        };
+        match &grant {
+            Some(Grant::Granted(permits)) => turns.granted(now, shop, *permits),
+            Some(Grant::Wait(wait)) => turns.told_to_wait(now, shop, n, *wait),
+            None => {}
+        }
+        grant
     }
 }
 
@@ -73,15 +102,15 @@ impl Limits {
             return Grant::Granted(0);
         }
         let local = self.sender(sender);
-        if let Some(grant) = local.pace().take(Instant::now(), n) {
+        if let Some(grant) = local.take(sender, n) {
             return grant;
         }
         let _asking = local.asking.lock().await;
-        if let Some(grant) = local.pace().take(Instant::now(), n) {
+        if let Some(grant) = local.take(sender, n) {
             return grant;
         }
         self.refill(sender, &local, n).await;
-        let grant = local.pace().take(Instant::now(), n);
+        let grant = local.take(sender, n);
         grant.unwrap_or(Grant::Wait(SHORTEST_WAIT))
     }
 

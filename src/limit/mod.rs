@@ -7,6 +7,7 @@
 //! - `fleet`: the scripts and how they are called.
 //! - `lease`: the few permits one process holds for at most a tenth of a second, and their pace; pure but for the clock
 //!   of `governor`.
+//! - `turns`: whose turn it is among shops that share a sender, pure.
 //! - `limits`: [`Limits`], which ties them together.
 //! - `config`: the `[limit]` section.
 //!
@@ -14,18 +15,19 @@
 //! means fewer permits. The most that any second can exceed the rate by is the burst and half a lease (2 % and 4 % by
 //! default); a replica promoted with an old bucket can give one burst and half a lease twice, once.
 //!
-//! A sender of the platform (a mail relay, a push project) is shared by shops that shall take turns. Everything a
-//! caller says about itself is in [`LimitKey`]: the shop belongs there once turns are taken.
+//! A sender of the platform (a mail relay, a push project) is shared by shops: they take turns on the permits of a process,
+//! and which of them are at work at all is decided by their lanes' places (`lanes_to_ring`).
 
 pub mod bucket;
 mod config;
 mod fleet;
 mod lease;
 mod limits;
+mod turns;
 
 use std::{fmt, time::Duration};
 
-use carillon_jobs::SenderId;
+use carillon_jobs::{SenderId, ShopId};
 use chrono::{DateTime, Utc};
 
 pub use config::{BadRate, Bounded, LimitConfig, PerSecond};
@@ -59,6 +61,8 @@ pub struct LimitKey {
     pub call: Call,
     /// The configured rate: the sender's own, or the default of `[limit]` for its channel.
     pub rate: PerSecond,
+    /// On whose behalf, where shops share the sender and take turns; `None`: nobody else wants it.
+    pub shop: Option<ShopId>,
 }
 
 /// The answer to [`Limits::acquire`].

@@ -1,15 +1,15 @@
 -- Claims jobs for one worker: all its kinds, in order of priority, never more than it has free slots.
 --
--- KEYS: ready, due, lease, run of each kind; then dead, doing, paused.
+-- KEYS: ready, due, lease, run of each kind; then dead, doing.
 -- ARGV: 1 tag prefix, 2 first tag number, 3 shared slots, 4 sweep (0 nothing, 1 due jobs, 2 abandoned ones too), 5 most members,
---       6 longest text, then name, own slots, lease in ms of each kind.
+--       6 longest text, then name, own slots (-1: the kind rests), lease in ms of each kind.
 -- Returns: now in ms, whether more is due, the claimed entries of each kind, how many of each were taken over. Tags are counted
 -- up in that order.
 --
 -- A script stops everybody else's commands while it runs, so everything here is bounded: of the `most` members one call may
 -- touch, due jobs get at most half, shared evenly by the kinds, and whatever they leave is for jobs that are taken.
-local kinds = (#KEYS - 3) / 4
-local dead, doing, paused = KEYS[#KEYS - 2], KEYS[#KEYS - 1], KEYS[#KEYS]
+local kinds = (#KEYS - 2) / 4
+local dead, doing = KEYS[#KEYS - 1], KEYS[#KEYS]
 local prefix, number, shared = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local sweep, room, longest = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local step = math.floor(room / 2 / kinds)
@@ -18,8 +18,6 @@ local FIRST, CHUNK, BYTES = 10, 50, 2097152
 
 local time = redis.call('TIME')
 local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
-local asleep = {}
-for _, name in ipairs(redis.call('SMEMBERS', paused)) do asleep[name] = true end
 
 -- Too long for anybody to run: the text is parked beside the dead set and never travels through a claim.
 local oversized = 0
@@ -102,7 +100,7 @@ for k = 1, kinds do
   local taken = {}
   if sweep >= 1 then promote(ready, due) end
   local free = own + shared
-  if free > 0 and not asleep[name] then
+  if free > 0 and own >= 0 then
     if sweep >= 2 then take_over(lease, run, free, taken) end
     abandoned[k] = #taken
     take_fresh(name, ready, free - #taken, taken)

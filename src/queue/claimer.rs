@@ -39,6 +39,12 @@ const ENOUGH: u32 = 16;
 /// Runs until the process stops. Whatever a claim brings after that is given back at once.
 pub(crate) async fn run(engine: Arc<Engine>, work: mpsc::UnboundedSender<Work>) {
     let mut claimer = Claimer::new(engine, work);
+    // A kind that is paused must not have its jobs begun because this worker has not asked yet.
+    claimer
+        .engine
+        .stop
+        .run_until_cancelled(claimer.engine.resting.asked())
+        .await;
     while !claimer.engine.stop.is_cancelled() {
         claimer.turn().await;
     }
@@ -76,7 +82,11 @@ impl Claimer {
         let first = engine.numbers(most(&free));
         let taken = engine.outbox.take_few();
         let sent = Instant::now();
-        let answers = engine.store.settle_and_claim(taken.batch(), first, &free, sweep).await;
+        let rests = |kind| engine.resting.rests(kind);
+        let answers = engine
+            .store
+            .settle_and_claim(taken.batch(), first, &free, rests, sweep)
+            .await;
         let (settled, claimed) = match answers {
             Ok(Answers { settled, claimed }) => (settled, claimed),
             Err(error) => (Err(error.clone()), Err(error)),

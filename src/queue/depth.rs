@@ -5,10 +5,7 @@ use chrono::{DateTime, Utc};
 use redis::RedisError;
 use uuid::Uuid;
 
-use super::{
-    Queue, QueueError, entry,
-    keys::{self, KindKeys},
-};
+use super::{Queue, QueueError, entry, keys::KindKeys};
 
 /// How many jobs of one kind lie where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +18,6 @@ pub struct Depth {
     pub delayed: u64,
     /// Jobs that are claimed.
     pub running: u64,
-    /// Whether the kind is paused.
-    pub paused: bool,
 }
 
 impl Queue {
@@ -34,11 +29,7 @@ impl Queue {
         let mut pipeline = redis::pipe();
         for kind in Kind::ALL {
             let keys = KindKeys::new(&self.prefix, kind.name());
-            pipeline
-                .llen(keys.ready)
-                .zcard(keys.due)
-                .hlen(keys.run)
-                .sismember(keys::paused(&self.prefix), kind.name());
+            pipeline.llen(keys.ready).zcard(keys.due).hlen(keys.run);
         }
         let replies = self.redis.pipeline(&pipeline).await?;
         let numbers = replies
@@ -47,18 +38,28 @@ impl Queue {
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Kind::ALL
             .iter()
-            .zip(numbers.chunks(4))
+            .zip(numbers.chunks(3))
             .filter_map(|(kind, numbers)| match numbers {
-                [ready, delayed, running, paused] => Some(Depth {
+                [ready, delayed, running] => Some(Depth {
                     kind: *kind,
                     ready: *ready,
                     delayed: *delayed,
                     running: *running,
-                    paused: *paused != 0,
                 }),
                 _ => None,
             })
             .collect())
+    }
+
+    /// How many jobs of a kind may run now and wait for a slot.
+    ///
+    /// # Errors
+    /// [`QueueError::Redis`].
+    pub async fn waiting(&self, kind: Kind) -> Result<u64, QueueError> {
+        let mut command = redis::cmd("LLEN");
+        command.arg(KindKeys::new(&self.prefix, kind.name()).ready);
+        let reply = self.redis.send(&command).await?;
+        Ok(redis::from_redis_value(reply).map_err(RedisError::from)?)
     }
 
     /// Since when the job at the head of the ready list is there, as far as it can be known: when it was first claimed,

@@ -18,6 +18,7 @@ use super::{
     keys::KindKeys,
     lease::Held,
     outbox::Outbox,
+    rest::Resting,
     slots::Slots,
     store::{Settlement, Store, StoredKind, Verb},
 };
@@ -30,6 +31,8 @@ pub(crate) struct Engine {
     pub(crate) store: Store,
     pub(crate) slots: Slots,
     pub(crate) held: Held,
+    /// Kinds that are paused.
+    pub(crate) resting: Resting,
     pub(crate) redis: Availability,
     /// Told when something may be ready.
     pub(crate) wake: Notify,
@@ -61,6 +64,7 @@ impl Engine {
             store: Store::new(redis, &config.key_prefix, worker_id, stored),
             slots: Slots::new(config.concurrency, &wanted),
             held: Held::new(kinds.len()),
+            resting: Resting::new(kinds.len()),
             redis: Availability::new(),
             wake: Notify::new(),
             died: Notify::new(),

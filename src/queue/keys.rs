@@ -35,11 +35,6 @@ pub(crate) fn doing(prefix: &str) -> String {
     format!("{prefix}:doing")
 }
 
-/// Set of the kinds that nobody may claim.
-pub(crate) fn paused(prefix: &str) -> String {
-    format!("{prefix}:paused")
-}
-
 /// Channel on which a producer says that something is ready.
 pub(crate) fn wake(prefix: &str) -> String {
     format!("{prefix}:wake")

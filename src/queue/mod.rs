@@ -5,11 +5,11 @@
 //!
 //! | file | duty |
 //! |---|---|
-//! | `producer` | ring: push jobs, pause kinds |
+//! | `producer` | ring: push jobs |
 //! | `depth`, `backlog` | how many jobs lie where, and since when; `find`: where one job lies |
 //! | `run` | a worker process from start to stop, built on apalis |
 //! | `backend`, `service`, `ticket` | a claimed job on its way through apalis to exactly one settlement |
-//! | `claimer`, `renewer`, `settler`, `wake`, `dead_writer` | the loops beside it |
+//! | `claimer`, `renewer`, `settler`, `wake`, `dead_writer`, `rest` | the loops beside it |
 //! | `engine`, `slots`, `lease`, `outbox`, `availability` | what those loops share |
 //! | `store`, `entry`, `keys`, `connection`, `*.lua` | the queue in Redis |
 //! | `dead` | dead jobs in Postgres: list, show, replay, delete |
@@ -36,6 +36,7 @@ mod outbox;
 mod outcome;
 mod producer;
 mod renewer;
+mod rest;
 mod run;
 mod service;
 mod settler;

@@ -170,30 +170,6 @@ impl Queue {
         let wait = due_ms.map_or(0, |due| due.saturating_sub(millis(chrono::Utc::now())));
         hold + wait
     }
-
-    /// Lets nobody claim jobs of this kind until [`Queue::resume`]. Running jobs go on.
-    ///
-    /// # Errors
-    /// [`QueueError::Redis`].
-    pub async fn pause(&self, kind: Kind) -> Result<(), QueueError> {
-        let mut command = redis::cmd("SADD");
-        command.arg(keys::paused(&self.prefix)).arg(kind.name());
-        self.redis.send(&command).await?;
-        Ok(())
-    }
-
-    /// Lets jobs of this kind be claimed again.
-    ///
-    /// # Errors
-    /// [`QueueError::Redis`].
-    pub async fn resume(&self, kind: Kind) -> Result<(), QueueError> {
-        let mut pipeline = redis::pipe();
-        pipeline
-            .srem(keys::paused(&self.prefix), kind.name())
-            .publish(keys::wake(&self.prefix), kind.name());
-        self.redis.pipeline(&pipeline).await?;
-        Ok(())
-    }
 }
 
 /// A checked job, ready to push.

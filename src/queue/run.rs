@@ -1,7 +1,7 @@
 //! A worker process from start to stop.
 //!
-//! apalis runs the handlers; four loops beside it claim, renew, settle and listen, and a fifth writes dead jobs to
-//! Postgres. Stopping takes less than 25 seconds whatever hangs: drain (`drain_secs`, at most 18) while handlers finish
+//! apalis runs the handlers; four loops beside it claim, renew, settle and listen, a fifth writes dead jobs to Postgres and a
+//! sixth reads from there what is paused. Stopping takes less than 25 seconds whatever hangs: drain (`drain_secs`, at most 18) while handlers finish
 //! their slice, abort and give back what did not, then at most five seconds to tell Redis.
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -26,7 +26,7 @@ use super::{
     backend::{QueueBackend, Work},
     claimer, dead_writer,
     engine::Engine,
-    renewer,
+    renewer, rest,
     service::HandlerService,
     settler,
     ticket::Failure,
@@ -60,7 +60,8 @@ where
     let side_loops = [
         tokio::spawn(renewer::run(Arc::clone(&engine), finish.clone())),
         tokio::spawn(wake::run(Arc::clone(&engine), finish.clone())),
-        tokio::spawn(dead_writer::run(Arc::clone(&engine), pool, finish.clone())),
+        tokio::spawn(dead_writer::run(Arc::clone(&engine), pool.clone(), finish.clone())),
+        tokio::spawn(rest::run(Arc::clone(&engine), pool, finish.clone())),
     ];
     let claiming = tokio::spawn(claimer::run(Arc::clone(&engine), send_work));
     let stop_worker = CancellationToken::new();

@@ -37,12 +37,19 @@ impl Slots {
     pub(crate) fn new(concurrency: u32, wanted: &[u32]) -> Self {
         let sum: u32 = wanted.iter().sum();
         let half = concurrency / 2;
-        let reserved: Vec<u32> = if sum <= half {
-            wanted.to_vec()
-        } else {
-            // Rounded down: with very few slots nothing is reserved and priority alone decides.
-            wanted.iter().map(|n| n * half / sum).collect()
-        };
+        let mut reserved: Vec<u32> = wanted
+            .iter()
+            .map(|n| if sum <= half { *n } else { n * half / sum })
+            .collect();
+        // Rounding down must leave no kind without: one whose jobs come last would wait for the end of every flood. Only with
+        // fewer slots than that is nothing reserved for some, and priority alone decides.
+        let mut left = half.saturating_sub(reserved.iter().sum());
+        for (own, wants) in reserved.iter_mut().zip(wanted) {
+            if *own == 0 && *wants > 0 && left > 0 {
+                *own = 1;
+                left -= 1;
+            }
+        }
         let shared = concurrency - reserved.iter().sum::<u32>();
         Self {
             running: reserved.iter().map(|_| AtomicU32::new(0)).collect(),
@@ -118,6 +125,17 @@ mod tests {
             Free {
                 own: vec![0, 1],
                 shared: 1
+            }
+        );
+    }
+
+    #[test]
+    fn with_few_slots_every_kind_still_has_one_of_its_own() {
+        assert_eq!(
+            Slots::new(8, &[16, 2, 4]).free(),
+            Free {
+                own: vec![2, 1, 1],
+                shared: 4
             }
         );
     }

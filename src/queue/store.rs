@@ -89,7 +89,6 @@ pub(crate) struct Store {
     pub(crate) kinds: Vec<StoredKind>,
     pub(crate) dead: String,
     doing: String,
-    claim_keys: Vec<String>,
     settle_keys: Vec<String>,
     /// What this process' tags begin with; new at every boot.
     tag_prefix: String,
@@ -109,14 +108,11 @@ impl Store {
             })
             .collect();
         settle_keys.extend([keys::dead(prefix), keys::doing(prefix)]);
-        let mut claim_keys = settle_keys.clone();
-        claim_keys.push(keys::paused(prefix));
         Self {
             redis,
             kinds,
             dead: keys::dead(prefix),
             doing: keys::doing(prefix),
-            claim_keys,
             settle_keys,
             tag_prefix: format!("{worker_id}:"),
             claim: Script::new(include_str!("claim.lua")),
@@ -130,7 +126,7 @@ impl Store {
         format!("{}{number}", self.tag_prefix)
     }
 
-    /// Claims at most as many jobs as are free, under the tags `first_number`, `first_number` + 1, …, and settles `batch`
+    /// Claims at most as many jobs as are free, none of a kind that `rests`, under the tags `first_number`, `first_number` + 1, …, and settles `batch`
     /// on the same way: the two are scripts of their own, each with an answer of its own.
     ///
     /// The error is that of the connection: nothing is known of either then.
@@ -139,9 +135,10 @@ impl Store {
         batch: &[Settlement],
         first_number: u64,
         free: &Free,
+        rests: impl Fn(usize) -> bool,
         sweep: Sweep,
     ) -> Result<Answers, RedisError> {
-        let claim = (&self.claim, self.claim_call(first_number, free, sweep));
+        let claim = (&self.claim, self.claim_call(first_number, free, rests, sweep));
         if batch.is_empty() {
             let reply = self.redis.script(claim.0, &claim.1).await?;
             return Ok(Answers {
@@ -161,16 +158,17 @@ impl Store {
         })
     }
 
-    fn claim_call(&self, first_number: u64, free: &Free, sweep: Sweep) -> Cmd {
-        let mut call = self.claim.call(&self.claim_keys);
+    fn claim_call(&self, first_number: u64, free: &Free, rests: impl Fn(usize) -> bool, sweep: Sweep) -> Cmd {
+        let mut call = self.claim.call(&self.settle_keys);
         call.arg(&self.tag_prefix)
             .arg(first_number)
             .arg(free.shared)
             .arg(sweep as u8)
             .arg(STEP)
             .arg(carillon_jobs::MAX_TEXT_BYTES + super::entry::MAX_HEADER_BYTES);
-        for (kind, own) in self.kinds.iter().zip(&free.own) {
-            call.arg(&kind.name).arg(*own).arg(kind.lease_ms);
+        for (place, (kind, own)) in self.kinds.iter().zip(&free.own).enumerate() {
+            let own = if rests(place) { -1 } else { i64::from(*own) };
+            call.arg(&kind.name).arg(own).arg(kind.lease_ms);
         }
         call
     }

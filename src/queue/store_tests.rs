@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{
     QueueConfig, RedisConn,
     keys::KindKeys,
-    slots::Free,
+    slots::{Free, Slots},
     store::{Claimed, Settlement, Store, StoredKind, Sweep, Verb},
 };
 
@@ -33,12 +33,16 @@ impl Bench {
     }
 
     fn store(&self, worker: &str, lease_ms: u64) -> Store {
-        let kinds = ["first", "second"].map(|name| StoredKind {
-            name: name.to_owned(),
+        self.store_of(worker, lease_ms, &["first", "second"])
+    }
+
+    fn store_of(&self, worker: &str, lease_ms: u64, names: &[&str]) -> Store {
+        let kinds = names.iter().map(|name| StoredKind {
+            name: (*name).to_owned(),
             keys: KindKeys::new(&self.prefix, name),
             lease_ms,
         });
-        Store::new(self.redis.clone(), &self.prefix, worker, kinds.to_vec())
+        Store::new(self.redis.clone(), &self.prefix, worker, kinds.collect())
     }
 
     async fn push(&self, kind: &str, count: usize) {
@@ -56,7 +60,11 @@ fn free(own: [u32; 2], shared: u32) -> Free {
 }
 
 async fn claim(store: &Store, first: u64, free: &Free, sweep: Sweep) -> Claimed {
-    let answers = store.settle_and_claim(&[], first, free, sweep).await.unwrap();
+    claim_unless(store, first, free, |_| false, sweep).await
+}
+
+async fn claim_unless(store: &Store, first: u64, free: &Free, rests: impl Fn(usize) -> bool, sweep: Sweep) -> Claimed {
+    let answers = store.settle_and_claim(&[], first, free, rests, sweep).await.unwrap();
     answers.claimed.unwrap()
 }
 
@@ -162,4 +170,110 @@ async fn a_settlement_under_a_lost_tag_changes_nothing() {
     assert_eq!(quick.settle(&[settlement(Verb::Done)]).await.unwrap(), 0);
     let keys: Vec<String> = bench.raw.clone().keys(format!("{}:*", bench.prefix)).await.unwrap();
     assert!(keys.is_empty());
+}
+
+#[tokio::test]
+async fn a_kind_that_rests_is_not_claimed_and_loses_nothing() {
+    let bench = Bench::new().await;
+    bench.push("first", 3).await;
+    bench.push("second", 3).await;
+    let store = bench.store("w1", 60_000);
+    let rests = |kind| kind == 0;
+    let claimed = claim_unless(&store, 1, &free([2, 2], 2), rests, Sweep::DueAndAbandoned).await;
+    let counts: Vec<usize> = claimed.entries.iter().map(Vec::len).collect();
+    assert_eq!(counts, [0, 3]);
+    let claimed = claim(&store, 9, &free([2, 2], 2), Sweep::None).await;
+    assert_eq!(claimed.entries[0].len(), 3);
+}
+
+/// One worker's slots over three kinds, in order of priority, as the claim loop uses them.
+struct Worker {
+    store: Store,
+    slots: Slots,
+    number: u64,
+}
+
+impl Worker {
+    const KINDS: [&'static str; 3] = ["settlement", "webhook", "broadcast"];
+
+    fn new(bench: &Bench, concurrency: u32) -> Self {
+        Self {
+            store: bench.store_of("w1", 60_000, &Self::KINDS),
+            slots: Slots::new(concurrency, &[2, 16, 4]),
+            number: 1,
+        }
+    }
+
+    /// Claims what there is room for, and says how many of each kind that were.
+    async fn claim(&mut self) -> [usize; 3] {
+        let free = self.slots.free();
+        let claimed = claim(&self.store, self.number, &free, Sweep::None).await;
+        self.number += 10_000;
+        let mut counts = [0; 3];
+        for (kind, entries) in claimed.entries.iter().enumerate() {
+            counts[kind] = entries.len();
+            self.slots.take(kind, u32::try_from(entries.len()).unwrap());
+        }
+        counts
+    }
+
+    fn end(&self, kind: usize, jobs: usize) {
+        (0..jobs).for_each(|_| self.slots.give(kind));
+    }
+}
+
+#[tokio::test]
+async fn broadcasts_in_every_slot_they_may_have_keep_no_settlement_and_no_webhook_waiting() {
+    for concurrency in [8, 20, 50] {
+        let bench = Bench::new().await;
+        let mut worker = Worker::new(&bench, concurrency);
+        bench.push("broadcast", 5_000).await;
+        let [_, _, broadcasts] = worker.claim().await;
+        assert!(
+            broadcasts > 0 && worker.claim().await == [0, 0, 0],
+            "no slot is left for broadcasts"
+        );
+        // Their turns go on; none ends. Whatever else comes is claimed at once all the same.
+        bench.push("settlement", 1).await;
+        bench.push("webhook", 1).await;
+        assert_eq!(worker.claim().await, [1, 1, 0], "{concurrency} slots");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_webhooks_starves_neither_broadcasts_nor_settlements() {
+    for concurrency in [8, 20, 50] {
+        let bench = Bench::new().await;
+        let mut worker = Worker::new(&bench, concurrency);
+        bench.push("webhook", 20_000).await;
+        bench.push("broadcast", 100).await;
+        let [_, mut flood, mut sent] = worker.claim().await;
+        assert!(sent > 0, "{concurrency} slots: broadcasts have their own");
+        // Every webhook ends and another takes its place; each broadcast that ends is followed by one of its own.
+        for _ in 0..20 {
+            worker.end(1, flood);
+            worker.end(2, 1);
+            let claimed = worker.claim().await;
+            assert_eq!(claimed[2], 1, "{concurrency} slots");
+            (flood, sent) = (claimed[1], sent + claimed[2]);
+            assert!(flood > 0);
+        }
+        assert!(sent > 20);
+        bench.push("settlement", 1).await;
+        assert_eq!(
+            worker.claim().await[0],
+            1,
+            "{concurrency} slots: settlements have their own"
+        );
+    }
+}
+
+#[test]
+fn every_kind_keeps_slots_of_its_own() {
+    let wanted: Vec<u32> = carillon_jobs::Kind::ALL
+        .iter()
+        .map(|kind| kind.policy().reserved_slots)
+        .collect();
+    let slots = Slots::new(QueueConfig::default().concurrency, &wanted);
+    assert!(slots.free().own.iter().all(|own| *own > 0), "{wanted:?}");
 }

@@ -17,6 +17,7 @@
 
 mod bed;
 mod broadcast;
+mod fairness;
 mod floor;
 mod garbage;
 mod metrics;
@@ -37,12 +38,13 @@ fn main() -> ExitCode {
         Some("queue") => queue::run(&arguments),
         Some("metrics") => metrics::run(&arguments),
         Some("broadcast") => return broadcast::run(&arguments),
-        // Only for `broadcast`, which starts it.
+        Some("fairness") => return fairness::run(&arguments),
+        // Only for `broadcast` and `fairness`, which start it.
         Some("sandbox") => bed::serve(),
         // `cargo test --all-targets` runs this binary without arguments.
         None => return ExitCode::SUCCESS,
         Some(other) => {
-            eprintln!("there is no benchmark `{other}`; there are: broadcast, garbage, metrics, plan, queue");
+            eprintln!("there is no benchmark `{other}`; there are: broadcast, fairness, garbage, metrics, plan, queue");
             return ExitCode::from(2);
         }
     }

@@ -185,10 +185,7 @@ async fn planned(pool: &PgPool, shop: ShopId, mode: Mode, channels: &[Channel]) 
     };
     let id = broadcast::create(pool, &config, &new).await.unwrap();
     broadcast::send(pool, id).await.unwrap();
-    let planner = Planner {
-        db: pool.clone(),
-        config,
-    };
+    let planner = Planner::new(pool.clone(), config);
     let started = Instant::now();
     while planner.advance(id, &CancellationToken::new()).await.unwrap() != Advance::Opened {}
     let seconds = started.elapsed().as_secs_f64();

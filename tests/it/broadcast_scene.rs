@@ -230,10 +230,7 @@ pub fn config(chunk: u32) -> BroadcastConfig {
 }
 
 pub fn planner(pool: &PgPool, config: &BroadcastConfig) -> Planner {
-    Planner {
-        db: pool.clone(),
-        config: config.clone(),
-    }
+    Planner::new(pool.clone(), config.clone())
 }
 
 /// Plans until there is nothing more to do at once.

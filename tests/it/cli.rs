@@ -191,16 +191,27 @@ async fn a_wrong_call_says_what_is_wrong_and_changes_nothing() {
             vec!["jobs", "delete", "--all", "--kind", "broadcast-send"],
             "exclude each other",
         ),
-        (vec!["jobs", "pause"], "<KIND>"),
-        (vec!["jobs", "resume", "x"], "kinds are broadcast-send"),
+        (vec!["pause"], "Commands:"),
+        (vec!["pause", "everything"], "--reason"),
+        (vec!["pause", "kind"], "<KIND>"),
+        (vec!["pause", "kind", "x", "--reason", "y"], "kinds are broadcast-send"),
+        (vec!["pause", "shop", "x", "--reason", "y"], "'x'"),
+        (vec!["pause", "shop", NOBODY, "--reason", "y"], "there is no shop"),
+        (vec!["pause", "sender", NOBODY, "--reason", "y"], "there is no sender"),
+        (vec!["pause", "sender", NOBODY, "--reason", " "], "--reason is empty"),
+        (
+            vec!["pause", "everything", "--reason", "y", "--by", " "],
+            "--by is empty",
+        ),
+        (vec!["resume"], "Commands:"),
+        (vec!["resume", "kind", "x"], "kinds are broadcast-send"),
+        (vec!["resume", "shop", NOBODY], "there is no shop"),
+        (vec!["resume", "sender", NOBODY], "there is no sender"),
+        (vec!["paused", "x"], "'x'"),
         (vec!["sender"], "Commands:"),
         (vec!["sender", "list", "line"], "'line'"),
         (vec!["sender", "list", NOBODY], "there is no sender"),
         (vec!["sender", "list", "--channel", "fax"], "fax"),
-        (vec!["sender", "pause"], "<ID>"),
-        (vec!["sender", "pause", NOBODY], "there is no sender"),
-        (vec!["sender", "pause", NOBODY, "--reason", " "], "--reason is empty"),
-        (vec!["sender", "resume", NOBODY], "there is no sender"),
         (vec!["sender", "limits", NOBODY], "there is no sender"),
         (vec!["audit", "--shop", "x"], "'x'"),
         (vec!["audit", "--shop", NOBODY], "there is no shop"),
@@ -210,6 +221,8 @@ async fn a_wrong_call_says_what_is_wrong_and_changes_nothing() {
         (vec!["broadcast", "show", NOBODY], NOBODY),
         (vec!["broadcast", "watch", NOBODY], NOBODY),
         (vec!["broadcast", "pause", NOBODY], NOBODY),
+        (vec!["broadcast", "pause"], "<ID>"),
+        (vec!["broadcast", "pause", NOBODY, "--all"], "cannot be used with"),
         (vec!["broadcast", "resume", NOBODY], NOBODY),
         (vec!["broadcast", "cancel", NOBODY], NOBODY),
         (vec!["broadcast", "create"], "shop"),
@@ -373,10 +386,11 @@ async fn enqueue_queues_what_it_says() {
         "{list}"
     );
 
-    assert_eq!(run(&world, &["jobs", "pause", "broadcast-send"]).await.code, 0);
+    let pause = ["pause", "kind", "broadcast-send", "--reason", "a look"];
+    assert_eq!(run(&world, &pause).await.code, 0);
     assert_eq!(run(&world, &["jobs", "list", "--json"]).await.json()[0]["paused"], true);
     assert!(run(&world, &["jobs", "list"]).await.out.contains("paused"));
-    assert_eq!(run(&world, &["jobs", "resume", "broadcast-send"]).await.code, 0);
+    assert_eq!(run(&world, &["resume", "kind", "broadcast-send"]).await.code, 0);
     assert_eq!(
         run(&world, &["jobs", "list", "--json"]).await.json()[0]["paused"],
         false
@@ -397,6 +411,15 @@ async fn a_redis_that_is_away_is_a_failure_and_not_a_wrong_call() {
         0,
         "what needs no Redis works without"
     );
+}
+
+fn ids_of(value: &Value) -> Vec<i64> {
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|id| id.as_i64().unwrap())
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -451,12 +474,20 @@ async fn dead_jobs_are_read_retried_and_deleted_exactly_as_asked() {
     let show = run(&world, &["jobs", "show", &new.to_string(), "--json"]).await.json();
     assert_eq!((&show["raw"], &show["whole"]), (&text.as_str().into(), &true.into()));
 
-    let before = rows(&world).await;
-    assert_eq!(
-        run(&world, &["jobs", "retry", "--all", "--dry-run", "--json"])
+    assert!(
+        run(&world, &["jobs", "show", &cut.to_string()])
             .await
-            .json()["count"],
-        4
+            .out
+            .contains("let its producer ring again"),
+        "what can be done about it is said"
+    );
+    let before = rows(&world).await;
+    let dry = run(&world, &["jobs", "retry", "--all", "--dry-run", "--json"])
+        .await
+        .json();
+    assert_eq!(
+        (&dry["count"], ids_of(&dry["newest"])),
+        (&4.into(), vec![cut, odd, new, old])
     );
     let dry = run(&world, &["jobs", "delete", "--older-than", "1d", "--dry-run"]).await;
     assert!(dry.out.contains("would delete 1 job; nothing was changed"), "{dry:?}");
@@ -525,7 +556,7 @@ async fn a_sender_refused_by_its_provider_goes_on_within_seconds_of_being_resume
         .into_iter()
         .find(|account| account.channel() == Channel::Line);
     world.sandbox.handle().register(account.unwrap()).unwrap();
-    let resumed = run(&world, &["sender", "resume", &line]).await;
+    let resumed = run(&world, &["resume", "sender", &line]).await;
     assert_eq!(resumed.code, 0, "{resumed:?}");
     world.ended(id, 10).await;
     assert_eq!(world.count(id, "accepted").await, 30);
@@ -534,7 +565,7 @@ async fn a_sender_refused_by_its_provider_goes_on_within_seconds_of_being_resume
         .await;
     assert_eq!(state, "connected");
     assert!(
-        run(&world, &["sender", "resume", &line])
+        run(&world, &["resume", "sender", &line])
             .await
             .out
             .contains("was not paused")
@@ -542,8 +573,11 @@ async fn a_sender_refused_by_its_provider_goes_on_within_seconds_of_being_resume
     world
         .run("update sender set state = 'disconnected' where channel = 'line'")
         .await;
-    for verb in ["pause", "resume"] {
-        let ran = run(&world, &["sender", verb, &line]).await;
+    for call in [
+        &["pause", "sender", &line, "--reason", "x"][..],
+        &["resume", "sender", &line],
+    ] {
+        let ran = run(&world, call).await;
         assert_eq!(ran.code, 2, "{ran:?}");
         assert!(ran.err.contains("is disconnected"), "{ran:?}");
     }
@@ -567,7 +601,7 @@ async fn a_sender_that_a_person_pauses_stops_at_once_and_goes_on_exactly_where_i
     world.send(id).await;
     eventually("some have it", 20, async || world.count(id, "accepted").await >= 50).await;
     assert_eq!(
-        run(&world, &["sender", "pause", &line, "--reason", "a look at the account"])
+        run(&world, &["pause", "sender", &line, "--reason", "a look at the account"])
             .await
             .code,
         0
@@ -590,7 +624,7 @@ async fn a_sender_that_a_person_pauses_stops_at_once_and_goes_on_exactly_where_i
             jitter_ms: 0,
         },
     );
-    assert_eq!(run(&world, &["sender", "resume", &line]).await.code, 0);
+    assert_eq!(run(&world, &["resume", "sender", &line]).await.code, 0);
     world.ended(id, 30).await;
     let summary = world.sandbox.handle().channel_summary(Channel::Line);
     assert_eq!((summary.messages, summary.max_to_one_recipient), (3_000, 1));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use carillon::{
     app::ProcessKind,
     limit::Call,
+    pause::Scope,
     queue::{JobError, Outcome},
 };
 use carillon_jobs::{BroadcastId, BroadcastSend, Envelope, Kind, SenderId};
@@ -75,13 +76,11 @@ async fn a_job_that_waits_is_found_with_its_place_and_what_holds_it_up() {
     assert_eq!(codes(&world, "mine").await, ["ready", "none_running"]);
     assert!(words(&world, "mine").await.contains("at place 2 of"));
     assert_eq!(codes(&world, "later").await, ["scheduled"]);
-    queue.pause(Kind::BroadcastSend).await.unwrap();
+    carillon::pause::pause(world.pool(), Scope::Kind(Kind::BroadcastSend), "a test", "tester")
+        .await
+        .unwrap();
     assert_eq!(codes(&world, "mine").await, ["ready", "kind_paused"]);
-    assert!(
-        words(&world, "mine")
-            .await
-            .contains("`carillon jobs resume broadcast-send`")
-    );
+    assert!(words(&world, "mine").await.contains("`carillon paused`"));
     assert_eq!(codes(&world, "later").await, ["scheduled", "kind_paused"]);
 }
 
@@ -244,7 +243,9 @@ async fn a_lane_says_who_has_it_or_what_it_waits_for() {
     );
 
     let queue = app.queue().unwrap();
-    queue.pause(Kind::BroadcastSend).await.unwrap();
+    carillon::pause::pause(world.pool(), Scope::Kind(Kind::BroadcastSend), "a test", "tester")
+        .await
+        .unwrap();
     carillon::reconcile::ring(&queue, BroadcastId(id), Some(SenderId(sender)))
         .await
         .unwrap();
@@ -260,7 +261,7 @@ async fn a_lane_says_who_has_it_or_what_it_waits_for() {
     assert_eq!(codes(&world, &text).await, ["sending", "lane", "sender_paused"]);
     let says = words(&world, &text).await;
     assert!(
-        says.contains("credentials: 401") && says.contains(&format!("`carillon sender resume {sender}`")),
+        says.contains("credentials: 401") && says.contains(&format!("`carillon resume sender {sender}`")),
         "{says}"
     );
 }

@@ -55,6 +55,7 @@ fn key(rate: f64) -> LimitKey {
         sender: SenderId::new(),
         call: Call::Single,
         rate: PerSecond::try_from(rate).unwrap(),
+        shop: None,
     }
 }
 

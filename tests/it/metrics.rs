@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, net::TcpListener};
 
-use carillon::{app::ProcessKind, channel::Channel, fleet, metrics};
+use carillon::{app::ProcessKind, channel::Channel, fleet, metrics, pause::Scope};
 use carillon_jobs::Kind;
 
 use crate::{
@@ -204,7 +204,9 @@ async fn a_look_at_the_fleet_finds_what_waits_is_paused_dead_or_off() {
         ))
         .await;
     let queue = app.queue().unwrap();
-    queue.pause(Kind::BroadcastSend).await.unwrap();
+    carillon::pause::pause(world.pool(), Scope::Kind(Kind::BroadcastSend), "a test", "tester")
+        .await
+        .unwrap();
     queue.push_raw("broadcast-send", b"{}").await.unwrap();
     world
         .run(

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use carillon::queue::{JobError, Outcome, Rung, dead};
+use carillon::{
+    pause::{self, Scope},
+    queue::{JobError, Outcome, Rung, dead},
+};
 use carillon_jobs::{Envelope, Kind};
 use chrono::Utc;
 use redis::AsyncCommands as _;
@@ -279,7 +282,9 @@ async fn twenty_thousand_jobs_due_at_once_all_run() {
 async fn a_paused_kind_is_left_alone_until_it_is_resumed() {
     let fixture = Fixture::new().await;
     let runs = Runs::default();
-    fixture.queue.pause(Kind::BroadcastSend).await.unwrap();
+    pause::pause(&fixture.pool, Scope::Kind(Kind::BroadcastSend), "a look", "anna")
+        .await
+        .unwrap();
     fixture.queue.ring(job().0).await.unwrap();
     let worker = fixture.doing_worker(&runs);
     let looks = Instant::now();
@@ -288,8 +293,9 @@ async fn a_paused_kind_is_left_alone_until_it_is_resumed() {
     })
     .await;
     assert_eq!((runs.total(), fixture.depth().await.ready), (0, 1));
-    assert!(fixture.depth().await.paused);
-    fixture.queue.resume(Kind::BroadcastSend).await.unwrap();
+    pause::resume(&fixture.pool, Scope::Kind(Kind::BroadcastSend), "anna")
+        .await
+        .unwrap();
     until("it has run", || async { runs.total() == 1 }).await;
     worker.stop().await;
 }

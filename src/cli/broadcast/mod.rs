@@ -37,8 +37,8 @@ pub(super) enum Command {
     /// Show its progress until it is over
     #[command(after_help = "Exit code: 0 when it completed, 1 when it failed or was cancelled.")]
     Watch(One),
-    /// Hold it where it is; takes effect within a second
-    Pause(One),
+    /// Hold one, or all, where they are; takes effect within a second
+    Pause(PauseArgs),
     /// Let a paused one go on: sends exactly the rest
     Resume(One),
     /// End it: what has not left never will, and its tokens come back
@@ -53,6 +53,19 @@ pub(super) struct One {
     /// The broadcast's id
     #[arg(value_name = "ID")]
     id: BroadcastId,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PauseArgs {
+    /// The broadcast's id
+    #[arg(value_name = "ID", required_unless_present = "all")]
+    id: Option<BroadcastId>,
+    /// Every broadcast on its way, each by itself: the first thing to do after restoring a database, before workers start
+    #[arg(long, conflicts_with = "id")]
+    all: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -146,9 +159,25 @@ pub(super) async fn run(app: App, command: Command) -> Result<(), CliError> {
             ring(&app, one.id).await;
             moved(&one, state)
         }
-        Command::Pause(one) => {
-            let state = broadcast::pause(db, one.id).await?;
-            moved(&one, state)
+        Command::Pause(PauseArgs { id: Some(id), json, .. }) => {
+            let state = broadcast::pause(db, id).await?;
+            moved(&One { id, json }, state)
+        }
+        Command::Pause(PauseArgs { id: None, json, .. }) => {
+            let paused = broadcast::pause_all(db).await?;
+            if json {
+                return say_json(&json!({ "paused": paused }));
+            }
+            paused
+                .iter()
+                .try_for_each(|id| say(&format!("broadcast {id} is paused")))?;
+            if paused.is_empty() {
+                return say("no broadcast is on its way");
+            }
+            say(&format!(
+                "{} paused; each goes on with `carillon broadcast resume ID` or ends with `cancel ID`",
+                paused.len()
+            ))
         }
         Command::Resume(one) => {
             let state = broadcast::resume(db, one.id).await?;

@@ -85,6 +85,16 @@ pub(super) fn reasons(b: &BroadcastFacts, queue: Option<&QueueFacts>) -> Vec<Rea
             ),
         ));
     }
+    if b.shop_paused && b.finished_at.is_none() {
+        reasons.push(reason(
+            "shop_paused",
+            format!(
+                "The shop is paused, nothing is planned or sent for it: `carillon paused` says who and why, \
+                 `carillon resume shop {}` lets it go on.",
+                b.shop_id
+            ),
+        ));
+    }
     reasons
 }
 
@@ -197,7 +207,7 @@ impl LaneView<'_> {
                 "sender_paused",
                 format!(
                     "The sender is paused ({why}); its messages wait, until the deadline. When that is settled: \
-                     `carillon sender resume {}`.",
+                     `carillon resume sender {}`.",
                     lane.sender_id
                 ),
             )),
@@ -214,7 +224,7 @@ impl LaneView<'_> {
         paused.then(|| {
             reason(
                 "kind_paused",
-                format!("{kind} is paused: no turn begins until `carillon jobs resume {kind}`."),
+                format!("{kind} is paused, no turn begins: `carillon paused` says who, why and how to resume it."),
             )
         })
     }

@@ -101,7 +101,7 @@ fn kind(job: &FoundJob, depth: &Depth, paused: bool) -> Option<Reason> {
     if waits && paused {
         return Some(reason(
             "kind_paused",
-            format!("{name} is paused: nobody begins one until `carillon jobs resume {name}`."),
+            format!("{name} is paused, nobody begins one: `carillon paused` says who, why and how to resume it."),
         ));
     }
     (matches!(job.place, Place::Ready { .. }) && depth.running == 0).then(|| {

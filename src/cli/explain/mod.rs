@@ -21,6 +21,7 @@ use crate::{
     broadcast::whereabouts::{self, BroadcastFacts, LaneFacts},
     delivery::senders,
     limit::LimitStatus,
+    pause,
     queue::{
         Depth,
         dead::{self, DeadJob},
@@ -226,11 +227,7 @@ async fn look(app: &App, wanted: &Wanted) -> Seen<QueueFacts> {
     let depths = queue.depths().await.ok()?;
     Some(QueueFacts {
         search: queue.find(wanted).await.ok()?,
-        paused: depths
-            .iter()
-            .filter(|depth| depth.paused)
-            .map(|depth| depth.kind)
-            .collect(),
+        paused: pause::kinds(&app.db, &Kind::ALL).await.ok()?,
         depths,
     })
 }
