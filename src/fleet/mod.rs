@@ -125,7 +125,7 @@ pub async fn look(app: &App) -> Result<Seen, FleetError> {
     let db = &app.db;
     let kinds = queue.backlogs().await?;
     Ok(Seen {
-        kinds_paused: pause::kinds(db, &Kind::ALL).await?,
+        kinds_paused: pause::kinds(db, Kind::ALL).await?,
         kinds,
         redis_bytes: queue.memory().await?,
         channels: channels(db).await?,

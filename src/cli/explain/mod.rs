@@ -227,7 +227,7 @@ async fn look(app: &App, wanted: &Wanted) -> Seen<QueueFacts> {
     let depths = queue.depths().await.ok()?;
     Some(QueueFacts {
         search: queue.find(wanted).await.ok()?,
-        paused: pause::kinds(&app.db, &Kind::ALL).await.ok()?,
+        paused: pause::kinds(&app.db, Kind::ALL).await.ok()?,
         depths,
     })
 }
