@@ -172,8 +172,13 @@ mod tests {
         let least = share(1_000_000, 1_000_000, 1_000);
         assert_eq!(
             (least.turn, least.parallel, least.window(500, false)),
-            (SHORTEST_TURN, 1, SMALLEST_WINDOW)
+            (SHORTEST_TURN, 1, QUANTUM / 2)
         );
-        assert_eq!(least.window(10, false), 10);
+        let on_sender = share(1_000_000, 0, 1_000);
+        assert_eq!(
+            (on_sender.turn, on_sender.window(500, false)),
+            (SHORTEST_TURN, SMALLEST_WINDOW)
+        );
+        assert_eq!(on_sender.window(10, false), 10);
     }
 }
