@@ -18,6 +18,7 @@ pub mod reconcile;
 pub mod retry;
 pub mod scheduler;
 pub mod secret;
+pub mod start;
 pub mod telemetry;
 pub mod web;
 pub mod worker;

@@ -8,9 +8,10 @@
 use std::time::Duration;
 
 use carillon_jobs::{BroadcastId, BroadcastSend, SenderId, ShopId};
-use sqlx::{PgPool, types::Uuid};
+use sqlx::types::Uuid;
 
 use crate::{
+    db::PgPool,
     delivery::{DeliveryConfig, store},
     queue::Queue,
 };

@@ -3,19 +3,19 @@
 //! Level-triggered: everything is read from Postgres, so a job that comes twice, late, or for a broadcast that ended long
 //! ago does no harm, and one that never comes is rung again by `reconcile`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use carillon_jobs::{BroadcastId, BroadcastSend};
-use sqlx::PgPool;
 
 use super::plan::{Advance, PlanError, Planner};
 use crate::{
+    db::{self, PgPool, Presence},
     delivery::{Delivery, DeliveryError, store},
     queue::{JobContext, JobError, Outcome, Queue},
     reconcile::{EVERY, ring},
 };
 
-/// Postgres is away for now: nothing was attempted, so nothing counts as an attempt.
+/// How long a job rests when Postgres is away.
 const DATABASE_REST: Duration = Duration::from_secs(3);
 
 /// The parts the job needs; clones share them.
@@ -29,6 +29,26 @@ pub struct BroadcastWork {
     pub planner: Planner,
     /// What sends.
     pub delivery: Delivery,
+    /// Whether Postgres answers, for the log.
+    pub postgres: Arc<Presence>,
+}
+
+/// Why a turn came to nothing.
+enum TurnError {
+    Database(sqlx::Error),
+    Job(JobError),
+}
+
+impl From<sqlx::Error> for TurnError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<JobError> for TurnError {
+    fn from(error: JobError) -> Self {
+        Self::Job(error)
+    }
 }
 
 /// What a turn came to.
@@ -42,6 +62,25 @@ enum Turn {
 impl BroadcastWork {
     /// Does one turn.
     pub async fn run(&self, args: BroadcastSend, context: &JobContext) -> Result<Outcome, JobError> {
+        match self.turn(args, context).await {
+            // Postgres is away for now: nothing was attempted, so nothing counts as an attempt.
+            Err(TurnError::Database(error)) if db::may_pass(&error) => {
+                self.postgres.away(&db::describe(&error));
+                Ok(Outcome::SnoozeFor { wait: DATABASE_REST })
+            }
+            Err(TurnError::Database(error)) => Err(JobError::retry(db::describe(&error))),
+            Err(TurnError::Job(error)) => {
+                self.postgres.answered();
+                Err(error)
+            }
+            Ok(outcome) => {
+                self.postgres.answered();
+                Ok(outcome)
+            }
+        }
+    }
+
+    async fn turn(&self, args: BroadcastSend, context: &JobContext) -> Result<Outcome, TurnError> {
         let turn = match args.sender_id {
             Some(sender) => {
                 let halt = context.stop.child_token();
@@ -74,13 +113,11 @@ impl BroadcastWork {
     }
 
     /// Rings for the lanes of this shop whose turn it is; the lane just left goes to the tail with them.
-    async fn ring_lanes(&self, broadcast: BroadcastId) -> Result<Outcome, JobError> {
+    async fn ring_lanes(&self, broadcast: BroadcastId) -> Result<Outcome, TurnError> {
         let config = &self.delivery.config;
-        let lanes = match store::lanes_beside(&self.db, broadcast, config.lanes_per_shop, config.bell_stale()).await {
-            Ok(Some(lanes)) => lanes,
-            Ok(None) => return Err(missing(broadcast)),
-            Err(error) => return database(&error),
-        };
+        let lanes = store::lanes_beside(&self.db, broadcast, config.lanes_per_shop, config.bell_stale())
+            .await?
+            .ok_or_else(|| missing(broadcast))?;
         for (broadcast, sender) in lanes {
             if let Err(error) = ring(&self.queue, broadcast, Some(sender)).await {
                 // Redis is away; reconcile rings for what is marked as rung and was not heard.
@@ -91,34 +128,27 @@ impl BroadcastWork {
     }
 }
 
-fn send_turn(result: Result<Duration, DeliveryError>) -> Result<Turn, JobError> {
+fn send_turn(result: Result<Duration, DeliveryError>) -> Result<Turn, TurnError> {
     match result {
         Ok(rest) => Ok(Turn::RingLanes(rest)),
-        Err(DeliveryError::Db(error)) => database(&error).map(Turn::Ended),
-        Err(error @ (DeliveryError::Sender(_) | DeliveryError::Content(_))) => Err(JobError::retry(error.to_string())),
+        Err(DeliveryError::Db(error)) => Err(error.into()),
+        Err(error @ (DeliveryError::Sender(_) | DeliveryError::Content(_))) => {
+            Err(JobError::retry(error.to_string()).into())
+        }
     }
 }
 
-fn plan_turn(broadcast: BroadcastId, result: Result<Advance, PlanError>) -> Result<Turn, JobError> {
+fn plan_turn(broadcast: BroadcastId, result: Result<Advance, PlanError>) -> Result<Turn, TurnError> {
     match result {
         Ok(Advance::Again) => Ok(Turn::Ended(Outcome::Again)),
         Ok(Advance::WaitUntil(until)) => Ok(Turn::Ended(Outcome::Snooze { until })),
-        Ok(Advance::Missing) => Err(missing(broadcast)),
+        Ok(Advance::Missing) => Err(missing(broadcast).into()),
         Ok(Advance::Opened | Advance::NothingToDo(_)) => Ok(Turn::RingLanes(Duration::ZERO)),
-        Err(PlanError::Database(error)) => database(&error).map(Turn::Ended),
-        Err(error @ PlanError::UnknownAnswer(_)) => Err(JobError::retry(error.to_string())),
+        Err(PlanError::Database(error)) => Err(error.into()),
+        Err(error @ PlanError::UnknownAnswer(_)) => Err(JobError::retry(error.to_string()).into()),
     }
 }
 
 fn missing(broadcast: BroadcastId) -> JobError {
     JobError::dead(format!("there is no broadcast {broadcast}"))
-}
-
-/// An outage counts as no attempt; an error that will not pass does.
-fn database(error: &sqlx::Error) -> Result<Outcome, JobError> {
-    if crate::db::may_pass(error) {
-        Ok(Outcome::SnoozeFor { wait: DATABASE_REST })
-    } else {
-        Err(JobError::retry(crate::db::describe(error)))
-    }
 }

@@ -110,6 +110,7 @@ impl From<AppError> for CliError {
             AppError::Db(error) => error.into(),
             AppError::RedisUrl(_)
             | AppError::RedisUnfit(_)
+            | AppError::Refused(_)
             | AppError::Schema(_)
             | AppError::Channels(_)
             | AppError::Secret(_) => Self::Wrong(error.to_string()),
@@ -220,7 +221,9 @@ where
 pub(crate) async fn need_schema(app: &App) -> Result<(), CliError> {
     match db::check_schema(&app.db).await? {
         SchemaState::UpToDate | SchemaState::Ahead(_) => Ok(()),
-        state @ (SchemaState::Behind(_) | SchemaState::Changed(_)) => Err(CliError::Wrong(schema_advice(&state))),
+        state @ (SchemaState::Behind(_) | SchemaState::Outgrown(_) | SchemaState::Changed(_)) => {
+            Err(CliError::Wrong(schema_advice(&state)))
+        }
     }
 }
 

@@ -213,10 +213,11 @@ async fn our_jobs_per_sec(plan: &Plan, concurrency: u32) -> f64 {
 }
 
 /// Only dead jobs go to Postgres, and here none die.
-fn no_database() -> sqlx::PgPool {
+fn no_database() -> carillon::db::PgPool {
     PgPoolOptions::new()
         .connect_lazy("postgres://nobody@127.0.0.1:1/none")
         .unwrap()
+        .into()
 }
 
 /// Spread over the poll interval, so that no push keeps step with it.

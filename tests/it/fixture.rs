@@ -6,10 +6,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use carillon::db::PgPool;
 use carillon::queue::{self, JobContext, JobError, Outcome, Queue, QueueConfig, RedisConn};
 use carillon_jobs::{BroadcastId, BroadcastSend, Job};
 use redis::AsyncCommands as _;
-use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;

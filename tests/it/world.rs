@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use carillon::db::PgPool;
 use carillon::{
     app::{App, ProcessKind},
     config::{Config, Sources},
@@ -16,7 +17,6 @@ use carillon_jobs::BroadcastId;
 use carillon_sandbox::{
     LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, Running, SMTP_PASSWORD, SMTP_USER, Sandbox, SandboxConfig,
 };
-use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
