@@ -63,18 +63,20 @@ pub const CONTRACTS: &str = "contract ";
 /// The pool of one process. Does not connect yet.
 pub fn pool(config: &DatabaseConfig, process: ProcessKind) -> Result<PgPool, DbError> {
     let options = connect_options(config, process)?;
-    let pool = PgPoolOptions::new()
+    let mut pool = PgPoolOptions::new()
         .max_connections(config.pool_size(process))
         .acquire_timeout(Duration::from_secs(config.acquire_timeout_secs))
         // Small hosted databases count every connection: what is not needed is given back.
         .idle_timeout(Duration::from_mins(5))
-        .max_lifetime(Duration::from_mins(30))
-        .connect_lazy_with(options);
-    Ok(if config.transaction_pooler {
-        PgPool::behind_pooler(pool, &begin_with_limits(config))
-    } else {
-        pool.into()
-    })
+        .max_lifetime(Duration::from_mins(30));
+    if !config.transaction_pooler {
+        return Ok(pool.connect_lazy_with(options).into());
+    }
+    pool = pool.after_connect(|conn, _| Box::pin(pool::learn_types(conn)));
+    Ok(PgPool::behind_pooler(
+        pool.connect_lazy_with(options),
+        &begin_with_limits(config),
+    ))
 }
 
 fn connect_options(config: &DatabaseConfig, process: ProcessKind) -> Result<PgConnectOptions, DbError> {
@@ -237,7 +239,8 @@ pub fn may_pass(error: &sqlx::Error) -> bool {
             ["08", "53", "57", "58", "40"]
                 .iter()
                 .any(|class| code.starts_with(class))
-                || code == "55P03"
+                // A lock not got in time; and, behind a pooler, a type that is new since we connected (`pool::learn_types`).
+                || ["55P03", "26000"].contains(&&*code)
         }),
         _ => false,
     }

@@ -53,7 +53,8 @@ impl From<DbError> for CliError {
     fn from(error: DbError) -> Self {
         match error {
             DbError::Url => Self::Wrong(error.to_string()),
-            DbError::Database(_) | DbError::Migrate(_) => Self::Failed(error.to_string()),
+            DbError::Database(error) => error.into(),
+            DbError::Migrate(_) => Self::Failed(error.to_string()),
         }
     }
 }

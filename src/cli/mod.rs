@@ -138,7 +138,10 @@ impl From<LimitError> for CliError {
 
 impl From<sqlx::Error> for CliError {
     fn from(error: sqlx::Error) -> Self {
-        Self::Failed(db::describe(&error))
+        match db::refusal(&error) {
+            Some(advice) => Self::Wrong(advice),
+            None => Self::Failed(db::describe(&error)),
+        }
     }
 }
 

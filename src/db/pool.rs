@@ -19,7 +19,7 @@ use futures::{
     stream::{self, BoxStream, StreamExt as _},
 };
 use sqlx::{
-    AssertSqlSafe, Describe, Either, Execute, Executor, Postgres, SqlStr,
+    AssertSqlSafe, Connection as _, Describe, Either, Execute, Executor, Postgres, Row as _, SqlSafeStr as _, SqlStr,
     error::BoxDynError,
     postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
@@ -179,6 +179,28 @@ impl Execute<'_, Postgres> for Unnamed {
     fn persistent(&self) -> bool {
         false
     }
+}
+
+/// Makes the connection know every type of the schema before it is used.
+///
+/// The library looks a type up when it first meets it, between preparing a statement and running it, with a query of its
+/// own, which destroys a statement without a name.
+pub(super) async fn learn_types(conn: &mut sqlx::PgConnection) -> Result<(), sqlx::Error> {
+    conn.execute("BEGIN").await?;
+    let types = sqlx::raw_sql(
+        "select string_agg(format('null::%s', t.oid::regtype), ', ')
+           from pg_type t left join pg_type e on e.oid = t.typelem
+          where t.typnamespace = current_schema()::regnamespace and coalesce(e.typtype, t.typtype) in ('e', 'd')",
+    );
+    let types: Option<String> = types.fetch_one(&mut *conn).await?.try_get(0)?;
+    if let Some(types) = types {
+        let ask = AssertSqlSafe(format!("select {types}"));
+        conn.prepare(ask.into_sql_str()).await?;
+        // It has a name, which nobody may find later on this connection of the pooler's.
+        conn.clear_cached_statements().await?;
+    }
+    conn.execute("COMMIT").await?;
+    Ok(())
 }
 
 type Step = Result<Either<PgQueryResult, PgRow>, sqlx::Error>;

@@ -33,12 +33,16 @@ impl Bench {
     }
 
     fn store(&self, worker: &str, lease_ms: u64) -> Store {
-        let kinds = ["first", "second"].map(|name| StoredKind {
-            name: name.to_owned(),
+        self.store_of(&["first", "second"], worker, lease_ms)
+    }
+
+    fn store_of(&self, kinds: &[&str], worker: &str, lease_ms: u64) -> Store {
+        let kinds = kinds.iter().map(|name| StoredKind {
+            name: (*name).to_owned(),
             keys: KindKeys::new(&self.prefix, name),
             lease_ms,
         });
-        Store::new(self.redis.clone(), &self.prefix, worker, kinds.to_vec())
+        Store::new(self.redis.clone(), &self.prefix, worker, kinds.collect())
     }
 
     async fn push(&self, kind: &str, count: usize) {
@@ -149,4 +153,42 @@ async fn a_settlement_under_a_lost_tag_changes_nothing() {
     assert_eq!(quick.settle(&[settlement(Verb::Done)]).await.unwrap(), 0);
     let keys: Vec<String> = bench.raw.clone().keys(format!("{}:*", bench.prefix)).await.unwrap();
     assert!(keys.is_empty());
+}
+
+/// A rolling deploy: the old release knows one kind, the new one two.
+#[tokio::test]
+async fn a_kind_only_the_newer_release_knows_waits_for_it() {
+    let bench = Bench::new().await;
+    bench.push("first", 2).await;
+    bench.push("second", 3).await;
+    let old = bench.store_of(&["first"], "old", 60_000);
+    let newer = bench.store("new", 60_000);
+    let only = Free {
+        own: vec![10],
+        shared: 10,
+    };
+    let claimed = old.claim(1, &only, Sweep::DueAndAbandoned).await.unwrap();
+    assert_eq!(claimed.entries.iter().map(Vec::len).collect::<Vec<_>>(), [2]);
+    let claimed = newer
+        .claim(1, &free([10, 10], 0), Sweep::DueAndAbandoned)
+        .await
+        .unwrap();
+    assert_eq!(claimed.entries.iter().map(Vec::len).collect::<Vec<_>>(), [0, 3]);
+    // What each says afterwards concerns its own kinds only, whatever their number in the other's list.
+    let back = |kind, number| Settlement {
+        kind,
+        number,
+        verb: Verb::Head { header: None },
+    };
+    assert_eq!(old.settle(&[back(0, 1), back(0, 2), back(0, 3)]).await.unwrap(), 1);
+    assert_eq!(newer.settle(&[back(1, 1), back(1, 2), back(1, 3)]).await.unwrap(), 0);
+    for (kind, count) in [("first", 2), ("second", 3)] {
+        let ready: i64 = bench
+            .raw
+            .clone()
+            .llen(KindKeys::new(&bench.prefix, kind).ready)
+            .await
+            .unwrap();
+        assert_eq!(ready, count, "{kind}");
+    }
 }

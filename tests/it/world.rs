@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -21,7 +20,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::fixture_db::{TestDb, database, service};
+use crate::{
+    fixture_db::{TestDb, database, service},
+    process::Process,
+};
 
 const KEY: &str = "test:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
@@ -95,16 +97,7 @@ impl World {
 
     /// A real process of the product's binary.
     pub(crate) fn process(&self, kind: &str) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
-        command
-            .arg(kind)
-            .envs(&self.env)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        if std::env::var_os("CARILLON_TEST_LOGS").is_none() {
-            command.stderr(Stdio::null());
-        }
-        Process(command.spawn().unwrap())
+        Process::start(&self.env, &[kind])
     }
 
     async fn open_shop(&self) {
@@ -275,21 +268,5 @@ impl Working {
 impl Drop for Working {
     fn drop(&mut self) {
         self.stop.iter().for_each(CancellationToken::cancel);
-    }
-}
-
-/// A real process, killed when dropped.
-pub(crate) struct Process(pub(crate) Child);
-
-impl Process {
-    pub(crate) fn kill(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
