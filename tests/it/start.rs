@@ -157,7 +157,13 @@ async fn run(env: &BTreeMap<String, String>, args: &[&str]) -> (i32, String) {
 /// Postgres and Redis are away when everything boots, and once more in the middle: one line each time, and work goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_away_is_waited_for_with_one_line_in_the_log() {
-    let mut world = World::new(&[("WEB__PORT", "0"), ("DATABASE__ACQUIRE_TIMEOUT_SECS", "1")]).await;
+    let settings = [
+        ("WEB__PORT", "0"),
+        ("DATABASE__ACQUIRE_TIMEOUT_SECS", "1"),
+        ("DELIVERY__LEASE_SECS", "3"),
+        ("DELIVERY__BELL_STALE_SECS", "1.0"),
+    ];
+    let mut world = World::new(&settings).await;
     let (mut postgres, postgres_url) = Gate::before(&world.env["DATABASE_URL"]).await;
     let (mut redis, redis_url) = Gate::before(&world.env["REDIS_URL"]).await;
     world.env.insert("DATABASE_URL".to_owned(), postgres_url);
