@@ -56,9 +56,10 @@ async fn old_redis() -> String {
                     // One answer a command; a command begins with the number of its words.
                     for command in asked.split('*').skip(1) {
                         let info = "redis_version:6.0.16\r\nmaxmemory_policy:noeviction\r\n";
-                        answers += &match command.contains("\r\nINFO\r\n") {
-                            true => format!("${}\r\n{info}\r\n", info.len()),
-                            false => "+OK\r\n".to_owned(),
+                        answers += &if command.contains("\r\nINFO\r\n") {
+                            format!("${}\r\n{info}\r\n", info.len())
+                        } else {
+                            "+OK\r\n".to_owned()
                         };
                     }
                     if stream.write_all(answers.as_bytes()).await.is_err() {
