@@ -62,7 +62,9 @@ async fn a_broadcast_behind_a_pooler_is_exact_though_the_pooler_dies() {
     };
     let sandbox = world.sandbox.handle();
     let channels = [Channel::Line, Channel::Fcm, Channel::Smtp];
-    channels.iter().for_each(|channel| sandbox.set_latency(*channel, slow));
+    for channel in channels {
+        sandbox.set_latency(channel, slow);
+    }
     let received = || {
         channels
             .iter()

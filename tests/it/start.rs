@@ -52,16 +52,17 @@ async fn old_redis() -> String {
                 let mut asked = vec![0; 4096];
                 while let Ok(n @ 1..) = stream.read(&mut asked).await {
                     let asked = String::from_utf8_lossy(&asked[..n]).to_uppercase();
-                    let mut answers = String::new();
                     // One answer a command; a command begins with the number of its words.
-                    for command in asked.split('*').skip(1) {
+                    let answer = |command: &str| {
                         let info = "redis_version:6.0.16\r\nmaxmemory_policy:noeviction\r\n";
-                        answers += &if command.contains("\r\nINFO\r\n") {
+                        if command.contains("\r\nINFO\r\n") {
                             format!("${}\r\n{info}\r\n", info.len())
                         } else {
                             "+OK\r\n".to_owned()
-                        };
-                    }
+                        }
+                    };
+                    let answers: Vec<String> = asked.split('*').skip(1).map(answer).collect();
+                    let answers = answers.concat();
                     if stream.write_all(answers.as_bytes()).await.is_err() {
                         return;
                     }
