@@ -1,7 +1,7 @@
 //! Carillon: the messaging back office of an online-shop platform.
 //!
 //! Arrows point down only: `cli → web, worker, scheduler → broadcast → delivery → ledger, channel, limit, queue →
-//! the ground floor (config, clock, db, telemetry, retry, secret) → carillon_jobs`.
+//! the ground floor (config, clock, db, telemetry, retry, secret, tls) → carillon_jobs`.
 
 pub mod app;
 pub mod broadcast;
@@ -20,5 +20,6 @@ pub mod scheduler;
 pub mod secret;
 pub mod start;
 pub mod telemetry;
+mod tls;
 pub mod web;
 pub mod worker;

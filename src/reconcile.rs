@@ -7,13 +7,14 @@
 
 use std::time::Duration;
 
-use carillon_jobs::{BroadcastId, BroadcastSend, SenderId, ShopId};
+use carillon_jobs::{BroadcastId, BroadcastSend, SenderId, ShopId, TraceParent};
 use sqlx::types::Uuid;
 
 use crate::{
     db::PgPool,
     delivery::{DeliveryConfig, store},
     queue::Queue,
+    telemetry,
 };
 
 /// How often it looks.
@@ -80,6 +81,16 @@ pub async fn ring(
     broadcast: BroadcastId,
     sender: Option<SenderId>,
 ) -> Result<(), crate::queue::QueueError> {
+    ring_within(queue, broadcast, sender, telemetry::here()).await
+}
+
+/// As [`ring`], as part of this trace instead of the one this runs in.
+pub async fn ring_within(
+    queue: &Queue,
+    broadcast: BroadcastId,
+    sender: Option<SenderId>,
+    trace: Option<TraceParent>,
+) -> Result<(), crate::queue::QueueError> {
     let mut bell = carillon_jobs::Envelope::new(BroadcastSend {
         broadcast_id: broadcast,
         sender_id: sender,
@@ -88,6 +99,7 @@ pub async fn ring(
         None => broadcast.to_string(),
         Some(sender) => format!("{broadcast}/{sender}"),
     });
+    bell.traceparent = trace;
     queue.ring(bell).await?;
     Ok(())
 }

@@ -8,12 +8,10 @@ use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    ContractError, Job, Kind,
-    limits::{
-        MAX_ATTEMPTS, MAX_DEPTH, MAX_ID_CHARS, MAX_RUN_AHEAD_DAYS, MAX_TEXT_BYTES, MAX_TRACEPARENT_CHARS,
-        MAX_UNIQUE_CHARS, depth,
-    },
+    ContractError, Job, Kind, TraceParent,
+    limits::{MAX_ATTEMPTS, MAX_DEPTH, MAX_ID_CHARS, MAX_RUN_AHEAD_DAYS, MAX_TEXT_BYTES, MAX_UNIQUE_CHARS, depth},
     object::Object,
+    wire::{self, TIME_PATTERN, Trace},
 };
 
 /// A job with what its producer said about running it.
@@ -30,9 +28,11 @@ pub struct Envelope {
     /// While a job with this key waits, another one with it is not queued. Held until the job is claimed, not until it
     /// is done: what rings while it runs is news.
     pub unique: Option<String>,
-    /// The W3C trace context of the producer; the parent of the job's span. An unreadable one is dropped, as that
-    /// standard asks.
-    pub traceparent: Option<String>,
+    /// The W3C trace context of the producer; the parent of the job's span.
+    pub traceparent: Option<TraceParent>,
+    /// The text had something under `traceparent` that is no trace context. It is dropped, as that standard asks, and
+    /// worth a line in the log.
+    pub traceparent_unreadable: bool,
 }
 
 // Generic over the payload, so that serde and the schema describe each kind as a whole.
@@ -48,21 +48,28 @@ struct Wire<A> {
     #[schemars(with = "A")]
     args: Object<A>,
     /// Run not before this time (RFC 3339 with an offset), at most 366 days ahead.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "wire::run_at", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<DateTime<Utc>>", extend("pattern" = TIME_PATTERN))]
     run_at: Option<DateTime<Utc>>,
     /// Attempts before the job is dead, in place of the kind's own number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 100))]
+    #[serde(
+        default,
+        deserialize_with = "wire::max_attempts",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(with = "Option<u32>", range(min = 1, max = 100))]
     max_attempts: Option<u32>,
     /// While a job with this key waits, another one with it is not queued. 1 to 200 characters, no control characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 200), regex(pattern = r"^[^\u0000-\u001f\u007f]+$"))]
     unique: Option<String>,
-    /// The W3C trace context of the producer.
+    /// The W3C trace context of the producer: the job's span becomes its child. Anything that is not one is ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
-    traceparent: Option<String>,
+    #[schemars(with = "serde_json::Value", extend("examples" = [TRACE_EXAMPLE]))]
+    traceparent: Option<Trace>,
 }
+
+const TRACE_EXAMPLE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 impl Envelope {
     /// An envelope around `job` with nothing said about running it.
@@ -75,6 +82,7 @@ impl Envelope {
             max_attempts: None,
             unique: None,
             traceparent: None,
+            traceparent_unreadable: false,
         }
     }
 
@@ -111,7 +119,7 @@ impl Envelope {
             run_at: self.run_at,
             max_attempts: self.max_attempts,
             unique: self.unique.clone(),
-            traceparent: self.traceparent.clone(),
+            traceparent: self.traceparent.map(Trace::Read),
         };
         let text = serde_json::to_string(&wire).map_err(|error| ContractError::NotJson {
             problem: error.to_string(),
@@ -139,22 +147,21 @@ pub(crate) fn parse<A: DeserializeOwned>(text: &[u8], job: fn(A) -> Job) -> Resu
         // The second pass keeps track of the path. It costs half as much again, so only texts that fail pay for it.
         Err(error) => return Err(explain::<A>(text, &error)),
     };
-    let mut envelope = Envelope {
+    let (traceparent, traceparent_unreadable) = match wire.traceparent {
+        Some(Trace::Read(trace)) => (Some(trace), false),
+        Some(Trace::Unreadable) => (None, true),
+        None => (None, false),
+    };
+    let envelope = Envelope {
         id: wire.id,
         job: job(wire.args.0),
         run_at: wire.run_at,
         max_attempts: wire.max_attempts,
         unique: wire.unique,
-        traceparent: wire.traceparent,
+        traceparent,
+        traceparent_unreadable,
     };
     check(&envelope, Utc::now())?;
-    if envelope
-        .traceparent
-        .as_deref()
-        .is_some_and(|value| !is_traceparent(value))
-    {
-        envelope.traceparent = None;
-    }
     Ok(envelope)
 }
 
@@ -228,37 +235,7 @@ fn check(envelope: &Envelope, now: DateTime<Utc>) -> Result<(), ContractError> {
             format!("must be at most {MAX_RUN_AHEAD_DAYS} days ahead"),
         ));
     }
-    if envelope
-        .traceparent
-        .as_ref()
-        .is_some_and(|value| value.chars().count() > MAX_TRACEPARENT_CHARS)
-    {
-        return Err(ContractError::field(
-            "traceparent",
-            format!("must be at most {MAX_TRACEPARENT_CHARS} characters"),
-        ));
-    }
     Ok(())
-}
-
-/// `00-<32 hex>-<16 hex>-<2 hex>`, neither id all zeros.
-fn is_traceparent(value: &str) -> bool {
-    let parts: Vec<&str> = value.split('-').collect();
-    let hex = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    };
-    match parts.as_slice() {
-        [version, trace, span, flags] => {
-            hex(version, 2)
-                && *version != "ff"
-                && hex(trace, 32)
-                && trace.bytes().any(|b| b != b'0')
-                && hex(span, 16)
-                && span.bytes().any(|b| b != b'0')
-                && hex(flags, 2)
-        }
-        _ => false,
-    }
 }
 
 /// The JSON Schema of a whole job text with this payload.
@@ -280,19 +257,5 @@ mod tests {
             scrub(r#"invalid type: string "0912 345 \"678", expected u32"#),
             r#"invalid type: string "…", expected u32"#
         );
-    }
-
-    #[test]
-    fn a_trace_context_is_taken_only_when_it_is_one() {
-        assert!(is_traceparent(
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-        ));
-        assert!(!is_traceparent(
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01"
-        ));
-        assert!(!is_traceparent(
-            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-        ));
-        assert!(!is_traceparent("4bf92f35"));
     }
 }

@@ -6,12 +6,20 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+const UUID_PATTERN: &str = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$";
+
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
         #[serde(transparent)]
-        pub struct $name(pub Uuid);
+        #[schemars(extend("pattern" = UUID_PATTERN))]
+        pub struct $name(
+            // In the one form that the schema describes: braces, `urn:` and a bare row of digits are refused.
+            #[serde(with = "uuid::serde::hyphenated")]
+            #[schemars(with = "Uuid")]
+            pub Uuid,
+        );
 
         impl $name {
             /// A new id that sorts by the time it was made (UUIDv7).

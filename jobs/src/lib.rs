@@ -15,6 +15,8 @@ mod ids;
 mod kind;
 mod limits;
 mod object;
+mod traceparent;
+mod wire;
 
 pub use broadcast_send::BroadcastSend;
 pub use envelope::Envelope;
@@ -22,3 +24,4 @@ pub use error::ContractError;
 pub use ids::{AddressId, BroadcastId, CustomerId, SenderId, ShopId};
 pub use kind::{Job, Kind, Policy};
 pub use limits::{MAX_ATTEMPTS, MAX_DEPTH, MAX_ID_CHARS, MAX_RUN_AHEAD_DAYS, MAX_TEXT_BYTES, MAX_UNIQUE_CHARS};
+pub use traceparent::{NoTraceParent, TraceParent};

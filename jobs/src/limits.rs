@@ -12,8 +12,6 @@ pub const MAX_UNIQUE_CHARS: usize = 200;
 pub const MAX_ATTEMPTS: u32 = 100;
 /// The farthest `run_at`, in days from now. What is due later belongs in a table, not in a queue.
 pub const MAX_RUN_AHEAD_DAYS: i64 = 366;
-/// The longest `traceparent` that is looked at, in characters; the one version in use has 55.
-pub(crate) const MAX_TRACEPARENT_CHARS: usize = 512;
 
 /// The deepest nesting of objects and arrays in `text`, without parsing it.
 ///

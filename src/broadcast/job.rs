@@ -5,14 +5,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use carillon_jobs::{BroadcastId, BroadcastSend};
+use carillon_jobs::{BroadcastId, BroadcastSend, TraceParent};
 
 use super::plan::{Advance, PlanError, Planner};
 use crate::{
     db::{self, PgPool, Presence},
     delivery::{Delivery, DeliveryError, store},
     queue::{JobContext, JobError, Outcome, Queue},
-    reconcile::{EVERY, ring},
+    reconcile::{EVERY, ring_within},
+    telemetry,
 };
 
 /// How long a job rests when Postgres is away.
@@ -81,8 +82,10 @@ impl BroadcastWork {
     }
 
     async fn turn(&self, args: BroadcastSend, context: &JobContext) -> Result<Outcome, TurnError> {
+        telemetry::note("broadcast.id", args.broadcast_id);
         let turn = match args.sender_id {
             Some(sender) => {
+                telemetry::note("sender.id", sender);
                 let halt = context.stop.child_token();
                 let lost = context.lease.lost();
                 // The lane's own lease fences what is written; a lost job only means that this worker stops early.
@@ -103,7 +106,7 @@ impl BroadcastWork {
         };
         match turn? {
             Turn::Ended(outcome) => Ok(outcome),
-            Turn::RingLanes(rest) => Ok(match self.ring_lanes(args.broadcast_id).await? {
+            Turn::RingLanes(rest) => Ok(match self.ring_lanes(args.broadcast_id, context.traceparent).await? {
                 // Reconcile looks every few seconds: a sender of two messages a second would wait for it most of the
                 // time, so the lane's own bell comes back by itself.
                 Outcome::Done if !rest.is_zero() && rest < EVERY => Outcome::SnoozeFor { wait: rest },
@@ -112,14 +115,16 @@ impl BroadcastWork {
         }
     }
 
-    /// Rings for the lanes of this shop whose turn it is; the lane just left goes to the tail with them.
-    async fn ring_lanes(&self, broadcast: BroadcastId) -> Result<Outcome, TurnError> {
+    /// Rings for the lanes of this shop whose turn it is; the lane just left goes to the tail with them. The turns of a
+    /// broadcast are all children of the span that started it, not each of the one before it.
+    async fn ring_lanes(&self, worked_on: BroadcastId, started: Option<TraceParent>) -> Result<Outcome, TurnError> {
         let config = &self.delivery.config;
-        let lanes = store::lanes_beside(&self.db, broadcast, config.lanes_per_shop, config.bell_stale())
+        let lanes = store::lanes_beside(&self.db, worked_on, config.lanes_per_shop, config.bell_stale())
             .await?
-            .ok_or_else(|| missing(broadcast))?;
+            .ok_or_else(|| missing(worked_on))?;
         for (broadcast, sender) in lanes {
-            if let Err(error) = ring(&self.queue, broadcast, Some(sender)).await {
+            let trace = started.or_else(telemetry::here).filter(|_| broadcast == worked_on);
+            if let Err(error) = ring_within(&self.queue, broadcast, Some(sender), trace).await {
                 // Redis is away; reconcile rings for what is marked as rung and was not heard.
                 tracing::debug!(%error, "A lane's bell did not reach Redis");
             }

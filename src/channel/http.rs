@@ -7,11 +7,10 @@
 //! an answer. It repeats a request by itself only where HTTP/2 says that the server never looked at it (a refused
 //! stream, a graceful GOAWAY); that is the client's default policy, and a wider one must never be configured.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use ::http::{HeaderMap, header};
 use reqwest::{Client, Request, redirect};
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
 
 use super::{
     config::{ChannelsError, HttpConfig, secs},
@@ -24,16 +23,7 @@ const BODY_LIMIT: usize = 64 * 1024;
 /// The client of this process: keep-alive, HTTP/2 where TLS negotiates it, no redirects, no proxy, no compression.
 pub(super) fn client(config: &HttpConfig) -> Result<Client, ChannelsError> {
     let broken = |error: &dyn std::fmt::Display| ChannelsError::Client(error.to_string());
-    // Mozilla's roots are built in, so that a machine without a certificate store works too.
-    let roots = RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    };
-    let mut tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| broken(&error))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let tls = crate::tls::client_config().map_err(|error| broken(&error))?;
     Client::builder()
         .tls_backend_preconfigured(tls)
         .redirect(redirect::Policy::none())

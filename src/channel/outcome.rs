@@ -159,10 +159,12 @@ impl Refusal {
 }
 
 fn printable(text: &str, limit: usize) -> String {
-    text.chars()
-        .filter(|c| c.is_ascii_graphic() || *c == ' ')
-        .take(limit)
-        .collect()
+    let fits = |b: u8| b.is_ascii_graphic() || b == b' ';
+    // Nearly always, and once a message.
+    if text.len() <= limit && text.bytes().all(fits) {
+        return text.to_owned();
+    }
+    text.bytes().filter(|b| fits(*b)).take(limit).map(char::from).collect()
 }
 
 #[cfg(test)]

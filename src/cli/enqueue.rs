@@ -171,8 +171,9 @@ pub(super) fn list(as_json: bool) -> Result<(), CliError> {
     table::print(&heads, rows)
 }
 
-pub(super) async fn ring(app: App, envelope: Envelope, as_json: bool) -> Result<(), CliError> {
+pub(super) async fn ring(app: App, mut envelope: Envelope, as_json: bool) -> Result<(), CliError> {
     let kind = envelope.job.kind();
+    envelope.traceparent = super::trace_to_hand_on();
     let rung = app.queue()?.ring(envelope).await?;
     if as_json {
         return say(&match rung {

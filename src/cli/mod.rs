@@ -25,7 +25,9 @@ use std::{
     time::Duration,
 };
 
+use carillon_jobs::TraceParent;
 use clap::{Parser, Subcommand};
+use tracing::{Instrument as _, Span};
 
 use crate::{
     app::{App, AppError, ProcessKind, schema_advice},
@@ -33,7 +35,7 @@ use crate::{
     db::{self, SchemaState},
     limit::LimitError,
     queue::QueueError,
-    telemetry,
+    telemetry::{self, TelemetryError},
 };
 
 /// What may still run when a process ends is given this long.
@@ -130,6 +132,15 @@ impl From<QueueError> for CliError {
     }
 }
 
+impl From<TelemetryError> for CliError {
+    fn from(error: TelemetryError) -> Self {
+        match error {
+            TelemetryError::Filter(_) | TelemetryError::Export(_) => Self::Wrong(error.to_string()),
+            TelemetryError::Twice(_) => Self::Failed(error.to_string()),
+        }
+    }
+}
+
 impl From<LimitError> for CliError {
     fn from(error: LimitError) -> Self {
         Self::Failed(error.to_string())
@@ -210,14 +221,41 @@ where
         // A person at a terminal asked for a result, not for the story of it.
         "warn".clone_into(&mut config.log.filter);
     }
-    telemetry::init(&config.log).map_err(|error| CliError::Failed(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(async {
-        let app = App::for_process(process, config)?;
-        run(app).await
-    });
+    let traces = telemetry::init(&config.log, &config.otel, process, runtime.handle())?;
+    let span = command_span(process);
+    let result = runtime.block_on(
+        async {
+            let app = App::for_process(process, config)?;
+            run(app).await
+        }
+        .instrument(span),
+    );
+    traces.flush();
     runtime.shutdown_timeout(LEFT_BEHIND);
     result
+}
+
+/// A command is one piece of work, part of its caller's trace. A process of the Procfile is none: its jobs and requests are.
+fn command_span(process: ProcessKind) -> Span {
+    if process != ProcessKind::Command {
+        return Span::none();
+    }
+    // The parser has taken it, so it is the name of a command.
+    let name = std::env::args().nth(1).unwrap_or_default();
+    let span = tracing::info_span!("command", command.name = name);
+    telemetry::continues(&span, callers_trace());
+    span
+}
+
+/// What other programs that trace leave in the environment.
+fn callers_trace() -> Option<TraceParent> {
+    std::env::var("TRACEPARENT").ok()?.parse().ok()
+}
+
+/// What a bell says about where it comes from: this command's span, or without traces of our own the caller's.
+pub(super) fn trace_to_hand_on() -> Option<TraceParent> {
+    telemetry::here().or_else(callers_trace)
 }
 
 /// Refuses to work on a database whose schema this program does not know.

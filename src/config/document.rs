@@ -14,10 +14,13 @@ use super::{
 const ENV_PREFIX: &str = "CARILLON__";
 
 /// Variables that platforms set, and the key each one stands for.
-const PLATFORM: [(&str, &str); 3] = [
+const PLATFORM: [(&str, &str); 6] = [
     ("DATABASE_URL", "database.url"),
     ("REDIS_URL", "redis.url"),
     ("PORT", "web.port"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "otel.endpoint_url"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "otel.headers"),
+    ("OTEL_SERVICE_NAME", "otel.service_name"),
 ];
 
 /// Where a value came from.

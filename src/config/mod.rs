@@ -1,8 +1,8 @@
 //! Everything an operator can set, read once at the start and checked whole.
 //!
 //! The embedded `config/default.toml` is the schema and holds every default. Over it go the file named in `CARILLON_CONFIG`,
-//! then `CARILLON__SECTION__KEY` from the environment, then `DATABASE_URL`, `REDIS_URL` and `PORT`. Every mistake is reported
-//! at once, each with where it came from and what to do, so that a deploy does not fail once per typing error.
+//! then `CARILLON__SECTION__KEY` from the environment, then the variables that platforms set. Every mistake is reported at once,
+//! each with where it came from and what to do, so that a deploy does not fail once per typing error.
 //! The value of a secret is never printed: not in an error, not by `carillon config check`, not by `Debug`.
 //!
 //! To add a section: its struct derives `Deserialize` and implements [`Section`] in the module it configures; then one line in
@@ -75,6 +75,8 @@ sections! {
     delivery: crate::delivery::DeliveryConfig,
     /// What is logged, and how.
     log: LogConfig,
+    /// Where traces go.
+    otel: crate::telemetry::OtelConfig,
 }
 
 /// What the configuration is read from, taken from the process once; tests make their own.

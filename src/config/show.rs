@@ -28,7 +28,16 @@ impl Effective {
 /// Whether a key's value may never be printed: told by its name, so that a new key is hidden without anybody thinking of it.
 pub(super) fn is_secret(key: &str) -> bool {
     let name = key.rsplit('.').next().unwrap_or(key);
-    let whole = ["keys", "key", "url", "secret", "password", "token", "credentials"];
+    let whole = [
+        "keys",
+        "key",
+        "url",
+        "secret",
+        "password",
+        "token",
+        "credentials",
+        "headers",
+    ];
     let endings = ["_secret", "_password", "_token", "_credentials", "_keys", "_key"];
     whole.contains(&name) || endings.iter().any(|ending| name.ends_with(ending))
 }

@@ -195,3 +195,30 @@ fn lists_are_read_from_the_environment_with_commas_or_as_toml() {
         assert_eq!(loaded.config.secret.keys.len(), 2);
     }
 }
+
+#[test]
+fn the_standard_variables_of_opentelemetry_are_obeyed_and_their_secrets_hidden() {
+    let off = Config::load(&sources(&[])).unwrap().config.otel;
+    assert_eq!((off.endpoint_url.expose(), off.service_name.as_str()), ("", "carillon"));
+    let env = [
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "https://user:swordfish@collector.example",
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "authorization=Bearer%20swordfish,x-tenant=7",
+        ),
+        ("OTEL_SERVICE_NAME", "shop-messages"),
+    ];
+    let loaded = Config::load(&sources(&env)).unwrap();
+    let otel = &loaded.config.otel;
+    assert_eq!((otel.headers.len(), otel.service_name.as_str()), (2, "shop-messages"));
+    assert!(!format!("{:?} {:?}", loaded.values, otel).contains("swordfish"));
+    let wrong = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "swordfish"),
+    ];
+    let said = format!("{:?}", problems(&sources(&wrong)));
+    assert!(said.contains("otel.endpoint_url") && said.contains("otel.headers") && !said.contains("swordfish"));
+}

@@ -5,7 +5,7 @@
 //! - `lane`: a job's turn on one lane; `turn`: what the tasks of a turn share
 //! - `briefing`: what must be known to send for a lane
 //! - `slice`: claim, send, settle, until the turn is over
-//! - `window`: the sends of one intent
+//! - `crew`: the tasks that send, member after member; `window`: one send, or one multicast
 //! - `store`: the calls to Postgres
 //! - `senders`: senders as an operator sees them
 //! - `config`: section `[delivery]`
@@ -15,6 +15,7 @@
 
 mod briefing;
 mod config;
+mod crew;
 mod lane;
 pub mod senders;
 mod slice;

@@ -13,7 +13,8 @@ use crate::{
     channel::ErrorClass,
     delivery::{
         DeliveryError,
-        store::{self, ClaimedSlice, Next, Settled},
+        crew::Crew,
+        store::{self, ClaimedSlice, InFlight, Next, Settled},
         turn::{LaneTurn, TurnEnd},
         verdict::{Ended, SenderTrouble, Sent, Verdict, judge, repeat_after},
         window,
@@ -23,6 +24,7 @@ use crate::{
 /// Works slices one after another. Several of these run side by side on one lane.
 pub(super) async fn work(turn: Arc<LaneTurn>) -> Result<TurnEnd, DeliveryError> {
     let job = &turn;
+    let mut crew = Crew::new(&turn);
     loop {
         if job.turn_is_over() {
             return Ok(TurnEnd::Budget);
@@ -47,9 +49,12 @@ pub(super) async fn work(turn: Arc<LaneTurn>) -> Result<TurnEnd, DeliveryError> 
         };
         let turn = SliceTurn {
             job,
+            crew: &mut crew,
             repeat: slice.repeats > 0,
             intent_no: slice.intent_no,
             slice: Arc::new(slice),
+            rest: Vec::new(),
+            flying: Vec::new(),
             uncertain: Vec::new(),
             lease_until: claimed_at + settings.lease(),
             permits,
@@ -63,11 +68,16 @@ pub(super) async fn work(turn: Arc<LaneTurn>) -> Result<TurnEnd, DeliveryError> 
 /// One claimed slice.
 struct SliceTurn<'a> {
     job: &'a Arc<LaneTurn>,
+    crew: &'a mut Crew,
     slice: Arc<ClaimedSlice>,
-    /// Number of the intent in hand.
+    /// Number of the latest intent.
     intent_no: i32,
     /// The window in hand was begun before, by us or by a worker that died.
     repeat: bool,
+    /// Members nobody began to send to yet.
+    rest: Vec<i64>,
+    /// Members with the crew: their intent is committed and their outcome is not known.
+    flying: Vec<i64>,
     /// Members whose outcome is open; their intent stays beside those of later windows.
     uncertain: Vec<i64>,
     /// Our side of the lease: taken before the claim was sent, so it ends before Postgres' does.
@@ -76,110 +86,188 @@ struct SliceTurn<'a> {
     permits: u32,
 }
 
+/// What followed from committing an intent.
+enum Begun {
+    /// Its members are on their way, or these outcomes are known at once.
+    Known(Vec<(i64, Sent)>),
+    /// The claim is over; with the turn, or (`None`) on to the next slice.
+    Over(Option<TurnEnd>),
+}
+
 impl SliceTurn<'_> {
-    /// Sends window after window. `None`: on to the next slice.
+    /// Sends until everybody has an outcome or something is in the way. `None`: on to the next slice.
+    ///
+    /// The window rolls: as soon as half of those who are out are back, their results are written and the next members
+    /// begin beside the others, so that neither a slow answer nor the database makes the sockets wait.
     async fn run(mut self) -> Result<Option<TurnEnd>, DeliveryError> {
-        let mut window = self.slice.in_flight.clone();
-        let not_begun = |customer: &&i64| window.binary_search(*customer).is_err();
-        let mut rest: Vec<i64> = self.slice.customers.iter().filter(not_begun).copied().collect();
+        let first = self.slice.in_flight.clone();
+        let not_begun = |customer: &&i64| first.binary_search(*customer).is_err();
+        self.rest = self.slice.customers.iter().filter(not_begun).copied().collect();
+        let mut begun = self.start(first).await?;
         loop {
-            let settled = match self.send(&window).await {
-                // Committed before the first of them leaves: a repeat under the multicast's key would be a second one.
-                None => {
-                    self.intent_no = -(self.intent_no.abs() + 1);
-                    self.settle(&[], Next::Send(&window, self.intent_no)).await?
-                }
-                Some(sent) => {
-                    let (verdict, goes_on) = self.judge_window(sent, &mut rest).await;
-                    if !goes_on {
-                        return self.give_back(verdict).await;
-                    }
-                    match self.next_window(&verdict.ended, &mut rest, &mut window).await? {
-                        Ok(settled) => settled,
-                        Err(end) => return Ok(Some(end)),
-                    }
-                }
+            let sent = match begun {
+                Begun::Over(end) => return Ok(end),
+                Begun::Known(sent) if self.crew.out() == 0 => sent,
+                Begun::Known(_) => self.collect(self.enough()).await,
             };
-            match settled {
-                Settled::Going => {}
-                Settled::Stopped => return Ok(Some(TurnEnd::Stopped)),
-                Settled::Stale => {
-                    self.warn_stale();
-                    return Ok(None);
-                }
+            let (verdict, goes_on) = self.judge_window(sent).await;
+            if !goes_on {
+                return self.finish(verdict).await;
+            }
+            begun = self.next_window(&verdict.ended).await?;
+        }
+    }
+
+    /// Begins the members of an intent that is committed.
+    async fn start(&mut self, window: Vec<i64>) -> Result<Begun, DeliveryError> {
+        if !self.top_up_permits(window.len()).await {
+            return Ok(Begun::Known(window::not_begun(&window)));
+        }
+        if !self.job.briefing.multicast() {
+            self.hand_out(window);
+            return Ok(Begun::Known(Vec::new()));
+        }
+        if !store::one_by_one(self.intent_no) {
+            let until = self.held_until();
+            if let Some(sent) = window::multicast(self.job, &self.slice, self.intent_no, &window, until).await {
+                return Ok(Begun::Known(sent));
+            }
+            // Committed before the first of them leaves: a repeat under the multicast's key would be a second one.
+            self.intent_no = -(self.intent_no.abs() + 1);
+            let settled = self.settle(&[], Next::Send(&window, self.intent_no)).await?;
+            if settled != Settled::Going {
+                return self.over(settled).await;
             }
         }
+        Ok(Begun::Known(self.singly_within_limit(&window).await))
     }
 
-    /// Sends to the members of an intent that is committed. `None`: their multicast was refused.
-    async fn send(&mut self, window: &[i64]) -> Option<Vec<(i64, Sent)>> {
-        if self.top_up_permits(window.len()).await {
-            window::send(self.job, &self.slice, self.intent_no, window, self.held_until()).await
+    /// The permit of a multicast covers one request: single ones take theirs as they go.
+    async fn singly_within_limit(&mut self, window: &[i64]) -> Vec<(i64, Sent)> {
+        let until = self.held_until();
+        let mut sent = Vec::with_capacity(window.len());
+        let mut rest = window;
+        while !rest.is_empty() {
+            let wanted = rest.len().min(self.job.briefing.in_flight());
+            let permits = self
+                .job
+                .single_permits(u32::try_from(wanted).unwrap_or(u32::MAX), until)
+                .await as usize;
+            let (now, later) = rest.split_at(permits.min(rest.len()));
+            if now.is_empty() {
+                sent.extend(window::not_begun(rest));
+                break;
+            }
+            self.crew.hand_out(&self.slice, now, until);
+            sent.extend(self.crew.collect(now.len()).await);
+            rest = later;
+        }
+        sent
+    }
+
+    fn hand_out(&mut self, mut window: Vec<i64>) {
+        let until = self.held_until();
+        self.crew.hand_out(&self.slice, &window, until);
+        self.flying.append(&mut window);
+    }
+
+    /// How many must be back before results are written: half, to make room for others; all, where nobody waits or
+    /// their outcomes must be judged together.
+    fn enough(&self) -> usize {
+        if self.rest.is_empty() || self.repeat {
+            self.crew.out()
         } else {
-            Some(window.iter().map(|customer| (*customer, Sent::NotBegun)).collect())
+            self.crew.out().div_ceil(2)
         }
     }
 
-    /// Judges a window and sorts out its members; says whether another window follows.
-    async fn judge_window(&mut self, sent: Vec<(i64, Sent)>, rest: &mut Vec<i64>) -> (Verdict, bool) {
+    async fn collect(&mut self, n: usize) -> Vec<(i64, Sent)> {
+        let sent = self.crew.collect(n).await;
+        let mut back: Vec<i64> = sent.iter().map(|(customer, _)| *customer).collect();
+        back.sort_unstable();
+        self.flying.retain(|customer| back.binary_search(customer).is_err());
+        sent
+    }
+
+    /// Judges outcomes and sorts out whose they are; says whether others are to be begun.
+    async fn judge_window(&mut self, sent: Vec<(i64, Sent)>) -> (Verdict, bool) {
         let mut verdict = self.judge(sent).await;
         let repeated = std::mem::replace(&mut self.repeat, false);
         self.uncertain.append(&mut verdict.uncertain);
         // Sent back first: they have waited longest.
-        rest.splice(0..0, verdict.unsent.iter().copied());
+        self.rest.splice(0..0, verdict.unsent.iter().copied());
         // That those fail again says little of the sender: the members behind them will tell.
-        if repeated && verdict.trouble == Some(SenderTrouble::Failing) && !rest.is_empty() {
+        if repeated && verdict.trouble == Some(SenderTrouble::Failing) && !self.rest.is_empty() {
             verdict.trouble = None;
         }
         // A multicast's members share a key and must stay together; others go on beside those who are uncertain.
         let together = self.job.briefing.multicast() && !self.uncertain.is_empty();
-        let goes_on = verdict.trouble.is_none() && !rest.is_empty() && !together && !self.job.turn_is_over();
+        let goes_on = verdict.trouble.is_none() && !self.rest.is_empty() && !together && !self.job.turn_is_over();
         (verdict, goes_on)
     }
 
-    /// Waits for permits and commits the next intent, together with the results of the window before; or why not.
-    async fn next_window(
-        &mut self,
-        ended: &[Ended],
-        rest: &mut Vec<i64>,
-        window: &mut Vec<i64>,
-    ) -> Result<Result<Settled, TurnEnd>, DeliveryError> {
-        let size = self.job.briefing.window(self.job.probing);
-        if let Ok(permits) = self.job.try_permits(size).await {
-            return self.begin(ended, rest, window, permits).await.map(Ok);
+    /// Waits for permits and commits the next intent, together with the results so far.
+    async fn next_window(&mut self, ended: &[Ended]) -> Result<Begun, DeliveryError> {
+        let out = u32::try_from(self.flying.len()).unwrap_or(u32::MAX);
+        let room = self.job.briefing.window(self.job.probing).saturating_sub(out);
+        if let Ok(permits) = self.job.try_permits(room).await {
+            return self.begin(ended, permits).await;
         }
         // Results do not wait for permits.
         let held = self.settle(ended, Next::Hold).await?;
         if held != Settled::Going {
-            return Ok(Ok(held));
+            return self.over(held).await;
         }
-        match self.job.wait_for_permits(size).await {
-            Ok(permits) => self.begin(&[], rest, window, permits).await.map(Ok),
+        match self.job.wait_for_permits(room).await {
+            Ok(permits) => self.begin(&[], permits).await,
             Err(wait) => {
-                self.settle(&[], Next::GiveBack(self.repeat_wait())).await?;
-                Ok(Err(TurnEnd::Limited(wait)))
+                let end = self.finish(Verdict::default()).await?;
+                Ok(Begun::Over(Some(end.unwrap_or(TurnEnd::Limited(wait)))))
             }
         }
     }
 
-    /// Commits the intent for the next members of `rest`, together with the results of the window before.
-    async fn begin(
-        &mut self,
-        ended: &[Ended],
-        rest: &mut Vec<i64>,
-        window: &mut Vec<i64>,
-        permits: u32,
-    ) -> Result<Settled, DeliveryError> {
-        let n = rest.len().min(permits as usize);
-        *window = rest.drain(..n).collect();
+    /// Commits the intent for the next members, together with the results so far, and begins them.
+    async fn begin(&mut self, ended: &[Ended], permits: u32) -> Result<Begun, DeliveryError> {
+        let n = self.rest.len().min(permits as usize);
+        let mut window: Vec<i64> = self.rest.drain(..n).collect();
         window.sort_unstable();
         self.intent_no = self.intent_no.abs() + 1;
         self.permits = permits;
-        self.settle(ended, Next::Send(window, self.intent_no)).await
+        match self.settle(ended, Next::Send(&window, self.intent_no)).await? {
+            Settled::Going => self.start(window).await,
+            settled => self.over(settled).await,
+        }
+    }
+
+    /// The broadcast was stopped, or the slice is somebody else's: ends the claim as far as it is ours.
+    async fn over(&mut self, settled: Settled) -> Result<Begun, DeliveryError> {
+        if settled == Settled::Stale {
+            self.warn_stale();
+            self.bring_home(Verdict::default()).await;
+            return Ok(Begun::Over(None));
+        }
+        if self.flying.is_empty() {
+            return Ok(Begun::Over(Some(TurnEnd::Stopped)));
+        }
+        let end = self.finish(Verdict::default()).await?;
+        Ok(Begun::Over(Some(end.unwrap_or(TurnEnd::Stopped))))
+    }
+
+    /// Begins nobody any more and waits for those who are on their way.
+    async fn bring_home(&mut self, verdict: Verdict) -> Verdict {
+        if self.crew.out() == 0 {
+            return verdict;
+        }
+        self.crew.recall();
+        let sent = self.collect(usize::MAX).await;
+        let (last, _) = self.judge_window(sent).await;
+        verdict.and(last)
     }
 
     /// Ends the claim: writes what ended, leaves uncertain members in flight for a repeat, gives the rest back.
-    async fn give_back(mut self, verdict: Verdict) -> Result<Option<TurnEnd>, DeliveryError> {
+    async fn finish(&mut self, verdict: Verdict) -> Result<Option<TurnEnd>, DeliveryError> {
+        let verdict = self.bring_home(verdict).await;
         let wait = match &verdict.trouble {
             Some(SenderTrouble::Throttled(after)) => after.unwrap_or(Duration::from_secs(1)),
             Some(SenderTrouble::Failing | SenderTrouble::NeedsPerson(..)) | None => Duration::ZERO,
@@ -254,16 +342,12 @@ impl SliceTurn<'_> {
         let lease = delivery.config.lease();
         loop {
             let asked_at = Instant::now();
-            let settled = store::settle_slice(
-                &delivery.db,
-                &self.job.lane,
-                &self.slice,
-                ended,
-                &self.uncertain,
-                next,
-                lease,
-            )
-            .await;
+            let in_flight = InFlight {
+                flying: &self.flying,
+                uncertain: &self.uncertain,
+            };
+            let settled =
+                store::settle_window(&delivery.db, &self.job.lane, &self.slice, ended, next, in_flight, lease).await;
             match settled {
                 Ok(settled) => {
                     self.lease_until = asked_at + lease;

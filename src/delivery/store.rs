@@ -230,15 +230,23 @@ pub async fn claim_slice(
     Ok(slice)
 }
 
-/// Writes what ended in a window and what comes next, all or nothing. `uncertain` are members whose outcome is open and
-/// whose key will be repeated: they stay in flight beside whatever comes next.
-pub async fn settle_slice(
+/// Members in flight beside those who begin now.
+#[derive(Debug, Clone, Copy)]
+pub struct InFlight<'a> {
+    /// On their way; the claim lasts at least until they are back.
+    pub flying: &'a [i64],
+    /// Their outcome is open and their key will be repeated: they stay in flight whatever comes next.
+    pub uncertain: &'a [i64],
+}
+
+/// Writes what ended in a window and what comes next, all or nothing.
+pub async fn settle_window(
     db: &PgPool,
     lane: &TakenLane,
     slice: &ClaimedSlice,
     ended: &[Ended],
-    uncertain: &[i64],
     next: Next<'_>,
+    in_flight: InFlight<'_>,
     lease: Duration,
 ) -> sqlx::Result<Settled> {
     let customers: Vec<i64> = ended.iter().map(|e| e.customer).collect();
@@ -252,7 +260,7 @@ pub async fn settle_slice(
         Next::GiveBack(wait) => (None, 0, wait),
     };
     let state: String = sqlx::query_scalar(
-        "select settle_slice($1, $2, $3, $4, $5, $6::text[]::delivery_state[], $7, $8, $9, $10, $11, $12, $13, $14)",
+        "select settle_window($1, $2, $3, $4, $5, $6::text[]::delivery_state[], $7, $8, $9, $10, $11, $12, $13, $14, $15)",
     )
     .bind(lane.broadcast.0)
     .bind(lane.channel)
@@ -265,7 +273,8 @@ pub async fn settle_slice(
     .bind(provider_ids)
     .bind(next)
     .bind(intent_no)
-    .bind(uncertain)
+    .bind(in_flight.flying)
+    .bind(in_flight.uncertain)
     .bind(wait.as_secs_f64())
     .bind(lease.as_secs_f64())
     .fetch_one(db)

@@ -62,6 +62,27 @@ pub struct Verdict {
     pub trouble: Option<SenderTrouble>,
 }
 
+impl Verdict {
+    /// Two verdicts on members of one claim as one.
+    #[must_use]
+    pub fn and(mut self, mut other: Self) -> Self {
+        self.ended.append(&mut other.ended);
+        self.uncertain.append(&mut other.uncertain);
+        self.unsent.append(&mut other.unsent);
+        self.dead_addresses.append(&mut other.dead_addresses);
+        self.accepted += other.accepted;
+        self.trouble = match (self.trouble, other.trouble) {
+            (trouble, None) | (None, trouble) => trouble,
+            (old, Some(new)) => Some(worse(old, new)),
+        };
+        // Failing means: not one success.
+        if self.accepted > 0 && self.trouble == Some(SenderTrouble::Failing) {
+            self.trouble = None;
+        }
+        self
+    }
+}
+
 /// Judges a window. `keyed`: the provider honours our keys, so an uncertain send may be repeated. `repeat`: these
 /// members were begun before; that they were not sent this time says nothing of the time before.
 #[must_use]

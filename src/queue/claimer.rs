@@ -189,6 +189,14 @@ impl Claimer {
             }
         };
         claim.job_id.clone_from(&envelope.id);
+        if envelope.traceparent_unreadable && claim.history.fresh {
+            // Not the value: it may be anything.
+            tracing::warn!(
+                job.kind = kind.name(),
+                job.id = claim.job_id,
+                "a job's traceparent is no W3C trace context and is ignored; the job runs without"
+            );
+        }
         if let Some(key) = &envelope.unique
             && (claim.history.fresh || claim.history.crashes > 0)
             && let Some(id) = &envelope.id

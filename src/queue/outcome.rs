@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use carillon_jobs::TraceParent;
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
@@ -75,5 +76,5 @@ pub struct JobContext {
     /// Cancelled when the process is shutting down: finish the current slice and return.
     pub stop: CancellationToken,
     /// The producer's W3C trace context.
-    pub traceparent: Option<String>,
+    pub traceparent: Option<TraceParent>,
 }

@@ -18,7 +18,7 @@ use apalis_core::{error::BoxDynError, task::Task, worker::builder::WorkerBuilder
 use carillon_jobs::Job;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::Span;
+use tracing::{Span, field};
 
 use super::{
     JobContext, JobError, Outcome, QueueConfig, RedisConn,
@@ -31,6 +31,7 @@ use super::{
     ticket::Failure,
     wake,
 };
+use crate::telemetry;
 
 use crate::db::PgPool;
 
@@ -160,13 +161,15 @@ where
 
 fn job_span(task: &Task<Work>) -> Span {
     let Work { job, context, .. } = &task.args;
-    tracing::info_span!(
+    let span = tracing::info_span!(
         "job",
         job.kind = job.kind().name(),
         job.id = context.id,
         job.attempt = context.attempt,
-        traceparent = context.traceparent,
-    )
+        traceparent = context.traceparent.map(field::display),
+    );
+    telemetry::continues(&span, context.traceparent);
+    span
 }
 
 fn panicked(payload: &Box<dyn std::any::Any + Send>) -> Failure {

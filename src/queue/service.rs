@@ -15,6 +15,7 @@ use tower::Service;
 use tracing::Instrument as _;
 
 use super::{JobContext, JobError, Outcome, backend::Work, ticket::Failure};
+use crate::telemetry;
 
 #[derive(Debug, Clone)]
 pub(crate) struct HandlerService<H> {
@@ -46,10 +47,15 @@ where
         let lease = context.lease.clone();
         // The handler is called inside the task: what it does before its first await may panic too.
         let run = async move { handler(job, context).await };
-        let running = tokio::spawn(run.instrument(tracing::Span::current()));
+        let span = tracing::Span::current();
+        let running = tokio::spawn(run.instrument(span.clone()));
         lease.attach(running.abort_handle());
         Box::pin(async move {
-            match running.await {
+            let ended = running.await;
+            if !matches!(ended, Ok(Ok(_))) {
+                telemetry::failed(&span);
+            }
+            match ended {
                 Ok(Ok(outcome)) => Ok(outcome),
                 Ok(Err(error)) => Err(Failure::Handler(error).into()),
                 Err(error) => match error.try_into_panic() {

@@ -80,6 +80,11 @@ fn span(request: &Request) -> Span {
         .extensions()
         .get::<MatchedPath>()
         .map_or("(none)", MatchedPath::as_str);
+    // Asked every few seconds by the platform: nothing a trace is wanted of.
+    if matches!(route, "/healthz" | "/readyz" | "/metrics") {
+        return tracing::debug_span!("request", http.method = %request.method(), http.route = route);
+    }
+    // A `traceparent` of the outside is not taken up: these addresses are open to everybody.
     tracing::info_span!("request", http.method = %request.method(), http.route = route)
 }
 

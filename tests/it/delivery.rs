@@ -426,3 +426,32 @@ async fn a_broadcast_whose_jobs_vanished_goes_on() {
     assert_eq!(got(&world, Channel::Line), (200, 1));
     nothing_is_left(&world, id).await;
 }
+
+/// One push is never answered, and the others do not wait for it: its time-out is far longer than the test.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_slow_answer_makes_nobody_wait() {
+    let world = World::new(&[
+        ("CHANNEL__APP__IN_FLIGHT", "10"),
+        ("CHANNEL__APP__TIMEOUT_SECS", "120"),
+        ("DELIVERY__PARALLEL_SLICES", "1"),
+        ("DELIVERY__TURN_MS", "60000"),
+    ])
+    .await;
+    world.customers(300, "s.channel = 'app'").await;
+    let slow: String = world
+        .one("select min(a.address) from address a join sender s on s.id = a.sender_id where s.channel = 'app'")
+        .await;
+    world
+        .sandbox
+        .handle()
+        .set_fault(Fault::new(Channel::Fcm, FaultKind::Hang).recipients([slow]))
+        .unwrap();
+    let id = world.draft("priority_single", &["app"], HELLO).await;
+    let _working = world.work();
+    world.send(id).await;
+    eventually("all others have it", 30, async || got(&world, Channel::Fcm).0 == 299).await;
+    assert!(
+        world.count(id, "accepted").await > 250,
+        "results are written as they come"
+    );
+}

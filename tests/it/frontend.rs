@@ -110,6 +110,23 @@ async fn a_draft_is_sent_from_the_shops_own_sender_before_the_platforms() {
             .0,
         "23503"
     );
+    assert_eq!(
+        refusal(&db.pool, &draft(tea.id, "priority_single", "fax")).await.0,
+        "22P02"
+    );
+    for (call, code) in [
+        ("select send_broadcast(gen_random_uuid())", "P0002"),
+        (
+            "select put_address(gen_random_uuid(), (select min(id) from customer), 'x')",
+            "23503",
+        ),
+        (
+            "select close_address((select min(id) from address), 'gone', null)",
+            "23514",
+        ),
+    ] {
+        assert_eq!(refusal(&db.pool, call).await.0, code, "{call}");
+    }
     // What was refused left nothing.
     let drafts: i64 = one(&db.pool, "select count(*) from broadcast").await;
     assert_eq!(drafts, 1);

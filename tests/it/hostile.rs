@@ -100,7 +100,7 @@ async fn a_cancel_is_not_delayed_by_a_wait_that_comes_after_it() {
     run(
         &db.pool,
         &format!(
-            "select settle_slice('{broadcast}', 'line', 0, {}, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', null, 0, '{{}}', 3600, 30)",
+            "select settle_window('{broadcast}', 'line', 0, {}, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', null, 0, '{{}}', '{{}}', 3600, 30)",
             claimed.epoch
         ),
     )

@@ -262,36 +262,3 @@ async fn redis_flushed_killed_and_restarted_never_means_more_than_the_cap() {
     assert!(before_kill >= 70, "{before_kill} before the kill");
     assert!(back.duration_since(restarted) < Duration::from_millis(1_700));
 }
-
-#[tokio::test]
-#[ignore = "prints what a permit costs; asserts nothing"]
-async fn what_a_permit_costs() {
-    let limits = &four_processes(&redis_url()).await[0];
-    for (rate, n) in [
-        (2_000.0, 1),
-        (2_000.0, 100),
-        (10_000.0, 1),
-        (1e6, 1),
-        (1e6, 100),
-        (1e7, 1),
-        (1e7, 500),
-    ] {
-        let key = key(rate);
-        let (mut granted, mut busy) = (0, Duration::ZERO);
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_millis(500) {
-            let asked = Instant::now();
-            let grant = limits.acquire(&key, n).await;
-            busy += asked.elapsed();
-            match grant {
-                Grant::Granted(permits) => granted += permits,
-                Grant::Wait(wait) => tokio::time::sleep(wait).await,
-            }
-        }
-        let per_permit = busy.as_nanos() / u128::from(granted.max(1));
-        println!(
-            "limit {rate}/s, {n} a call: {}/s granted, {per_permit} ns in acquire a permit",
-            granted * 2
-        );
-    }
-}

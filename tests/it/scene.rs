@@ -167,7 +167,7 @@ pub(crate) async fn settle(
     let reason = (!matches!(outcome, "accepted" | "cancelled" | "expired")).then_some("recipient");
     let none: Vec<Option<&str>> = vec![None; customers.len()];
     query_scalar(
-        "select settle_slice($1, $2::text::channel, $3, $4, $5, $6::text[]::delivery_state[], $7, $8, $8, $9, $11, $10, 0, 60)",
+        "select settle_window($1, $2::text::channel, $3, $4, $5, $6::text[]::delivery_state[], $7, $8, $8, $9, $11, '{}', $10, 0, 60)",
     )
     .bind(broadcast)
     .bind(channel)
@@ -178,7 +178,7 @@ pub(crate) async fn settle(
     .bind(vec![reason; customers.len()])
     .bind(none)
     .bind(next)
-    .bind(uncertain)
+    .bind(uncertain.unwrap_or_default())
     .bind(claim.intent_no + 1)
     .fetch_one(db)
     .await

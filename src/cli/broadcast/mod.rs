@@ -202,7 +202,7 @@ fn moved(one: &One, state: BroadcastState) -> Result<(), CliError> {
 /// The bell. What is true is in Postgres by now, so a Redis that is away only costs seconds.
 async fn ring(app: &App, broadcast: BroadcastId) {
     let rung = match app.queue() {
-        Ok(queue) => reconcile::ring(&queue, broadcast, None)
+        Ok(queue) => reconcile::ring_within(&queue, broadcast, None, super::trace_to_hand_on())
             .await
             .map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),

@@ -168,3 +168,31 @@ async fn nobody_in_flight_is_no_intent() {
     assert_eq!(outcomes(&db.pool, broadcast).await, ["accepted 2"]);
     assert_clean(&db.pool).await;
 }
+
+/// A window rolls on while one of its members is on the way, and its worker dies: they are unknown, all others are not.
+#[tokio::test]
+async fn after_a_crash_those_on_their_way_and_those_begun_beside_them_are_unknown() {
+    let db = database().await;
+    let shop = shop(&db.pool, 5, 100).await;
+    let broadcast = shop.opened(&[APP], 10).await;
+    let first = claim(&db.pool, broadcast, "app", 2, 0.0).await.unwrap();
+    let [back, flying] = first.in_flight[..] else {
+        unreachable!()
+    };
+    let next = first.customers[2];
+    let sql = format!(
+        "select settle_window('{broadcast}', 'app', {}, {}, '{{{back}}}', '{{accepted}}', '{{null}}', '{{null}}', '{{null}}',
+            '{{{next}}}', {}, '{{{flying}}}', '{{}}', 0, 60)",
+        first.slice_no,
+        first.epoch,
+        first.intent_no + 1
+    );
+    assert_eq!(one::<String>(&db.pool, &sql).await, "sending");
+    let_leases_expire(&db.pool, broadcast).await;
+    assert_eq!(send_rest(&db.pool, broadcast, "app").await, "completed");
+    assert_eq!(
+        outcomes(&db.pool, broadcast).await,
+        ["accepted 3", "unknown interrupted 2"]
+    );
+    assert_clean(&db.pool).await;
+}

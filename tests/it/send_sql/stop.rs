@@ -150,3 +150,50 @@ async fn a_pause_starts_nothing_new_and_resume_sends_exactly_the_rest() {
     assert_eq!(outcomes(&db.pool, broadcast).await, ["accepted 4"]);
     assert_clean(&db.pool).await;
 }
+
+/// A pause comes while members are on their way: the claim lasts until they are back, and what they came to is written.
+#[tokio::test]
+async fn a_pause_leaves_the_claim_to_those_on_their_way() {
+    let db = database().await;
+    let shop = shop(&db.pool, 4, 100).await;
+    let broadcast = shop.opened(&[LINE], 10).await;
+    let first = claim(&db.pool, broadcast, "line", 2, KEY_SECS).await.unwrap();
+    let [back, flying] = first.in_flight[..] else {
+        unreachable!()
+    };
+    let next = &first.customers[2..];
+    run(&db.pool, &format!("select pause_broadcast('{broadcast}')")).await;
+    let settle = |customer: i64, next: &str, flying: &str| {
+        format!(
+            "select settle_window('{broadcast}', 'line', {}, {}, '{{{customer}}}', '{{accepted}}', '{{null}}', '{{null}}', '{{null}}',
+                {next}, {}, '{{{flying}}}', '{{}}', 0, 60)",
+            first.slice_no,
+            first.epoch,
+            first.intent_no + 1
+        )
+    };
+    let in_flight = "select coalesce(in_flight, '{}') from slice";
+    let wanted = format!("'{{{},{}}}'", next[0], next[1]);
+    let after: String = one(&db.pool, &settle(back, &wanted, &flying.to_string())).await;
+    assert_eq!(after, "paused");
+    assert_eq!(
+        one::<Vec<i64>>(&db.pool, in_flight).await,
+        [flying],
+        "nobody else is begun"
+    );
+    assert!(
+        !one::<bool>(
+            &db.pool,
+            &format!("select drain_slice('{broadcast}', 'line', 'cancelled')")
+        )
+        .await
+    );
+    assert_clean(&db.pool).await;
+    let after: String = one(&db.pool, &settle(flying, "null", "")).await;
+    assert_eq!(after, "paused");
+    assert_eq!(outcomes(&db.pool, broadcast).await, ["accepted 2"]);
+    assert!(one::<Vec<i64>>(&db.pool, in_flight).await.is_empty());
+    run(&db.pool, &format!("select resume_broadcast('{broadcast}')")).await;
+    assert_eq!(send_rest(&db.pool, broadcast, "line").await, "completed");
+    assert_clean(&db.pool).await;
+}

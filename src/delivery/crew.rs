@@ -1,0 +1,136 @@
+//! The senders of one slice worker: tasks that take member after member, so that sockets stay busy while results are written.
+//!
+//! Why tasks that live as long as the worker: a future a message, all polled by one task, cost a tenth of the processor, and
+//! a task a message half of that. They end with the crew, finished or dropped.
+//!
+//! It must never lose a member: who was handed out comes back as sent, or as not begun.
+
+use std::{
+    panic::resume_unwind,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use tokio::{sync::Notify, task::JoinSet};
+
+use crate::delivery::{store::ClaimedSlice, turn::LaneTurn, verdict::Sent, window};
+
+/// One member to send to.
+struct Errand {
+    slice: Arc<ClaimedSlice>,
+    customer: i64,
+    /// Not begun after this moment: the lease may end.
+    until: Instant,
+}
+
+/// What came back, and how much of it is waited for.
+#[derive(Default)]
+struct Pile {
+    sent: Vec<(i64, Sent)>,
+    wanted: usize,
+}
+
+/// Where senders leave what became of their members.
+#[derive(Default)]
+struct Desk {
+    pile: Mutex<Pile>,
+    enough: Notify,
+}
+
+impl Desk {
+    fn put(&self, customer: i64, sent: Sent) {
+        let mut pile = self.pile();
+        pile.sent.push((customer, sent));
+        if pile.sent.len() == pile.wanted {
+            self.enough.notify_one();
+        }
+    }
+
+    /// Nothing that can panic is done under the lock.
+    fn pile(&self) -> MutexGuard<'_, Pile> {
+        self.pile.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The senders of one slice worker, and the members who are with them.
+pub(super) struct Crew {
+    turn: Arc<LaneTurn>,
+    errands: async_channel::Sender<Errand>,
+    /// Senders take from here; so does [`Crew::recall`].
+    waiting: async_channel::Receiver<Errand>,
+    desk: Arc<Desk>,
+    senders: JoinSet<()>,
+    /// Members handed out and not yet collected.
+    out: usize,
+}
+
+impl Crew {
+    pub(super) fn new(turn: &Arc<LaneTurn>) -> Self {
+        let (errands, waiting) = async_channel::unbounded();
+        Self {
+            turn: Arc::clone(turn),
+            errands,
+            waiting,
+            desk: Arc::default(),
+            senders: JoinSet::new(),
+            out: 0,
+        }
+    }
+
+    /// How many members have not come back.
+    pub(super) const fn out(&self) -> usize {
+        self.out
+    }
+
+    /// Sends to these members, as many at once as the channel's configuration allows. `until`: nobody is begun after it.
+    pub(super) fn hand_out(&mut self, slice: &Arc<ClaimedSlice>, members: &[i64], until: Instant) {
+        for &customer in members {
+            let slice = Arc::clone(slice);
+            // The receiver is ours, so the channel is open.
+            let _ = self.errands.try_send(Errand { slice, customer, until });
+        }
+        self.out += members.len();
+        let wanted = self.out.min(self.turn.briefing.in_flight());
+        while self.senders.len() < wanted {
+            let (turn, waiting, desk) = (Arc::clone(&self.turn), self.waiting.clone(), Arc::clone(&self.desk));
+            self.senders.spawn(async move {
+                while let Ok(errand) = waiting.recv().await {
+                    let sent = window::begin(&turn, &errand.slice, errand.customer, errand.until).await;
+                    desk.put(errand.customer, sent);
+                }
+            });
+        }
+    }
+
+    /// Calls back who was not begun yet; they come back as such.
+    pub(super) fn recall(&self) {
+        while let Ok(errand) = self.waiting.try_recv() {
+            self.desk.put(errand.customer, Sent::NotBegun);
+        }
+    }
+
+    /// Waits until at least `n` members are back, or all who are out, and returns whoever is.
+    pub(super) async fn collect(&mut self, n: usize) -> Vec<(i64, Sent)> {
+        let n = n.min(self.out);
+        loop {
+            {
+                let mut pile = self.desk.pile();
+                if pile.sent.len() >= n {
+                    pile.wanted = 0;
+                    let sent = std::mem::take(&mut pile.sent);
+                    self.out -= sent.len();
+                    return sent;
+                }
+                pile.wanted = n;
+            }
+            tokio::select! {
+                () = self.desk.enough.notified() => {}
+                // Senders end only by a panic. What their members came to is not known: the claim must die with them and be
+                // recovered as after a crash, or they would go back to the slice as if they had never been begun.
+                Some(Err(error)) = self.senders.join_next() => {
+                    resume_unwind(error.try_into_panic().unwrap_or_else(|error| Box::new(error)))
+                }
+            }
+        }
+    }
+}
