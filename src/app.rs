@@ -1,12 +1,11 @@
 //! The parts of a process, built once from a valid configuration and handed to whatever runs.
 //!
 //! Building connects to nothing, so a process that starts while Redis or PostgreSQL is away stays up and resumes by itself.
-//! What a process does refuse to start with is said by [`App::check_start`].
+//! What a process does refuse to start with is said by [`crate::start`].
 
 use std::{sync::Arc, time::Duration};
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -14,15 +13,12 @@ use crate::{
     channel::Channels,
     clock::Clock,
     config::{Config, RedisConfig},
-    db::{self, DbError, SchemaState},
+    db::{self, DbError, PgPool, SchemaState},
     delivery::Delivery,
     limit::Limits,
-    queue::{self, Queue, QueueConfig, QueueError, RedisConn},
+    queue::{Queue, QueueConfig, QueueError, RedisConn},
     secret::{SecretError, Secrets},
 };
-
-/// How long a start waits for each answer before it goes on without.
-const START_CHECK: Duration = Duration::from_secs(5);
 
 /// What runs in this process; decides how many connections it may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +61,9 @@ pub enum AppError {
     /// A Redis that would lose work, or is too old.
     #[error("{0}; then start again")]
     RedisUnfit(QueueError),
+    /// Redis or PostgreSQL answers, and will not have us.
+    #[error("{0}")]
+    Refused(String),
     /// The schema is not the one this program needs.
     #[error("{0}")]
     Schema(String),
@@ -164,41 +163,8 @@ impl App {
             planner: Planner::new(self.db.clone(), self.config.broadcast.clone()),
             delivery: self.delivery()?,
             slots: self.config.queue.concurrency,
+            postgres: Arc::default(),
         })
-    }
-
-    /// Refuses what a process must not start with: a Redis that may evict or is too old, a schema that is not migrated. Whoever does not
-    /// answer in time is no reason: the process starts and waits.
-    pub async fn check_start(&self) -> Result<(), AppError> {
-        let mut redis = self.redis.clone();
-        match tokio::time::timeout(START_CHECK, queue::check_server(&mut redis)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error @ (QueueError::Evicts { .. } | QueueError::TooOld { .. }))) => {
-                return Err(AppError::RedisUnfit(error));
-            }
-            Ok(Err(error)) => tracing::warn!(%error, "Redis does not answer yet; starting all the same"),
-            Err(_) => tracing::warn!("Redis does not answer yet; starting all the same"),
-        }
-        match tokio::time::timeout(START_CHECK, db::check_schema(&self.db)).await {
-            Ok(Ok(SchemaState::UpToDate)) => {}
-            Ok(Ok(SchemaState::Ahead(versions))) => {
-                tracing::info!(?versions, "The database is migrated for a newer program; going on");
-            }
-            Ok(Ok(state @ (SchemaState::Behind(_) | SchemaState::Changed(_)))) => {
-                return Err(AppError::Schema(schema_advice(&state)));
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "PostgreSQL does not answer yet; starting all the same");
-            }
-            Err(_) => tracing::warn!("PostgreSQL does not answer yet; starting all the same"),
-        }
-        let connections = self.config.database.pool_size(self.process);
-        tracing::info!(
-            process = self.process.name(),
-            db.connections = connections,
-            "Ready to start"
-        );
-        Ok(())
     }
 }
 
@@ -212,6 +178,11 @@ pub fn schema_advice(state: &SchemaState) -> String {
         }
         SchemaState::Behind(versions) => {
             format!("the database lacks migrations {versions:?}: run `carillon migrate` first")
+        }
+        SchemaState::Outgrown(versions) => {
+            format!(
+                "a newer program has taken away what this one needs (migrations {versions:?}): start that release or a newer one"
+            )
         }
         SchemaState::Changed(versions) => {
             format!(

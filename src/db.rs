@@ -1,17 +1,24 @@
 //! PostgreSQL: one small pool per process, the embedded migrations, and whether the schema fits this program.
 //!
 //! Nothing here needs the database to be up: a pool connects when it is first used, so a process that starts during an outage
-//! waits it out. Nothing is kept on a connection (no session lock, no LISTEN, no SET outside a transaction), so a pooler in
-//! transaction mode may stand in front.
+//! waits it out. Nothing is kept on a connection (no session lock, no LISTEN, no SET outside a transaction, no statement), so
+//! a pooler in transaction mode may stand in front.
+
+mod pool;
+mod presence;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use sqlx::{
-    Executor as _, PgPool, Postgres, Transaction,
+    Executor as _,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+pub use self::{
+    pool::{PgConnection, PgPool, Transaction},
+    presence::Presence,
+};
 use crate::{app::ProcessKind, config::DatabaseConfig};
 
 /// Every migration, embedded. Their lock is ours ([`migrate`]) and not the library's, which is a session's.
@@ -43,21 +50,33 @@ pub enum SchemaState {
     Behind(Vec<i64>),
     /// A newer program has migrated further. The old one may go on: migrations are safe while the old code still runs.
     Ahead(Vec<i64>),
+    /// A newer program has taken away what this one needs ([`CONTRACTS`]).
+    Outgrown(Vec<i64>),
     /// These versions were applied with another text, or only half: a person must look.
     Changed(Vec<i64>),
 }
 
+/// What the name of a migration begins with that takes away what older programs need. Such a one is only applied when none
+/// of them is left, so a program that does not know it is too old for the database.
+pub const CONTRACTS: &str = "contract ";
+
 /// The pool of one process. Does not connect yet.
 pub fn pool(config: &DatabaseConfig, process: ProcessKind) -> Result<PgPool, DbError> {
     let options = connect_options(config, process)?;
-    let pool = PgPoolOptions::new()
+    let mut pool = PgPoolOptions::new()
         .max_connections(config.pool_size(process))
         .acquire_timeout(Duration::from_secs(config.acquire_timeout_secs))
         // Small hosted databases count every connection: what is not needed is given back.
         .idle_timeout(Duration::from_mins(5))
-        .max_lifetime(Duration::from_mins(30))
-        .connect_lazy_with(options);
-    Ok(pool)
+        .max_lifetime(Duration::from_mins(30));
+    if !config.transaction_pooler {
+        return Ok(pool.connect_lazy_with(options).into());
+    }
+    pool = pool.after_connect(|conn, _| Box::pin(pool::learn_types(conn)));
+    Ok(PgPool::behind_pooler(
+        pool.connect_lazy_with(options),
+        &begin_with_limits(config),
+    ))
 }
 
 fn connect_options(config: &DatabaseConfig, process: ProcessKind) -> Result<PgConnectOptions, DbError> {
@@ -67,26 +86,31 @@ fn connect_options(config: &DatabaseConfig, process: ProcessKind) -> Result<PgCo
         // A pooler refuses parameters it does not know, these among them.
         return Ok(options.extra_float_digits(None));
     }
-    let millis = |secs: u32| (u64::from(secs) * 1_000).to_string();
-    Ok(options.options([
-        ("statement_timeout", millis(config.statement_timeout_secs)),
-        ("lock_timeout", millis(config.lock_timeout_secs)),
-        (
-            "idle_in_transaction_session_timeout",
-            millis(config.idle_in_transaction_timeout_secs),
-        ),
-    ]))
+    Ok(options.options(time_limits(config).map(|(name, ms)| (name, ms.to_string()))))
 }
 
-/// Begins a transaction, safely for a caller whose future may be dropped.
-///
-/// `Pool::begin` of sqlx 0.9 is not: dropped between sending BEGIN and hearing the answer it gives the connection back
-/// with the transaction open, and what the next user writes there is never committed. Here BEGIN runs in a task of its
-/// own, which always hears the answer; a transaction that nobody waits for any more is rolled back.
-pub async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-    let pool = pool.clone();
-    let begun = tokio::spawn(async move { pool.begin().await }).await;
-    begun.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+/// The time limits and their values in milliseconds.
+fn time_limits(config: &DatabaseConfig) -> [(&'static str, u64); 3] {
+    [
+        ("statement_timeout", config.statement_timeout_secs),
+        ("lock_timeout", config.lock_timeout_secs),
+        (
+            "idle_in_transaction_session_timeout",
+            config.idle_in_transaction_timeout_secs,
+        ),
+    ]
+    .map(|(name, secs)| (name, u64::from(secs) * 1_000))
+}
+
+/// The beginning of a transaction where the connection cannot carry the limits: one simple query, one round trip.
+fn begin_with_limits(config: &DatabaseConfig) -> String {
+    let limits = time_limits(config).map(|(name, ms)| format!("; SET LOCAL {name} = {ms}"));
+    format!("BEGIN{}", limits.concat())
+}
+
+/// Begins a transaction; see [`PgPool::begin`].
+pub async fn begin(pool: &PgPool) -> Result<Transaction, sqlx::Error> {
+    pool.begin().await
 }
 
 /// Applies what is missing and returns the versions applied. Two at once are fine: the second waits, then finds nothing to do.
@@ -100,7 +124,7 @@ pub async fn migrate(pool: &PgPool) -> Result<Vec<i64>, DbError> {
         .bind(MIGRATION_LOCK)
         .execute(&mut *lock)
         .await?;
-    let before = applied(pool).await?;
+    let before = applied(&mut lock).await?;
     let migrator = Migrator {
         migrations: MIGRATOR.migrations.clone(),
         locking: false,
@@ -108,10 +132,18 @@ pub async fn migrate(pool: &PgPool) -> Result<Vec<i64>, DbError> {
         ignore_missing: true,
         ..Migrator::DEFAULT
     };
-    let result = migrator.run(pool).await;
-    let after = applied(pool).await?;
-    lock.rollback().await?;
+    let result = if pool.is_behind_pooler() {
+        // All of it in the one transaction of the lock: the library's statements would be torn apart anywhere else.
+        let result = migrator.run(lock.bare()).await;
+        // They have names, too, which nobody may find later on this connection of the pooler's.
+        let closed = sqlx::Connection::clear_cached_statements(lock.bare()).await;
+        result.and(closed.map_err(MigrateError::Execute))
+    } else {
+        migrator.run(pool.bare()).await
+    };
     result?;
+    let after = applied(&mut lock).await?;
+    lock.commit().await?;
     Ok(after
         .into_keys()
         .filter(|version| !before.contains_key(version))
@@ -120,7 +152,9 @@ pub async fn migrate(pool: &PgPool) -> Result<Vec<i64>, DbError> {
 
 /// Compares the database with the embedded migrations.
 pub async fn check_schema(pool: &PgPool) -> Result<SchemaState, sqlx::Error> {
-    let applied = applied(pool).await?;
+    let mut tx = begin(pool).await?;
+    let applied = applied(&mut tx).await?;
+    tx.rollback().await?;
     let ours = || {
         MIGRATOR
             .iter()
@@ -130,7 +164,7 @@ pub async fn check_schema(pool: &PgPool) -> Result<SchemaState, sqlx::Error> {
         .filter(|ours| {
             applied
                 .get(&ours.version)
-                .is_some_and(|(checksum, success)| !success || *checksum != *ours.checksum)
+                .is_some_and(|there| !there.success || there.checksum != *ours.checksum)
         })
         .map(|ours| ours.version)
         .collect();
@@ -144,10 +178,17 @@ pub async fn check_schema(pool: &PgPool) -> Result<SchemaState, sqlx::Error> {
     if !missing.is_empty() {
         return Ok(SchemaState::Behind(missing));
     }
-    let newer: Vec<i64> = applied
-        .into_keys()
-        .filter(|version| !MIGRATOR.version_exists(*version))
-        .collect();
+    let newer = || {
+        applied
+            .iter()
+            .filter(|(version, _)| !MIGRATOR.version_exists(**version))
+    };
+    let contracts = newer().filter(|(_, there)| there.description.starts_with(CONTRACTS));
+    let contracts: Vec<i64> = contracts.map(|(version, _)| *version).collect();
+    if !contracts.is_empty() {
+        return Ok(SchemaState::Outgrown(contracts));
+    }
+    let newer: Vec<i64> = newer().map(|(version, _)| *version).collect();
     Ok(if newer.is_empty() {
         SchemaState::UpToDate
     } else {
@@ -155,21 +196,36 @@ pub async fn check_schema(pool: &PgPool) -> Result<SchemaState, sqlx::Error> {
     })
 }
 
-/// Version → (checksum, whether it went through).
-async fn applied(pool: &PgPool) -> Result<BTreeMap<i64, (Vec<u8>, bool)>, sqlx::Error> {
+/// A migration the database has seen.
+struct Applied {
+    checksum: Vec<u8>,
+    /// Whether it went through.
+    success: bool,
+    /// Its file's name, without the number and with blanks.
+    description: String,
+}
+
+/// What the database has seen, by version.
+async fn applied(conn: &mut PgConnection) -> Result<BTreeMap<i64, Applied>, sqlx::Error> {
     let known: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
-        .fetch_one(pool)
+        .fetch_one(&mut *conn)
         .await?;
     if !known {
         return Ok(BTreeMap::new());
     }
-    let rows: Vec<(i64, Vec<u8>, bool)> = sqlx::query_as("SELECT version, checksum, success FROM _sqlx_migrations")
-        .fetch_all(pool)
-        .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(version, checksum, success)| (version, (checksum, success)))
-        .collect())
+    let rows: Vec<(i64, Vec<u8>, bool, String)> =
+        sqlx::query_as("SELECT version, checksum, success, description FROM _sqlx_migrations")
+            .fetch_all(conn)
+            .await?;
+    let applied = rows.into_iter().map(|(version, checksum, success, description)| {
+        let applied = Applied {
+            checksum,
+            success,
+            description,
+        };
+        (version, applied)
+    });
+    Ok(applied.collect())
 }
 
 /// Whether an error may be gone a moment later: the connection broke, the server restarts or is overloaded, or two
@@ -183,10 +239,28 @@ pub fn may_pass(error: &sqlx::Error) -> bool {
             ["08", "53", "57", "58", "40"]
                 .iter()
                 .any(|class| code.starts_with(class))
-                || code == "55P03"
+                // A lock not got in time; and, behind a pooler, a type that is new since we connected (`pool::learn_types`).
+                || ["55P03", "26000"].contains(&&*code)
         }),
         _ => false,
     }
+}
+
+/// Why waiting will not make the database answer, and what to do; none when it may.
+#[must_use]
+pub fn refusal(error: &sqlx::Error) -> Option<String> {
+    let sqlx::Error::Database(refused) = error else {
+        return None;
+    };
+    // Poolers answer almost everything with this code; only this one is about us.
+    if refused.message().contains("unsupported startup parameter") {
+        return Some(format!(
+            "{}: a pooler stands in front of PostgreSQL; set CARILLON__DATABASE__TRANSACTION_POOLER=true",
+            describe(error)
+        ));
+    }
+    let advice = "look at DATABASE_URL and at the role's permissions";
+    (!may_pass(error)).then(|| format!("{}: {advice}", describe(error)))
 }
 
 /// An error in words that hold no data of a row: the server's message without its detail.

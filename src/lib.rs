@@ -21,6 +21,7 @@ pub mod reconcile;
 pub mod retry;
 pub mod scheduler;
 pub mod secret;
+pub mod start;
 pub mod telemetry;
 mod tls;
 pub mod web;

@@ -7,7 +7,9 @@
 
 use carillon_jobs::{Kind, SenderId, ShopId};
 use chrono::{DateTime, Utc};
-use sqlx::{FromRow, PgPool};
+use sqlx::FromRow;
+
+use crate::db::PgPool;
 
 /// What is paused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

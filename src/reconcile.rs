@@ -8,10 +8,11 @@
 use std::time::Duration;
 
 use carillon_jobs::{BroadcastId, BroadcastSend, SenderId, TraceParent};
-use sqlx::{PgPool, types::Uuid};
+use sqlx::types::Uuid;
 
 use crate::{
     broadcast::turn,
+    db::PgPool,
     delivery::{
         DeliveryConfig,
         store::{self, Ringing},

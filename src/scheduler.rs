@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
+
 use crate::{
     app::{App, AppError},
     fleet,
@@ -14,6 +16,9 @@ use crate::{
 
 /// Months are made this often; they are made two ahead, so missing a day of it is nothing.
 const PARTITIONS_EVERY: Duration = Duration::from_hours(1);
+
+/// How long a look may take: one that meets a database that hangs is told of like any other that came to nothing.
+const LOOK_LIMIT: Duration = Duration::from_secs(30);
 
 /// Rings for what is due until the process is told to stop.
 pub async fn run(app: App) -> Result<(), AppError> {
@@ -38,7 +43,7 @@ pub async fn run(app: App) -> Result<(), AppError> {
         };
         let result = tokio::select! {
             () = app.stop.cancelled() => return Ok(()),
-            result = look => result,
+            result = timeout(LOOK_LIMIT, look) => result.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut.into())),
         };
         match (result, away) {
             (Ok(()), true) => {

@@ -7,13 +7,13 @@
 //! It must never hold tokens or open anything for sending.
 
 use carillon_jobs::BroadcastId;
-use sqlx::{PgConnection, PgPool, Postgres, QueryBuilder, Row};
+use sqlx::{Postgres, QueryBuilder, Row};
 
 use super::{
     config::BroadcastConfig,
     routing_sql::{Part, Route},
 };
-use crate::db;
+use crate::db::{self, PgConnection, PgPool};
 
 /// What became of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,10 +6,10 @@
 //! It must never touch deliveries: workers see the new state and act on it.
 
 use carillon_jobs::BroadcastId;
-use sqlx::{PgConnection, PgPool, types::Uuid};
+use sqlx::types::Uuid;
 
 use super::state::BroadcastState;
-use crate::db;
+use crate::db::{self, PgConnection, PgPool};
 
 /// What a person asked of a broadcast could not be done.
 #[derive(Debug, thiserror::Error)]

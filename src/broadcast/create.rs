@@ -8,7 +8,7 @@
 use carillon_jobs::{BroadcastId, SenderId, ShopId};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::Value;
-use sqlx::{PgConnection, PgPool, types::Uuid};
+use sqlx::types::Uuid;
 
 use super::{
     audience::{Audience, ResendOutcome},
@@ -20,7 +20,10 @@ use super::{
     senders::choose_senders,
     stored::{self, Plannable, Stored},
 };
-use crate::{channel::Channel, db};
+use crate::{
+    channel::Channel,
+    db::{self, PgConnection, PgPool},
+};
 
 /// A broadcast somebody wants to make.
 #[derive(Debug, Clone)]
@@ -93,7 +96,7 @@ pub async fn estimate_new(
     config: &BroadcastConfig,
     new: &NewBroadcast,
 ) -> Result<Estimate, CreateError> {
-    let mut conn = pool.acquire().await?;
+    let mut conn = db::begin(pool).await?;
     let checked = check(&mut conn, config, new).await?;
     Ok(estimate::estimate(&mut conn, &checked.plannable, checked.stored.budget_tokens).await?)
 }
@@ -107,7 +110,7 @@ pub async fn estimate_stored(
     config: &BroadcastConfig,
     broadcast: BroadcastId,
 ) -> Result<Estimate, CreateError> {
-    let mut conn = pool.acquire().await?;
+    let mut conn = db::begin(pool).await?;
     let stored = stored::read(&mut conn, broadcast)
         .await?
         .ok_or_else(|| not_found(broadcast))?;

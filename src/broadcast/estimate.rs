@@ -8,14 +8,14 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use sqlx::{PgConnection, QueryBuilder, Row};
+use sqlx::{QueryBuilder, Row};
 
 use super::{
     routing::{Mode, SkipReason},
     routing_sql::{Part, Route},
     stored::Plannable,
 };
-use crate::channel::Channel;
+use crate::{channel::Channel, db::PgConnection};
 
 /// One channel of an estimate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -3,16 +3,16 @@
 //! Level-triggered: everything is read from Postgres, so a job that comes twice, late, or for a broadcast that ended long
 //! ago does no harm, and one that never comes is rung again by `reconcile`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use carillon_jobs::{BroadcastId, BroadcastSend, Kind, SenderId, TraceParent};
-use sqlx::PgPool;
 
 use super::{
     plan::{Advance, PlanError, Planner},
     turn,
 };
 use crate::{
+    db::{self, PgPool, Presence},
     delivery::{
         Crowd, Delivery, DeliveryError,
         store::{self, Ringing},
@@ -22,7 +22,7 @@ use crate::{
     telemetry,
 };
 
-/// Postgres is away for now: nothing was attempted, so nothing counts as an attempt.
+/// How long a job rests when Postgres is away.
 const DATABASE_REST: Duration = Duration::from_secs(3);
 
 /// The parts the job needs; clones share them.
@@ -38,6 +38,26 @@ pub struct BroadcastWork {
     pub delivery: Delivery,
     /// Jobs this process runs at once.
     pub slots: u32,
+    /// Whether Postgres answers, for the log.
+    pub postgres: Arc<Presence>,
+}
+
+/// Why a turn came to nothing.
+enum TurnError {
+    Database(sqlx::Error),
+    Job(JobError),
+}
+
+impl From<sqlx::Error> for TurnError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<JobError> for TurnError {
+    fn from(error: JobError) -> Self {
+        Self::Job(error)
+    }
 }
 
 /// What a turn came to.
@@ -51,6 +71,25 @@ enum Turn {
 impl BroadcastWork {
     /// Does one turn.
     pub async fn run(&self, args: BroadcastSend, context: &JobContext) -> Result<Outcome, JobError> {
+        match self.turn(args, context).await {
+            // Postgres is away for now: nothing was attempted, so nothing counts as an attempt.
+            Err(TurnError::Database(error)) if db::may_pass(&error) => {
+                self.postgres.away(&db::describe(&error));
+                Ok(Outcome::SnoozeFor { wait: DATABASE_REST })
+            }
+            Err(TurnError::Database(error)) => Err(JobError::retry(db::describe(&error))),
+            Err(TurnError::Job(error)) => {
+                self.postgres.answered();
+                Err(error)
+            }
+            Ok(outcome) => {
+                self.postgres.answered();
+                Ok(outcome)
+            }
+        }
+    }
+
+    async fn turn(&self, args: BroadcastSend, context: &JobContext) -> Result<Outcome, TurnError> {
         telemetry::note("broadcast.id", args.broadcast_id);
         context.about_to(&breadcrumb(&args)).await;
         let done = if let Some(sender) = args.sender_id {
@@ -70,7 +109,7 @@ impl BroadcastWork {
         }
     }
 
-    async fn send(&self, broadcast: BroadcastId, sender: SenderId, context: &JobContext) -> Result<Turn, JobError> {
+    async fn send(&self, broadcast: BroadcastId, sender: SenderId, context: &JobContext) -> Result<Turn, TurnError> {
         telemetry::note("sender.id", sender);
         let halt = context.stop.child_token();
         let crowd = Crowd {
@@ -91,7 +130,7 @@ impl BroadcastWork {
         }
     }
 
-    async fn plan(&self, broadcast: BroadcastId, context: &JobContext) -> Result<Turn, JobError> {
+    async fn plan(&self, broadcast: BroadcastId, context: &JobContext) -> Result<Turn, TurnError> {
         let advanced = self.planner.advance(broadcast, &context.stop).await;
         if matches!(advanced, Ok(Advance::Opened | Advance::NothingToDo(_) | Advance::Again)) {
             self.ring_next_plan(broadcast).await;
@@ -102,14 +141,12 @@ impl BroadcastWork {
     /// Rings for the lanes whose turn it is: of this shop, and of whoever waits for the sender a turn has ended on. The lane
     /// just left goes to the tail with them. The turns of a broadcast are all children of the span that started it, not each of
     /// the one before it.
-    async fn ring_lanes(&self, args: &BroadcastSend, started: Option<TraceParent>) -> Result<Outcome, JobError> {
+    async fn ring_lanes(&self, args: &BroadcastSend, started: Option<TraceParent>) -> Result<Outcome, TurnError> {
         let worked_on = args.broadcast_id;
         let ringing = Ringing::Beside(worked_on, args.sender_id);
-        let lanes = match store::lanes_to_ring(&self.db, ringing, self.delivery.config.places()).await {
-            Ok(Some(lanes)) => lanes,
-            Ok(None) => return Err(missing(worked_on)),
-            Err(error) => return database(&error),
-        };
+        let lanes = store::lanes_to_ring(&self.db, ringing, self.delivery.config.places())
+            .await?
+            .ok_or_else(|| missing(worked_on))?;
         for (broadcast, sender) in lanes {
             let trace = started.or_else(telemetry::here).filter(|_| broadcast == worked_on);
             self.ring(broadcast, Some(sender), trace).await;
@@ -146,35 +183,28 @@ fn breadcrumb(args: &BroadcastSend) -> String {
     }
 }
 
-fn send_turn(result: Result<Duration, DeliveryError>) -> Result<Turn, JobError> {
+fn send_turn(result: Result<Duration, DeliveryError>) -> Result<Turn, TurnError> {
     match result {
         Ok(rest) => Ok(Turn::RingLanes(rest)),
-        Err(DeliveryError::Db(error)) => database(&error).map(Turn::Ended),
-        Err(error @ (DeliveryError::Sender(_) | DeliveryError::Content(_))) => Err(JobError::retry(error.to_string())),
+        Err(DeliveryError::Db(error)) => Err(error.into()),
+        Err(error @ (DeliveryError::Sender(_) | DeliveryError::Content(_))) => {
+            Err(JobError::retry(error.to_string()).into())
+        }
     }
 }
 
-fn plan_turn(broadcast: BroadcastId, result: Result<Advance, PlanError>) -> Result<Turn, JobError> {
+fn plan_turn(broadcast: BroadcastId, result: Result<Advance, PlanError>) -> Result<Turn, TurnError> {
     match result {
         Ok(Advance::Again) => Ok(Turn::Ended(Outcome::Again)),
         Ok(Advance::WaitUntil(until)) => Ok(Turn::Ended(Outcome::Snooze { until })),
         Ok(Advance::NotItsTurn) => Ok(Turn::Ended(Outcome::Done)),
-        Ok(Advance::Missing) => Err(missing(broadcast)),
+        Ok(Advance::Missing) => Err(missing(broadcast).into()),
         Ok(Advance::Opened | Advance::NothingToDo(_)) => Ok(Turn::RingLanes(Duration::ZERO)),
-        Err(PlanError::Database(error)) => database(&error).map(Turn::Ended),
-        Err(error @ PlanError::UnknownAnswer(_)) => Err(JobError::retry(error.to_string())),
+        Err(PlanError::Database(error)) => Err(error.into()),
+        Err(error @ PlanError::UnknownAnswer(_)) => Err(JobError::retry(error.to_string()).into()),
     }
 }
 
 fn missing(broadcast: BroadcastId) -> JobError {
     JobError::dead(format!("there is no broadcast {broadcast}"))
-}
-
-/// An outage counts as no attempt; an error that will not pass does.
-fn database(error: &sqlx::Error) -> Result<Outcome, JobError> {
-    if crate::db::may_pass(error) {
-        Ok(Outcome::SnoozeFor { wait: DATABASE_REST })
-    } else {
-        Err(JobError::retry(crate::db::describe(error)))
-    }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use carillon_jobs::{BroadcastId, ShopId};
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgPool, types::Uuid};
+use sqlx::types::Uuid;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -26,7 +26,10 @@ use super::{
     stored,
     turn::{ChunkTurns, take_shop},
 };
-use crate::{channel::Channel, db};
+use crate::{
+    channel::Channel,
+    db::{self, PgConnection, PgPool},
+};
 
 const REASON_CHARS: usize = 500;
 

@@ -6,10 +6,9 @@
 //! It must never touch a broadcast that is, or may become, open for sending.
 
 use carillon_jobs::BroadcastId;
-use sqlx::PgPool;
 
 use super::config::BroadcastConfig;
-use crate::db;
+use crate::db::{self, PgPool};
 
 /// Deletes up to `purge_rows` rows. Returns whether that was the end.
 pub(super) async fn purge_step(

@@ -10,10 +10,13 @@ use std::collections::BTreeMap;
 use carillon_jobs::{BroadcastId, ShopId};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{FromRow, PgConnection, PgPool, types::Uuid};
+use sqlx::{FromRow, types::Uuid};
 
 use super::{control::ControlError, routing::Mode, state::BroadcastState};
-use crate::{channel::Channel, db};
+use crate::{
+    channel::Channel,
+    db::{self, PgConnection, PgPool},
+};
 
 /// A broadcast and its figures at one moment.
 #[derive(Debug, Clone, Serialize)]

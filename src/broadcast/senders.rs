@@ -7,7 +7,6 @@
 
 use carillon_jobs::ShopId;
 use chrono::NaiveDate;
-use sqlx::{PgConnection, PgPool};
 
 use super::{
     config::BroadcastConfig,
@@ -16,7 +15,10 @@ use super::{
     routing::Mode,
     stored::Chosen,
 };
-use crate::channel::Channel;
+use crate::{
+    channel::Channel,
+    db::{PgConnection, PgPool},
+};
 
 /// The named sender of each channel, or the shop's primary one, or the platform's. The app goes first where it must.
 pub(super) async fn choose_senders(

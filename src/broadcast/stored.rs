@@ -8,7 +8,7 @@
 use carillon_jobs::{BroadcastId, SenderId, ShopId};
 use chrono::NaiveDate;
 use serde_json::Value;
-use sqlx::{FromRow, PgConnection, types::Uuid};
+use sqlx::{FromRow, types::Uuid};
 
 use super::{
     audience::Audience,
@@ -18,7 +18,10 @@ use super::{
     routing::Mode,
     routing_sql::{Leg, Route},
 };
-use crate::channel::{Channel, Content};
+use crate::{
+    channel::{Channel, Content},
+    db::PgConnection,
+};
 
 /// One channel of a broadcast with what is known of its sender.
 #[derive(Debug, Clone, FromRow)]

@@ -11,10 +11,11 @@ use std::{
 };
 
 use carillon_jobs::{BroadcastId, ShopId};
-use sqlx::{PgConnection, PgPool, types::Uuid};
+use sqlx::types::Uuid;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::config::BroadcastConfig;
+use crate::db::{PgConnection, PgPool};
 
 /// Chunks of one process that are planned at once, in the order they were asked for.
 #[derive(Debug, Clone)]
@@ -28,7 +29,7 @@ pub(super) struct ChunkTurn {
 impl ChunkTurns {
     /// As many at once as half of the pool has connections.
     fn at_once(db: &PgPool) -> usize {
-        (db.options().get_max_connections() as usize / 2).max(1)
+        (db.most() as usize / 2).max(1)
     }
 
     pub(super) fn new(db: &PgPool) -> Self {

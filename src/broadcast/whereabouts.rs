@@ -8,11 +8,12 @@ use std::time::Duration;
 use carillon_jobs::BroadcastId;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{FromRow, PgPool, types::Uuid};
+use sqlx::{FromRow, types::Uuid};
 
 use super::BroadcastState;
 use crate::{
     channel::Channel,
+    db::PgPool,
     delivery::{DeliveryState, senders::SenderState},
 };
 

@@ -5,12 +5,12 @@
 use std::io::{self, Write};
 
 use carillon_jobs::ShopId;
-use sqlx::PgPool;
 use thiserror::Error;
 
 use super::{CliError, need_schema, table::number};
 use crate::{
     app::App,
+    db::PgPool,
     ledger::{self, AuditError, CheckReport, Report},
 };
 

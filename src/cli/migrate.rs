@@ -26,7 +26,9 @@ pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
         let advice = schema_advice(&state);
         return match state {
             SchemaState::UpToDate | SchemaState::Ahead(_) => say(&advice),
-            SchemaState::Behind(_) | SchemaState::Changed(_) => Err(CliError::Failed(advice)),
+            SchemaState::Behind(_) | SchemaState::Outgrown(_) | SchemaState::Changed(_) => {
+                Err(CliError::Failed(advice))
+            }
         };
     }
     // A big table may take its time; the limits are for ordinary work.
@@ -35,7 +37,12 @@ pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
     config.idle_in_transaction_timeout_secs = 0;
     let pool = db::pool(&config, ProcessKind::Command)?;
     let applied = db::migrate(&pool).await?;
+    let state = db::check_schema(&pool).await.map_err(DbError::from)?;
     pool.close().await;
+    // A release that goes back too far ends here, before its processes start.
+    if let SchemaState::Outgrown(_) = state {
+        return Err(CliError::Failed(schema_advice(&state)));
+    }
     match applied.as_slice() {
         [] => say("the schema was up to date"),
         versions => say(&format!("applied {} migration(s): {versions:?}", versions.len())),
@@ -46,7 +53,8 @@ impl From<DbError> for CliError {
     fn from(error: DbError) -> Self {
         match error {
             DbError::Url => Self::Wrong(error.to_string()),
-            DbError::Database(_) | DbError::Migrate(_) => Self::Failed(error.to_string()),
+            DbError::Database(error) => error.into(),
+            DbError::Migrate(_) => Self::Failed(error.to_string()),
         }
     }
 }

@@ -122,6 +122,7 @@ impl From<AppError> for CliError {
             AppError::Db(error) => error.into(),
             AppError::RedisUrl(_)
             | AppError::RedisUnfit(_)
+            | AppError::Refused(_)
             | AppError::Schema(_)
             | AppError::Channels(_)
             | AppError::Secret(_) => Self::Wrong(error.to_string()),
@@ -158,7 +159,10 @@ impl From<LimitError> for CliError {
 
 impl From<sqlx::Error> for CliError {
     fn from(error: sqlx::Error) -> Self {
-        Self::Failed(db::describe(&error))
+        match db::refusal(&error) {
+            Some(advice) => Self::Wrong(advice),
+            None => Self::Failed(db::describe(&error)),
+        }
     }
 }
 
@@ -271,7 +275,9 @@ pub(super) fn trace_to_hand_on() -> Option<TraceParent> {
 pub(crate) async fn need_schema(app: &App) -> Result<(), CliError> {
     match db::check_schema(&app.db).await? {
         SchemaState::UpToDate | SchemaState::Ahead(_) => Ok(()),
-        state @ (SchemaState::Behind(_) | SchemaState::Changed(_)) => Err(CliError::Wrong(schema_advice(&state))),
+        state @ (SchemaState::Behind(_) | SchemaState::Outgrown(_) | SchemaState::Changed(_)) => {
+            Err(CliError::Wrong(schema_advice(&state)))
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::CliError;
 use crate::{
     app::{App, AppError, ProcessKind},
-    scheduler, web, worker,
+    scheduler, start, web, worker,
 };
 
 /// Platforms kill a process about 30 s after SIGTERM. One that hangs ends itself before; what it held is then recovered as
@@ -18,19 +18,45 @@ const EXIT_HUNG: i32 = 1;
 
 pub(super) async fn run(app: App) -> Result<(), CliError> {
     stop_on_signals(&app.stop)?;
-    app.check_start().await?;
     if app.process != ProcessKind::Web {
         // Ends with the process: while it stops, its figures still tell.
         tokio::spawn(web::metrics::serve(app.clone()));
     }
     match app.process {
-        ProcessKind::Web => web::run(app).await?,
-        ProcessKind::Worker => worker::run(app).await?,
-        ProcessKind::Scheduler => scheduler::run(app).await?,
+        ProcessKind::Web => serve(app).await?,
+        ProcessKind::Worker => after_check(app, worker::run).await?,
+        ProcessKind::Scheduler => after_check(app, scheduler::run).await?,
         ProcessKind::Command => {}
     }
     tracing::info!("Stopped");
     Ok(())
+}
+
+/// Web listens from the first moment, whoever is away: a platform gives it a minute, and `/readyz` says what is missing.
+async fn serve(app: App) -> Result<(), AppError> {
+    let checked = app.clone();
+    let refused = async move {
+        match start::check(&checked).await {
+            Ok(()) => std::future::pending().await,
+            Err(error) => Err(error),
+        }
+    };
+    tokio::select! {
+        ended = web::run(app) => ended,
+        refused = refused => refused,
+    }
+}
+
+/// The others have nothing to do before PostgreSQL and Redis are there.
+async fn after_check<F>(app: App, run: impl FnOnce(App) -> F) -> Result<(), AppError>
+where
+    F: Future<Output = Result<(), AppError>>,
+{
+    tokio::select! {
+        () = app.stop.cancelled() => return Ok(()),
+        checked = start::check(&app) => checked?,
+    }
+    run(app).await
 }
 
 /// SIGTERM and Ctrl-C ask the process to stop; several are one.

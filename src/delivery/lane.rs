@@ -98,7 +98,7 @@ impl Delivery {
             while let Some(end) = tasks.join_next().await {
                 ends.push(end);
             }
-            turn.stop();
+            turn.end();
             ends
         };
         let (ends, ()) = tokio::join!(work, turn.watch());

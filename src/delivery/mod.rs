@@ -29,14 +29,13 @@ mod window;
 
 use std::sync::Arc;
 
-use sqlx::PgPool;
-
 pub use config::DeliveryConfig;
 pub use share::Crowd;
 pub use state::DeliveryState;
 
 use crate::{
     channel::{ChannelConfig, Channels},
+    db::PgPool,
     limit::{LimitConfig, Limits},
     secret::Secrets,
 };

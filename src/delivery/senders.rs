@@ -4,10 +4,11 @@
 //! ([`super::store::pause_sender`]). Nothing here may change what was planned: a paused sender's lanes wait, they do not end.
 
 use carillon_jobs::{SenderId, ShopId};
-use sqlx::{FromRow, PgPool, types::Uuid};
+use sqlx::{FromRow, types::Uuid};
 
 use crate::{
     channel::Channel,
+    db::PgPool,
     limit::{Call, LimitKey, PerSecond},
 };
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use carillon_jobs::{BroadcastId, SenderId, ShopId};
 use chrono::{DateTime, Utc};
-use sqlx::{FromRow, PgPool, types::Uuid};
+use sqlx::{FromRow, types::Uuid};
 
-use crate::{channel::Channel, delivery::verdict::Ended};
+use crate::{channel::Channel, db::PgPool, delivery::verdict::Ended};
 
 /// What a lane's worker is to do with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

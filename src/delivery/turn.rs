@@ -42,6 +42,8 @@ pub(super) struct LaneTurn {
     /// Probing a failing sender: windows of one message.
     pub(super) probing: bool,
     halt: CancellationToken,
+    /// The tasks have ended.
+    ended: CancellationToken,
     started_at: Instant,
     /// Milliseconds after `started_at` at which the leases of this turn end.
     held_ms: AtomicU64,
@@ -69,6 +71,7 @@ impl LaneTurn {
         Self {
             probing: lane.strikes > 0,
             halt: halt.child_token(),
+            ended: CancellationToken::new(),
             started_at: taken_at,
             held_ms: AtomicU64::new(u64::try_from(config.lease().as_millis()).unwrap_or(0)),
             budget_until: taken_at + share.turn,
@@ -82,9 +85,9 @@ impl LaneTurn {
         }
     }
 
-    /// Tells everybody of this turn to stop.
-    pub(super) fn stop(&self) {
-        self.halt.cancel();
+    /// The tasks have ended: nothing is left to hold the leases for.
+    pub(super) fn end(&self) {
+        self.ended.cancel();
     }
 
     /// Whether the provider accepted something in this turn.
@@ -97,34 +100,54 @@ impl LaneTurn {
         Duration::from_millis(self.limited_ms.load(Ordering::Relaxed))
     }
 
-    /// Renews the leases and watches for pause, cancel and deadline while the tasks work; ends with them.
+    /// Renews the leases and watches for pause, cancel and deadline while the tasks work; ends with them. Who was told to
+    /// stop still holds the leases until the last answer is in: another worker must not take what is in flight for lost.
     pub(super) async fn watch(&self) {
         let mut ticks = tokio::time::interval(self.delivery.config.watch_every());
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = self.halt.cancelled() => return,
+                () = self.ended.cancelled() => return,
                 _ = ticks.tick() => {}
             }
+            let look = async {
+                let held = self.renew().await;
+                let goes_on = held && (self.halt.is_cancelled() || self.is_sending().await);
+                (held, goes_on)
+            };
             tokio::select! {
-                () = self.halt.cancelled() => return,
-                goes_on = self.look() => if !goes_on { return self.halt.cancel() },
+                () = self.ended.cancelled() => return,
+                (held, goes_on) = look => {
+                    if !goes_on {
+                        self.halt.cancel();
+                    }
+                    if !held {
+                        return;
+                    }
+                }
             }
         }
     }
 
-    /// One look: false when this turn must stop. A database that does not answer is given the time of the lease.
-    async fn look(&self) -> bool {
+    /// Renews the leases when it is time; false when they are lost. A database that does not answer is given their time.
+    async fn renew(&self) -> bool {
         let lease = self.delivery.config.lease();
         let asked_at = Instant::now();
         let held_until = self.held_until();
-        if held_until.saturating_duration_since(asked_at) < lease * 2 / 3 {
-            match store::renew_lane(&self.delivery.db, &self.lane, lease).await {
-                Ok(true) => self.hold_until(asked_at + lease),
-                Err(_) if Instant::now() < held_until => {}
-                Ok(false) | Err(_) => return false,
-            }
+        if held_until.saturating_duration_since(asked_at) >= lease * 2 / 3 {
+            return true;
         }
+        match store::renew_lane(&self.delivery.db, &self.lane, lease).await {
+            Ok(true) => {
+                self.hold_until(asked_at + lease);
+                true
+            }
+            Ok(false) => false,
+            Err(_) => Instant::now() < held_until,
+        }
+    }
+
+    async fn is_sending(&self) -> bool {
         store::is_sending(&self.delivery.db, &self.lane).await.unwrap_or(true)
     }
 

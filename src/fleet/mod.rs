@@ -22,12 +22,12 @@ use std::{
 };
 
 use carillon_jobs::Kind;
-use sqlx::PgPool;
 use tokio::sync::Mutex;
 
 use crate::{
     app::App,
     channel::Channel,
+    db::PgPool,
     metrics::parts::{self, Surroundings},
     pause,
     queue::{DeadReason, Queue, QueueError},
@@ -151,15 +151,11 @@ pub async fn look_at_parts(app: &App) {
         tokio::time::timeout(PART_LIMIT, ping),
         tokio::time::timeout(PART_LIMIT, select)
     );
-    let idle = u32::try_from(app.db.num_idle()).unwrap_or(u32::MAX);
+    let (open, idle) = app.db.open_and_idle();
     parts::note(Surroundings {
         redis_up: redis_up.unwrap_or(false),
         postgres_up: postgres_up.unwrap_or(false),
-        connections: (
-            app.db.size().saturating_sub(idle),
-            idle,
-            app.config.database.pool_size(app.process),
-        ),
+        connections: (open - idle, idle, app.config.database.pool_size(app.process)),
     });
 }
 

@@ -6,9 +6,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgPool, Postgres, Row as _, Transaction, postgres::PgRow};
+use sqlx::{Row as _, postgres::PgRow};
 
 use super::{Queue, QueueError};
+
+use crate::db::{PgConnection, PgPool};
 
 pub(crate) use super::dead_record::Record;
 
@@ -233,11 +235,7 @@ pub async fn replay(pool: &PgPool, queue: &Queue, filter: &DeadFilter) -> Result
     }
 }
 
-async fn replay_step(
-    tx: &mut Transaction<'_, Postgres>,
-    queue: &Queue,
-    jobs: &[DeadJob],
-) -> Result<Replayed, QueueError> {
+async fn replay_step(tx: &mut PgConnection, queue: &Queue, jobs: &[DeadJob]) -> Result<Replayed, QueueError> {
     let (whole, cut): (Vec<&DeadJob>, Vec<&DeadJob>) = jobs.iter().partition(|job| job.is_whole());
     for job in &whole {
         queue.push_raw(&job.kind, &job.raw).await?;
@@ -245,7 +243,7 @@ async fn replay_step(
     let ids: Vec<i64> = whole.iter().map(|job| job.id).collect();
     sqlx::query("update dead_job set replayed_at = now() where id = any($1)")
         .bind(&ids)
-        .execute(&mut **tx)
+        .execute(tx)
         .await?;
     Ok(Replayed {
         pushed: whole.len() as u64,

@@ -8,10 +8,11 @@ use std::{sync::Arc, time::Duration};
 
 use redis::{RedisError, Value};
 use ring::digest::{Context, SHA256};
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::{DeadReason, QueueError, dead::Record, dead_record::KEPT_BYTES, engine::Engine};
+
+use crate::db::PgPool;
 
 /// Records carried in one step; each is at most 64 KiB and a line.
 const STEP: u32 = 50;

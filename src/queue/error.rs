@@ -34,6 +34,19 @@ pub enum QueueError {
     },
 }
 
+impl QueueError {
+    /// Whether Redis answers and will not have us: waiting does not help.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Redis(error) => {
+                error.kind() == redis::ErrorKind::AuthenticationFailed
+                    || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"))
+            }
+            Self::Address | Self::Contract(_) | Self::Database(_) | Self::Evicts { .. } | Self::TooOld { .. } => false,
+        }
+    }
+}
+
 /// The kind of a Redis error and the code a server gave, without the detail: that may quote a key or an address.
 pub(crate) fn describe(error: &redis::RedisError) -> String {
     match error.code() {

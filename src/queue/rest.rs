@@ -12,10 +12,10 @@ use std::{
 };
 
 use carillon_jobs::Kind;
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::Engine;
+use crate::db::PgPool;
 use crate::pause;
 
 /// A pause is heard of within this time.

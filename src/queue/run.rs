@@ -16,7 +16,6 @@ use apalis::{
 };
 use apalis_core::{error::BoxDynError, task::Task, worker::builder::WorkerBuilder};
 use carillon_jobs::Job;
-use sqlx::PgPool;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, field};
@@ -33,6 +32,8 @@ use super::{
     wake,
 };
 use crate::telemetry;
+
+use crate::db::PgPool;
 
 /// How long aborted handlers and the worker loop get to end.
 const ABORT_GRACE: Duration = Duration::from_secs(1);

@@ -33,11 +33,11 @@ impl Bench {
     }
 
     fn store(&self, worker: &str, lease_ms: u64) -> Store {
-        self.store_of(worker, lease_ms, &["first", "second"])
+        self.store_of(&["first", "second"], worker, lease_ms)
     }
 
-    fn store_of(&self, worker: &str, lease_ms: u64, names: &[&str]) -> Store {
-        let kinds = names.iter().map(|name| StoredKind {
+    fn store_of(&self, kinds: &[&str], worker: &str, lease_ms: u64) -> Store {
+        let kinds = kinds.iter().map(|name| StoredKind {
             name: (*name).to_owned(),
             keys: KindKeys::new(&self.prefix, name),
             lease_ms,
@@ -198,7 +198,7 @@ impl Worker {
 
     fn new(bench: &Bench, concurrency: u32) -> Self {
         Self {
-            store: bench.store_of("w1", 60_000, &Self::KINDS),
+            store: bench.store_of(&Self::KINDS, "w1", 60_000),
             slots: Slots::new(concurrency, &[2, 16, 4]),
             number: 1,
         }
@@ -276,4 +276,38 @@ fn every_kind_keeps_slots_of_its_own() {
         .collect();
     let slots = Slots::new(QueueConfig::default().concurrency, &wanted);
     assert!(slots.free().own.iter().all(|own| *own > 0), "{wanted:?}");
+}
+/// A rolling deploy: the old release knows one kind, the new one two.
+#[tokio::test]
+async fn a_kind_only_the_newer_release_knows_waits_for_it() {
+    let bench = Bench::new().await;
+    bench.push("first", 2).await;
+    bench.push("second", 3).await;
+    let old = bench.store_of(&["first"], "old", 60_000);
+    let newer = bench.store("new", 60_000);
+    let only = Free {
+        own: vec![10],
+        shared: 10,
+    };
+    let claimed = claim(&old, 1, &only, Sweep::DueAndAbandoned).await;
+    assert_eq!(claimed.entries.iter().map(Vec::len).collect::<Vec<_>>(), [2]);
+    let claimed = claim(&newer, 1, &free([10, 10], 0), Sweep::DueAndAbandoned).await;
+    assert_eq!(claimed.entries.iter().map(Vec::len).collect::<Vec<_>>(), [0, 3]);
+    // What each says afterwards concerns its own kinds only, whatever their number in the other's list.
+    let back = |kind, number| Settlement {
+        kind,
+        number,
+        verb: Verb::Head { header: None },
+    };
+    assert_eq!(old.settle(&[back(0, 1), back(0, 2), back(0, 3)]).await.unwrap(), 1);
+    assert_eq!(newer.settle(&[back(1, 1), back(1, 2), back(1, 3)]).await.unwrap(), 0);
+    for (kind, count) in [("first", 2), ("second", 3)] {
+        let ready: i64 = bench
+            .raw
+            .clone()
+            .llen(KindKeys::new(&bench.prefix, kind).ready)
+            .await
+            .unwrap();
+        assert_eq!(ready, count, "{kind}");
+    }
 }

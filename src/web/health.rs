@@ -84,7 +84,9 @@ async fn schema(app: &App) -> Result<(), String> {
     match db::check_schema(&app.db).await {
         // A database ahead of the program is the ordinary moment of a deploy.
         Ok(SchemaState::UpToDate | SchemaState::Ahead(_)) => Ok(()),
-        Ok(state @ (SchemaState::Behind(_) | SchemaState::Changed(_))) => Err(schema_advice(&state)),
+        Ok(state @ (SchemaState::Behind(_) | SchemaState::Outgrown(_) | SchemaState::Changed(_))) => {
+            Err(schema_advice(&state))
+        }
         Err(error) => Err(database_words(&error)),
     }
 }

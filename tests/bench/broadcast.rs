@@ -155,7 +155,7 @@ async fn round(
     exact &= bed.sandbox.arrived(plan.channel).await == everybody;
     let accepted = format!("select count(*) from delivery_result where broadcast_id = '{id}' and state = 'accepted'");
     exact &= bed.one::<i64>(&accepted).await == i64::from(plan.customers);
-    let audit = carillon::ledger::audit(&bed.pool, None).await.unwrap();
+    let audit = carillon::ledger::audit(&bed.pool.clone().into(), None).await.unwrap();
     exact &= audit.is_clean();
     Round {
         bare_send_secs,

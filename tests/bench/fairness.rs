@@ -298,7 +298,12 @@ async fn spread(plan: &Plan, shared_per_sec: Option<f64>) -> Spread {
         .one("select count(*) from delivery_result where state = 'accepted'")
         .await;
     assert_eq!(accepted, i64::from(plan.shops * plan.each));
-    assert!(carillon::ledger::audit(&bed.pool, None).await.unwrap().is_clean());
+    assert!(
+        carillon::ledger::audit(&bed.pool.clone().into(), None)
+            .await
+            .unwrap()
+            .is_clean()
+    );
     bed.close().await;
     let secs: Vec<f64> = ended.iter().map(|at| at - began).collect();
     let mean_secs = secs.iter().sum::<f64>() / f64::from(plan.shops);

@@ -11,11 +11,11 @@ use carillon::{
     broadcast::{self, Advance, Audience, BroadcastConfig, Mode, NewBroadcast, Planner},
     channel::Channel,
     cli::seed::{Plan, plant},
-    db,
+    db::{self, PgPool},
     secret::{Hidden, Secrets},
 };
 use carillon_jobs::{BroadcastId, ShopId};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, postgres::PgConnectOptions};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, postgres::PgConnectOptions};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -42,7 +42,10 @@ async fn measure(customers: u32, rounds: usize) -> serde_json::Value {
     let name = format!("carillon_bench_{}", Uuid::new_v4().simple());
     let mut admin = PgConnection::connect_with(&options).await.unwrap();
     execute(&mut admin, &format!("create database {name}")).await;
-    let pool = PgPool::connect_with(options.database(&name)).await.unwrap();
+    let pool: PgPool = sqlx::PgPool::connect_with(options.database(&name))
+        .await
+        .unwrap()
+        .into();
     let result = in_turn(&pool, customers, rounds).await;
     pool.close().await;
     execute(&mut admin, &format!("drop database {name} with (force)")).await;

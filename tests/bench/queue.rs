@@ -223,10 +223,10 @@ async fn our_jobs_per_sec(plan: &Plan, concurrency: u32) -> f64 {
 }
 
 /// Only dead jobs go to Postgres, and here none die. A server that answers, though: a worker asks it at once what is paused.
-pub(crate) fn no_database() -> sqlx::PgPool {
+pub(crate) fn no_database() -> carillon::db::PgPool {
     let url =
         std::env::var("CARILLON_TEST_DATABASE_URL").expect("CARILLON_TEST_DATABASE_URL is not set; bin/bench does it");
-    PgPoolOptions::new().connect_lazy(&url).unwrap()
+    PgPoolOptions::new().connect_lazy(&url).unwrap().into()
 }
 
 /// Spread over the poll interval, so that no push keeps step with it.

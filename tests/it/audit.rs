@@ -1,8 +1,8 @@
 //! A lie in any table is found, and found by the checks whose business it is.
 
+use carillon::db::PgPool;
 use carillon::ledger::{AuditError, Report, audit};
 use carillon_jobs::ShopId;
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::{

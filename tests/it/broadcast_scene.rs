@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use carillon::db::PgPool;
 use carillon::{
     broadcast::{
         self, Advance, BroadcastConfig, BroadcastState, Candidate, Mode, NewBroadcast, Place, Planner, Reach, plan,
@@ -10,7 +11,7 @@ use carillon::{
 };
 use carillon_jobs::{AddressId, BroadcastId, CustomerId, SenderId, ShopId};
 use serde_json::json;
-use sqlx::{AssertSqlSafe, PgPool, Postgres};
+use sqlx::{AssertSqlSafe, Postgres};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 

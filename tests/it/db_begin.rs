@@ -10,11 +10,12 @@ use crate::{
 #[tokio::test(flavor = "multi_thread")]
 async fn a_begin_that_nobody_waits_for_leaves_no_open_transaction_behind() {
     let db = database().await;
-    let pool = sqlx::postgres::PgPoolOptions::new()
+    let pool: db::PgPool = sqlx::postgres::PgPoolOptions::new()
         .max_connections(1)
         .connect(&db.url)
         .await
-        .unwrap();
+        .unwrap()
+        .into();
     for round in 0..300 {
         // Dropped at another moment each time: some before BEGIN is sent, some before the answer, some after.
         let begun = tokio::time::timeout(std::time::Duration::from_micros(round * 7), db::begin(&pool));

@@ -6,13 +6,15 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use carillon::queue::{
-    self, JobContext, JobError, Outcome, Queue, QueueConfig, RedisConn,
-    dead::{self, DeadFilter, DeadJob},
+use carillon::{
+    db::PgPool,
+    queue::{
+        self, JobContext, JobError, Outcome, Queue, QueueConfig, RedisConn,
+        dead::{self, DeadFilter, DeadJob},
+    },
 };
 use carillon_jobs::{BroadcastId, BroadcastSend, Job};
 use redis::AsyncCommands as _;
-use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;

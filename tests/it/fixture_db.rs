@@ -10,8 +10,9 @@ use std::{
     str::FromStr,
 };
 
+use carillon::db::PgPool;
 use sqlx::{
-    AssertSqlSafe, Connection, PgConnection, PgPool,
+    AssertSqlSafe, Connection, PgConnection,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -51,7 +52,8 @@ async fn create(template: &str) -> TestDb {
         .max_connections(24)
         .connect_with(options)
         .await
-        .unwrap();
+        .unwrap()
+        .into();
     TestDb { pool, url, name }
 }
 

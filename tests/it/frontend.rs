@@ -6,9 +6,10 @@ use std::{
     process::Output,
 };
 
+use carillon::db::PgPool;
 use carillon::{app::ProcessKind, reconcile::ring};
 use carillon_jobs::{BroadcastId, SenderId};
-use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::process::Command;
 use uuid::Uuid;
 
@@ -303,7 +304,7 @@ async fn the_example_of_the_readme_sends() {
     let content = between(example, "-v content='", "' <<");
     let world = World::new(&[]).await;
     world.customers(3, "s.channel = 'line'").await;
-    let mut connection = world.pool().acquire().await.unwrap();
+    let mut connection = PgConnection::connect(&world.db.url).await.unwrap();
     let mut variables = HashMap::from([
         ("shop".to_owned(), world.shop.to_string()),
         ("content".to_owned(), content.to_owned()),

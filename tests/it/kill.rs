@@ -8,9 +8,10 @@ use carillon_sandbox::{Channel, Latency};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
+    process::Process,
     redis_server::{Memory, RedisServer},
     wait::eventually,
-    world::{Process, World},
+    world::World,
 };
 
 const CUSTOMERS: i32 = 5_000;

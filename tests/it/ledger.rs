@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use carillon::db::PgPool;
 use carillon::ledger::{self, EntryKind, LedgerError, Page, Period};
 use carillon_jobs::ShopId;
 use futures::future::join_all;
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use crate::{

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use carillon::db::PgPool;
 use carillon::ledger::{self, LedgerError};
 use carillon_jobs::ShopId;
 use futures::future::join_all;
@@ -9,7 +10,7 @@ use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use crate::{

@@ -10,9 +10,10 @@ use carillon_jobs::Kind;
 use crate::{
     cli::run_with,
     fixture::{Fixture, text},
+    process::Process,
     scene::{self, APP, LINE},
     wait::{eventually, until},
-    world::{Process, World},
+    world::World,
 };
 
 /// A port nobody listens on now.

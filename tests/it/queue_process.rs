@@ -102,7 +102,7 @@ fn a_worker_process() {
             .await
             .unwrap();
         let handler = move |job, context| run_job(manner, poison.clone(), log.clone(), notes.clone(), job, context);
-        queue::run(config, redis, pool, handler, CancellationToken::new()).await;
+        queue::run(config, redis, pool.into(), handler, CancellationToken::new()).await;
     });
 }
 
@@ -325,7 +325,7 @@ async fn a_worker_stopped_past_its_leases_writes_nothing_in_postgres_and_goes_on
     world.ended(id, 60).await;
     // Stopped and not killed: it leaves its lanes in peace, and after it nobody but the late one writes.
     other.signal("-TERM");
-    until("the other has stopped", async || other.0.try_wait().unwrap().is_some()).await;
+    until("the other has stopped", async || !other.runs()).await;
     let before = rows(&world, id).await;
     let received = world.sandbox.handle().counts(Channel::Line, None);
 

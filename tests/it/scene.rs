@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use sqlx::{AssertSqlSafe, PgPool, Postgres, query_scalar};
+use carillon::db::PgPool;
+use sqlx::{AssertSqlSafe, Postgres, query_scalar};
 use uuid::Uuid;
 
 /// What a message costs on each channel of the scene: (channel, tokens).

@@ -188,22 +188,12 @@ fn assert_nothing_personal(raw: &[u8]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreadable_traceparent_is_told_in_the_log_and_the_job_runs() {
-    let world = World::new(&[]).await;
+    let world = World::new(&[("LOG__FORMAT", "json")]).await;
     world.customers(2, "s.channel = 'line'").await;
-    let log = tempfile();
     let id = send_as_part_of(&world, "private-0912345678").await;
-    let worker = std::process::Command::new(env!("CARGO_BIN_EXE_carillon"))
-        .arg("worker")
-        .envs(&world.env)
-        .env("CARILLON__LOG__FORMAT", "json")
-        .stdout(std::process::Stdio::null())
-        .stderr(std::fs::File::create(&log).unwrap())
-        .spawn()
-        .unwrap();
-    let _worker = crate::world::Process(worker);
+    let worker = world.process("worker");
     world.ended(id, 60).await;
-    let said = std::fs::read_to_string(&log).unwrap();
-    let _ = std::fs::remove_file(&log);
+    let said = worker.log();
     let lines: Vec<&str> = said
         .lines()
         .filter(|line| line.contains("no W3C trace context"))
@@ -214,10 +204,6 @@ async fn an_unreadable_traceparent_is_told_in_the_log_and_the_job_runs() {
         "{said}"
     );
     assert_eq!(world.one::<i64>("select count(*) from dead_job").await, 0);
-}
-
-fn tempfile() -> std::path::PathBuf {
-    std::env::temp_dir().join(format!("carillon-{}.log", uuid::Uuid::now_v7()))
 }
 
 async fn enqueue(world: &World, more: &[(&str, &str)]) -> Output {
@@ -309,11 +295,6 @@ async fn the_last_spans_of_a_worker_leave_before_it_ends() {
     let mut worker = world.process("worker");
     let id = send_as_part_of(&world, FRONTEND).await;
     world.ended(id, 60).await;
-    let told = std::process::Command::new("kill")
-        .args(["-TERM", &worker.0.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(told.success());
-    until("the worker has ended", async || worker.0.try_wait().unwrap().is_some()).await;
+    assert_eq!(worker.stop().await, 0, "{}", worker.log());
     assert!(!collector.of("job", FRONTEND.parse().unwrap()).is_empty());
 }

@@ -5,6 +5,7 @@ use axum::{
     body::Body,
     http::{Request, StatusCode, header},
 };
+use carillon::db::PgPool;
 use carillon::{
     app::{App, ProcessKind},
     config::{Config, Sources},
@@ -12,7 +13,6 @@ use carillon::{
 };
 use carillon_jobs::{AddressId, BroadcastId};
 use serde_json::Value;
-use sqlx::PgPool;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 

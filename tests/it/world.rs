@@ -3,10 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
+use carillon::db::PgPool;
 use carillon::{
     app::{App, ProcessKind},
     config::{Config, Sources},
@@ -16,12 +16,14 @@ use carillon_jobs::BroadcastId;
 use carillon_sandbox::{
     LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, Running, SMTP_PASSWORD, SMTP_USER, Sandbox, SandboxConfig,
 };
-use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::fixture_db::{TestDb, database, service};
+use crate::{
+    fixture_db::{TestDb, database, service},
+    process::Process,
+};
 
 const KEY: &str = "test:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
@@ -95,16 +97,7 @@ impl World {
 
     /// A real process of the product's binary.
     pub(crate) fn process(&self, kind: &str) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
-        command
-            .arg(kind)
-            .envs(&self.env)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        if std::env::var_os("CARILLON_TEST_LOGS").is_none() {
-            command.stderr(Stdio::null());
-        }
-        Process(command.spawn().unwrap())
+        Process::start(&self.env, &[kind])
     }
 
     async fn open_shop(&self) {
@@ -275,27 +268,5 @@ impl Working {
 impl Drop for Working {
     fn drop(&mut self) {
         self.stop.iter().for_each(CancellationToken::cancel);
-    }
-}
-
-/// A real process, killed when dropped.
-pub(crate) struct Process(pub(crate) Child);
-
-impl Process {
-    /// Sends a signal such as `-STOP`.
-    pub(crate) fn signal(&self, signal: &str) {
-        let pid = self.0.id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-    }
-
-    pub(crate) fn kill(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
     }
 }

@@ -6,12 +6,12 @@ use std::str::FromStr;
 
 use carillon_jobs::{CustomerId, SenderId, ShopId};
 use serde_json::{Map, Value};
-use sqlx::PgPool;
 
 use super::super::CliError;
 use crate::{
     broadcast::{Audience, BroadcastConfig, Mode, NewBroadcast, default_channels},
     channel::Channel,
+    db::PgPool,
 };
 
 #[derive(Debug, clap::Args)]

@@ -9,13 +9,13 @@ mod people;
 
 use carillon_jobs::{SenderId, ShopId};
 use serde::Serialize;
-use sqlx::{PgPool, types::Uuid};
+use sqlx::types::Uuid;
 
 use super::{CliError, need_schema, say};
 use crate::{
     app::App,
     channel::{Channel, Sender},
-    db,
+    db::{self, PgPool},
     secret::Secrets,
 };
 
@@ -208,7 +208,7 @@ pub async fn plant(pool: &PgPool, secrets: &Secrets, plan: &Plan<'_>) -> Result<
 
 /// LINE is the shop's own account; app and email are the platform's, of which there is one each.
 async fn sender(
-    conn: &mut sqlx::PgConnection,
+    conn: &mut db::PgConnection,
     secrets: &Secrets,
     shop: ShopId,
     channel: Channel,

@@ -5,9 +5,9 @@
 //! frequent parts, addresses end in `.example`.
 
 use carillon_jobs::{SenderId, ShopId};
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::AssertSqlSafe;
 
-use crate::channel::Channel;
+use crate::{channel::Channel, db::PgPool};
 
 /// Small enough that no statement is slow enough to be logged.
 const CHUNK: u32 = 5_000;

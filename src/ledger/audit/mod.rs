@@ -15,9 +15,11 @@ use std::collections::HashMap;
 use carillon_jobs::{BroadcastId, ShopId};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, FromRow, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, FromRow};
 use thiserror::Error;
 use uuid::Uuid;
+
+use crate::db::{PgConnection, PgPool};
 
 /// How many of the rows that break a check a report names.
 const NAMED_ROWS: i64 = 10;
@@ -111,10 +113,9 @@ const GROUPS: [&Group; 10] = [
 
 /// Runs every check over the database, or over one shop.
 pub async fn audit(pool: &PgPool, shop: Option<ShopId>) -> Result<Report, AuditError> {
-    let mut snapshot = pool
-        .begin_with("begin isolation level repeatable read read only")
-        .await?;
+    let mut snapshot = crate::db::begin(pool).await?;
     for setting in [
+        "set transaction isolation level repeatable read, read only",
         // An audit of years takes as long as it takes, whatever limit the pool sets on a request.
         "set local statement_timeout = 0",
         // Sorts and hashes of whole tables: this much each, then disk.

@@ -7,7 +7,7 @@ mod stop;
 
 use std::time::{Duration, Instant};
 
-use sqlx::PgPool;
+use carillon::db::PgPool;
 use uuid::Uuid;
 
 use crate::scene::{Claim, one, settle};
