@@ -179,13 +179,15 @@ impl Bed {
             while let Ok(work) = self.claimed.try_recv() {
                 all.push(work);
             }
-            let waits: (i64, i64) = redis::pipe()
+            // A turn that comes too soon after another does not look for abandoned ones.
+            let waits: (i64, i64, i64) = redis::pipe()
                 .llen(&self.keys.ready)
                 .zcard(&self.keys.due)
+                .zcount(&self.keys.lease, 0, 1)
                 .query_async(&mut self.raw)
                 .await
                 .unwrap();
-            if before == all.len() && waits == (0, 0) {
+            if before == all.len() && waits == (0, 0, 0) {
                 return all;
             }
         }
@@ -271,6 +273,8 @@ async fn play(scripts: Vec<Vec<Act>>) {
             }
         }
     }
+    // Who was found to be poison by the last look has died, and is not told of yet.
+    bed.settle().await;
     let dead: BTreeMap<String, Vec<u8>> = bed.raw.hgetall(&bed.engine.store.dead).await.unwrap();
     let mut records: BTreeMap<String, Record> = dead
         .values()
