@@ -192,10 +192,9 @@ $$;
 
 -- Takes a lane's lease for a turn. mode: `send`, or `cancelled` / `expired` when the rest is to be ended with that outcome.
 -- remaining: deliveries left on it. rivals: other shops that wait for a place on the same shared sender.
--- No row: nothing to do, not due, somebody else has it, it is paused, or it was not rung for and its shared sender has no place
--- free: then lanes_to_ring knows whose turn it is.
-create function begin_turn(p_broadcast uuid, p_sender uuid, p_lease_secs double precision, p_per_sender int,
-        p_stale_secs double precision)
+-- No row: nothing to do, not due, somebody else has it, it is paused, or it wants a shared sender and was not rung for: only
+-- lanes_to_ring gives places, or a bell that happens to come while one is handed on would overtake everybody who waits.
+create function begin_turn(p_broadcast uuid, p_sender uuid, p_lease_secs double precision)
 returns table (sender_id uuid, channel channel, epoch int, mode text, strikes int, remaining bigint, shop_id uuid, shared boolean, rivals int)
 language plpgsql as $$
 begin
@@ -207,9 +206,7 @@ begin
        and l.remaining > 0 and lane_is_due(l, b) and (l.lease_until is null or l.lease_until <= now())
        and b.state in ('sending', 'cancelled')
        and (b.state = 'cancelled' or b.deadline_at <= now() or (s.state <> 'paused' and not sending_is_paused(l.shop_id)))
-       and (s.shop_id is not null or l.rung_at is not null or p_per_sender > (select count(*) from lane o
-              where o.sender_id = p_sender and o.remaining > 0
-                and (o.lease_until > now() or o.rung_at > now() - p_stale_secs * interval '1 second')))
+       and (s.shop_id is not null or l.rung_at is not null)
     returning l.sender_id, l.channel, l.epoch, l.strikes, l.remaining, l.shop_id, s.shop_id is null,
         case when b.state = 'cancelled' then 'cancelled' when b.deadline_at <= now() then 'expired' else 'send' end
       into sender_id, channel, epoch, strikes, remaining, shop_id, shared, mode;
@@ -233,7 +230,7 @@ begin
 end $$;
 create or replace function take_lane(p_broadcast uuid, p_sender uuid, p_lease_secs double precision)
 returns table (sender_id uuid, channel channel, epoch int, mode text, strikes int) language sql as $$
-    select t.sender_id, t.channel, t.epoch, t.mode, t.strikes from begin_turn(p_broadcast, p_sender, p_lease_secs, 4, 5) t
+    select t.sender_id, t.channel, t.epoch, t.mode, t.strikes from begin_turn(p_broadcast, p_sender, p_lease_secs) t
 $$;
 
 -- Gives a lane back. Due again at the latest of p_wait_secs from now and the time its first open slice can be claimed.

@@ -35,8 +35,7 @@ impl Delivery {
     ) -> Result<Duration, DeliveryError> {
         // Taken before the question is asked, so that our side of the lease ends before Postgres' does.
         let taken_at = Instant::now();
-        let places = self.config.places();
-        let Some(lane) = store::take_lane(&self.db, broadcast, sender, self.config.lease(), places).await? else {
+        let Some(lane) = store::take_lane(&self.db, broadcast, sender, self.config.lease()).await? else {
             return Ok(Duration::ZERO);
         };
         let strikes = lane.strikes;

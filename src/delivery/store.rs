@@ -141,22 +141,19 @@ struct TurnRow {
     rivals: i32,
 }
 
-/// Takes the lane's lease for a turn, if there is something to do on it now and it has a place.
+/// Takes the lane's lease for a turn, if there is something to do on it now and, on a shared sender, it was rung for.
 pub async fn take_lane(
     db: &PgPool,
     broadcast: BroadcastId,
     sender: SenderId,
     lease: Duration,
-    places: Places,
 ) -> sqlx::Result<Option<TakenLane>> {
     let row: Option<TurnRow> = sqlx::query_as(
-        "select channel, epoch, mode, strikes, remaining, shop_id, shared, rivals from begin_turn($1, $2, $3, $4, $5)",
+        "select channel, epoch, mode, strikes, remaining, shop_id, shared, rivals from begin_turn($1, $2, $3)",
     )
     .bind(broadcast.0)
     .bind(sender.0)
     .bind(lease.as_secs_f64())
-    .bind(i32::try_from(places.per_sender).unwrap_or(i32::MAX))
-    .bind(places.bell_stale.as_secs_f64())
     .fetch_optional(db)
     .await?;
     Ok(row.map(|row| TakenLane {

@@ -342,9 +342,11 @@ async fn a_turn_on_a_shared_sender_is_charged_and_who_was_away_brings_no_credit(
         |shop: Uuid| format!("select served from sender_turn where sender_id = '{shared}' and shop_id = '{shop}'");
     let take = |shop: Uuid| {
         format!(
-            "select count(t.*) from lane l, begin_turn(l.broadcast_id, l.sender_id, 60, 4, 5) t where l.shop_id = '{shop}'"
+            "select count(t.*) from lane l, begin_turn(l.broadcast_id, l.sender_id, 60) t where l.shop_id = '{shop}'"
         )
     };
+    assert_eq!(world.one::<i64>(&take(old.id)).await, 0, "not rung for: no place");
+    world.run("update lane set rung_at = now()").await;
     assert_eq!(world.one::<i64>(&take(old.id)).await, 1);
     assert_eq!(world.one::<i64>(&take(new.id)).await, 1);
     assert_eq!(
@@ -362,7 +364,7 @@ async fn a_turn_on_a_shared_sender_is_charged_and_who_was_away_brings_no_credit(
     assert_eq!(world.one::<i64>(&served(new.id)).await, 502);
     // A bell that was not rung for waits for its turn like everybody: its place is given by lanes_to_ring.
     let refused = format!(
-        "select count(t.*) from lane l, begin_turn(l.broadcast_id, l.sender_id, 60, 1, 5) t where l.shop_id = '{}'",
+        "select count(t.*) from lane l, begin_turn(l.broadcast_id, l.sender_id, 60) t where l.shop_id = '{}'",
         new.id
     );
     assert_eq!(world.one::<i64>(&refused).await, 0);
