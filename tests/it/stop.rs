@@ -87,7 +87,7 @@ async fn two_hundred_running_jobs_are_given_back_though_postgres_hangs() {
         worker.signal("-TERM");
     }
     worker.says("Told to stop").await;
-    // The 100 ms: from then on what is ready only grows, by what was given back and by what comes new.
+    // 100 ms is the promise: from then on what is ready only grows, by what was given back and by what comes new.
     tokio::time::sleep_until((asked + Duration::from_millis(100)).into()).await;
     let ready = lists.ready().await;
     lists.push(draft, 50).await;
