@@ -212,9 +212,7 @@ async fn a_settle_that_comes_after_a_later_one_is_stale() {
     let shop = shop(&db.pool, 5, 100).await;
     let broadcast = shop.opened(&[APP], 10).await;
     let first = claim(&db.pool, broadcast, "app", 2, 0.0).await.unwrap();
-    let [a, b, c, d, e] = shop.customers[..] else {
-        unreachable!()
-    };
+    let customers = &shop.customers;
     let settle = |customer: i64, next: &str, intent: i32, flying: i64| {
         format!(
             "select settle_window('{broadcast}', 'app', {}, {}, '{{{customer}}}', '{{accepted}}', '{{null}}', '{{null}}', '{{null}}',
@@ -222,19 +220,29 @@ async fn a_settle_that_comes_after_a_later_one_is_stale() {
             first.slice_no, first.epoch
         )
     };
-    let early = settle(a, &c.to_string(), first.intent_no + 1, b);
+    let early = settle(
+        customers[0],
+        &customers[2].to_string(),
+        first.intent_no + 1,
+        customers[1],
+    );
     assert_eq!(one::<String>(&db.pool, &early).await, "sending");
     assert_eq!(
         one::<String>(&db.pool, &early).await,
         "sending",
         "asked again after a lost answer"
     );
-    let later = settle(b, &format!("{d},{e}"), first.intent_no + 2, c);
+    let later = settle(
+        customers[1],
+        &format!("{},{}", customers[3], customers[4]),
+        first.intent_no + 2,
+        customers[2],
+    );
     assert_eq!(one::<String>(&db.pool, &later).await, "sending");
     assert_eq!(one::<String>(&db.pool, &early).await, "stale");
     assert_eq!(
         one::<Vec<i64>>(&db.pool, "select in_flight from slice").await,
-        [d, e, c]
+        [customers[3], customers[4], customers[2]]
     );
     assert_clean(&db.pool).await;
 }
