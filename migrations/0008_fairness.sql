@@ -130,6 +130,12 @@ alter table lane add column turn_remaining bigint;
 -- The lanes that want a shared sender are looked up at every turn on it.
 create index lane_of_sender on lane (sender_id) where remaining > 0;
 
+-- Whether a broadcast's lanes have something to do: sending, or ending what will not be sent any more. A pause holds a
+-- broadcast up, not its deadline: past it the rest expires and its tokens go back.
+create function lanes_are_open(b broadcast) returns boolean language sql stable as $$
+    select b.state in ('sending', 'cancelled') or (b.state = 'paused' and b.resume_state = 'sending' and b.deadline_at <= now())
+$$;
+
 -- Which lanes to ring for: those of a shop, those that want a sender, or (both null) all. At most p_per_shop of a shop and, on a
 -- sender of the platform, p_per_sender of all shops are in the ready list or at work at once. On a shared sender every shop gets
 -- one place before any gets two, the shop served least goes first; of one shop the lane served longest ago. A bell nobody
@@ -145,7 +151,7 @@ returns table (broadcast_id uuid, sender_id uuid) language sql as $$
                lane_is_due(l, b) and (b.state = 'cancelled' or b.deadline_at <= now()
                    or (s.state <> 'paused' and not p.all_shops and l.shop_id <> all (p.shops))) as due
           from stop p, lane l
-          join broadcast b on b.id = l.broadcast_id and b.state in ('sending', 'cancelled')
+          join broadcast b on b.id = l.broadcast_id and lanes_are_open(b)
           join sender s on s.id = l.sender_id
          where l.remaining > 0 and ((p_shop is null and p_sender is null) or l.shop_id = p_shop or l.sender_id = p_sender)),
     waiting as (select * from open where due and not busy),
@@ -204,7 +210,7 @@ begin
       from broadcast b, sender s
      where l.broadcast_id = p_broadcast and l.sender_id = p_sender and b.id = l.broadcast_id and s.id = l.sender_id
        and l.remaining > 0 and lane_is_due(l, b) and (l.lease_until is null or l.lease_until <= now())
-       and b.state in ('sending', 'cancelled')
+       and lanes_are_open(b)
        and (b.state = 'cancelled' or b.deadline_at <= now() or (s.state <> 'paused' and not sending_is_paused(l.shop_id)))
        and (s.shop_id is not null or l.rung_at is not null)
     returning l.sender_id, l.channel, l.epoch, l.strikes, l.remaining, l.shop_id, s.shop_id is null,

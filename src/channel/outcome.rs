@@ -142,7 +142,8 @@ impl Refusal {
     }
 
     /// Whether no broadcast should try this address again. Not so for a mail relay's transient answer (`rcpt 452 4.2.2`):
-    /// a full mailbox ends this delivery, and may have room next week.
+    /// a full mailbox ends this delivery, and may have room next week. Nor for FCM's `SENDER_ID_MISMATCH`: the key file of another
+    /// project makes every device of the shop look like that, and closing them all could not be taken back.
     #[must_use]
     pub fn closes_address(&self) -> bool {
         let mut words = self.code.split(' ');
@@ -154,7 +155,7 @@ impl Refusal {
             && words
                 .next()
                 .is_some_and(|reply| reply.len() == 3 && reply.starts_with('4'));
-        self.class == ErrorClass::Recipient && !transient
+        self.class == ErrorClass::Recipient && !transient && !self.code.ends_with(" SENDER_ID_MISMATCH")
     }
 }
 
@@ -186,6 +187,7 @@ mod tests {
             (ErrorClass::Recipient, "body 452", false),
             (ErrorClass::Recipient, "400 to", true),
             (ErrorClass::Recipient, "404 NOT_FOUND UNREGISTERED", true),
+            (ErrorClass::Recipient, "403 SENDER_ID_MISMATCH", false),
             (ErrorClass::Recipient, "malformed_address", true),
             (ErrorClass::Content, "body 550 5.7.1", false),
             (ErrorClass::Throttled, "429", false),

@@ -197,3 +197,31 @@ async fn a_pause_leaves_the_claim_to_those_on_their_way() {
     assert_eq!(send_rest(&db.pool, broadcast, "line").await, "completed");
     assert_clean(&db.pool).await;
 }
+
+/// A pause holds the messages up, not the deadline: nobody's tokens are held for ever.
+#[tokio::test]
+async fn a_broadcast_paused_past_its_deadline_expires_and_gives_its_tokens_back() {
+    let db = database().await;
+    let shop = shop(&db.pool, 3, 100).await;
+    let broadcast = shop.opened(&[LINE], 10).await;
+    run(&db.pool, &format!("select pause_broadcast('{broadcast}')")).await;
+    let ring = "select count(*) from lanes_to_ring(null, null, 2, 4, 5)";
+    let mode = format!("select mode from begin_turn('{broadcast}', (select sender_id from lane), 30)");
+    assert_eq!(one::<i64>(&db.pool, ring).await, 0);
+    run(&db.pool, "update broadcast set deadline_at = now()").await;
+    assert_eq!(one::<i64>(&db.pool, ring).await, 1);
+    assert_eq!(one::<String>(&db.pool, &mode).await, "expired");
+    assert!(
+        one::<bool>(
+            &db.pool,
+            &format!("select drain_slice('{broadcast}', 'line', 'expired')")
+        )
+        .await
+    );
+    assert_eq!(outcomes(&db.pool, broadcast).await, ["expired 3"]);
+    assert_eq!(
+        (state(&db.pool, broadcast).await.as_str(), shop.available().await),
+        ("completed", 100)
+    );
+    assert_clean(&db.pool).await;
+}
