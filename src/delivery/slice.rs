@@ -98,9 +98,9 @@ enum Begun {
 impl SliceTurn<'_> {
     /// Sends until everybody has an outcome or something is in the way. `None`: on to the next slice.
     ///
-    /// The window rolls: as soon as half of those who are out are back, their results are written and the next members
-    /// begin beside the others, so that neither a slow answer nor the database makes the sockets wait. A window that permits
-    /// made small is not waited for that long: more permits will have come.
+    /// The window rolls: when nearly all of those who are out are back, or half of them while others are slow, their results are
+    /// written and the next members begin beside the others, so that neither a slow answer nor the database makes the sockets
+    /// wait. A window that permits made small is not waited for that long: more permits will have come.
     async fn run(mut self) -> Result<Option<TurnEnd>, DeliveryError> {
         let first = self.slice.in_flight.clone();
         let not_begun = |customer: &&i64| first.binary_search(*customer).is_err();
@@ -162,16 +162,20 @@ impl SliceTurn<'_> {
         self.flying.append(&mut window);
     }
 
-    /// Waits until as many are back as it takes to write results: half, to make room for others, or whoever is back soon
-    /// while sockets are idle; all, where nobody waits or their outcomes must be judged together.
+    /// Waits until as many are back as it takes to write results: nearly all, because every settle has its price; half where
+    /// the others are slow; whoever is back soon while sockets are idle; all, where nobody waits or their outcomes must be
+    /// judged together.
     async fn collect_enough(&mut self) -> Vec<(i64, Sent)> {
         if self.rest.is_empty() || self.repeat {
             return self.collect(usize::MAX, Duration::MAX).await;
         }
-        let half = self.crew.out().div_ceil(2);
-        let idle = self.room() > 0 && self.crew.out() < self.job.briefing.in_flight();
-        let patience = if idle { ROLL_EVERY } else { Duration::MAX };
-        let mut sent = self.collect(half, patience).await;
+        let out = self.crew.out();
+        let (half, most) = (out.div_ceil(2), out - out / 8);
+        let idle = self.room() > 0 && out < self.job.briefing.in_flight();
+        let mut sent = self.collect(most, ROLL_EVERY).await;
+        if !idle && sent.len() < half {
+            sent.append(&mut self.collect(half - sent.len(), Duration::MAX).await);
+        }
         // A few who failed at once say nothing of the sender yet.
         if !sent.is_empty() && !sent.iter().any(|(_, sent)| sent.is_accepted() || sent.closes_sender()) {
             sent.append(&mut self.collect(half.saturating_sub(sent.len()), Duration::MAX).await);
