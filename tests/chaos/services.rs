@@ -3,10 +3,12 @@
 
 use std::{
     process::{Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
 use redis::aio::MultiplexedConnection;
+use tokio::sync::Mutex;
 
 /// Where they are.
 #[derive(Debug, Clone)]
@@ -18,6 +20,8 @@ pub struct Services {
     pub redis_url: String,
     /// `postgres://…`, a database that is empty at first.
     pub database_url: String,
+    /// The script starts whatever is down: two calls at once would both start the same server.
+    one_call: Arc<Mutex<()>>,
 }
 
 impl Services {
@@ -31,6 +35,7 @@ impl Services {
             postgres_bin: variable("CARILLON_POSTGRES_BIN"),
             redis_url: variable("REDIS_URL"),
             database_url: variable("DATABASE_URL"),
+            one_call: Arc::default(),
         }
     }
 
@@ -45,6 +50,7 @@ impl Services {
     }
 
     async fn run(&self, verb: &'static str, which: &'static str) {
+        let _one = self.one_call.lock().await;
         let mut command = tokio::process::Command::new(&self.script);
         command
             .args([verb, &self.folder, which])
