@@ -93,7 +93,6 @@ impl BroadcastWork {
         telemetry::note("broadcast.id", args.broadcast_id);
         context.about_to(&breadcrumb(&args)).await;
         let done = if let Some(sender) = args.sender_id {
-            telemetry::note("sender.id", sender);
             self.send(args.broadcast_id, sender, context).await
         } else {
             self.plan(args.broadcast_id, context).await
