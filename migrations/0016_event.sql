@@ -59,3 +59,85 @@ end $$;
 create function events_from_now() returns text language sql stable as $$
     select pg_snapshot_xmin(pg_current_snapshot())::text || '-0'
 $$;
+
+-- What triggers must know of the configuration; written by `carillon migrate` and by every scheduler that starts.
+create table event_setting (
+    is_only             boolean primary key default true check (is_only),
+    -- A balance is low below this part of what was granted for the period, in percent; 0: never.
+    balance_low_percent int not null check (balance_low_percent between 0 and 100)
+);
+insert into event_setting (balance_low_percent) values (20);
+
+-- A balance is looked at when tokens are set aside, when a period begins and when a person corrects it: a capture spends
+-- what was set aside before. Lies on the ledger, so that whoever posts cannot forget it. For a whole statement and not for
+-- each row, because a month's refill posts for every shop at once; what a capture pays is one look at its own entry.
+create function ledger_entry_tells() returns trigger language plpgsql as $$
+begin
+    if not exists (select from added where kind in ('hold', 'adjust', 'grant', 'top_up')) then
+        return null;
+    end if;
+    insert into event (shop_id, kind, subject, data)
+    select shop_id, case kind when 'grant' then 'refill_done' else 'top_up_settled' end,
+           substr(operation, length(kind) + 2),
+           jsonb_build_object(case kind when 'grant' then 'granted' else 'tokens' end, allowance + extra, 'available',
+               allowance_after - held_allowance_after + extra_after - held_extra_after)
+      from added where kind in ('grant', 'top_up') order by id;
+    insert into event (shop_id, kind, subject, data)
+    select n.shop_id, 'balance_low', n.period, jsonb_build_object('granted', n.granted, 'available', n.available)
+      from (select e.shop_id, coalesce(substr(case e.kind when 'grant' then e.operation end, 7), a.allowance_period) as period,
+                   case e.kind when 'grant' then e.allowance else g.allowance end as granted,
+                   e.allowance_after - e.held_allowance_after + e.extra_after - e.held_extra_after as available
+              from added e
+              left join token_account a on a.shop_id = e.shop_id and e.kind <> 'grant'
+              left join ledger_entry g on g.shop_id = a.shop_id and g.operation = 'grant:' || a.allowance_period
+             where e.kind in ('hold', 'adjust', 'grant')) n, event_setting s
+     where n.available * 100 < n.granted * s.balance_low_percent
+    on conflict (shop_id, subject) where kind = 'balance_low' do nothing;
+    return null;
+end $$;
+create trigger ledger_entry_tells after insert on ledger_entry
+    referencing new table as added for each statement execute function ledger_entry_tells();
+
+-- Whatever ends a broadcast, ends it here: the last settle, a plan that fails, a cancel, an empty audience. The counts are
+-- those of this moment: receipts that come later change the deliveries, not the event.
+create function broadcast_tells() returns trigger language plpgsql as $$
+begin
+    perform emit_event(new.shop_id, 'broadcast_finished', new.id::text, jsonb_strip_nulls(jsonb_build_object(
+        'state', new.state,
+        -- The name of the reason alone: its sentence may quote what a merchant wrote.
+        'reason', substring(new.state_reason from '^[a-z_]+'),
+        'missing_tokens', new.missing_tokens,
+        'charged_tokens', (select captured_allowance + captured_extra - refunded_allowance - refunded_extra
+                             from token_hold where broadcast_id = new.id),
+        'deliveries', (select jsonb_object_agg(outcome, n)
+                         from (select outcome, sum(n) as n from tally
+                                where broadcast_id = new.id and stage = 'send' group by outcome) t))));
+    return null;
+end $$;
+create trigger broadcast_tells after update of state, finished_at on broadcast for each row
+    when (old.finished_at is null and new.finished_at is not null) execute function broadcast_tells();
+
+-- Forgets events older than this, at most 10,000 a call; returns how many. Transactions are numbered as they begin, so the
+-- oldest stand first and nothing else is read.
+create function forget_events(p_older interval) returns bigint language sql as $$
+    with old as (select tx, id from event order by tx, id limit 10000),
+    gone as (delete from event e using old
+              where e.tx = old.tx and e.id = old.id and e.at < now() - p_older returning 1)
+    select count(*) from gone
+$$;
+
+-- What audits found, one row each. `period` names the scheduled run, so that a job which comes twice audits once; an audit
+-- somebody asked for has none.
+create table audit_report (
+    id          bigint generated always as identity primary key,
+    period      text unique check (period <> ''),
+    -- Postgres' time of the snapshot that was looked at.
+    taken_at    timestamptz not null,
+    finished_at timestamptz not null default clock_timestamp(),
+    -- Comparisons made, those that failed, and by how much in all.
+    examined    bigint not null check (examined >= 0),
+    broken      bigint not null check (broken >= 0),
+    off_by      bigint not null check (off_by >= 0),
+    -- Every check as `carillon audit --json` shows it, the first rows that broke one included.
+    checks      jsonb not null check (jsonb_typeof(checks) = 'array')
+);
