@@ -1,7 +1,7 @@
 //! Carillon: the messaging back office of an online-shop platform.
 //!
 //! Arrows point down only: `cli → web, worker, scheduler → broadcast → delivery → ledger, limit, queue → metrics → channel →
-//! the ground floor (config, clock, db, pause, telemetry, retry, secret, tls) → carillon_jobs`.
+//! the ground floor (config, clock, db, event, pause, telemetry, retry, secret, tls) → carillon_jobs`.
 
 pub mod app;
 pub mod broadcast;
@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod db;
 pub mod delivery;
+pub mod event;
 pub mod fleet;
 pub mod ledger;
 pub mod limit;

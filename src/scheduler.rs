@@ -1,4 +1,5 @@
-//! The scheduler process: rings for what is due, and keeps the months of the delivery tables ahead of time.
+//! The scheduler process: rings for what is due, and keeps the months of the delivery tables ahead of time
+//! and forgets old events.
 //!
 //! Correct with any number of them, and with none for a while: everything it does is decided by rows in Postgres.
 
@@ -8,14 +9,15 @@ use tokio::time::timeout;
 
 use crate::{
     app::{App, AppError},
-    fleet,
+    event, fleet,
     metrics::parts,
     queue::Queue,
     reconcile,
 };
 
-/// Months are made this often; they are made two ahead, so missing a day of it is nothing.
-const PARTITIONS_EVERY: Duration = Duration::from_hours(1);
+/// Months are made this often; they are made two ahead, so missing a day of it is nothing. Events are looked through as
+/// often.
+const KEEP_HOUSE_EVERY: Duration = Duration::from_hours(1);
 
 /// How long a look may take: one that meets a database that hangs is told of like any other that came to nothing.
 const LOOK_LIMIT: Duration = Duration::from_secs(30);
@@ -27,7 +29,7 @@ pub async fn run(app: App) -> Result<(), AppError> {
     tokio::spawn(fleet::watch(app.clone()));
     let mut ticks = tokio::time::interval(reconcile::EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut partitions_at = Instant::now();
+    let mut house_at = Instant::now();
     let mut away = false;
     loop {
         tokio::select! {
@@ -35,9 +37,9 @@ pub async fn run(app: App) -> Result<(), AppError> {
             _ = ticks.tick() => {}
         }
         let look = async {
-            if Instant::now() >= partitions_at {
-                ensure_partitions(&app).await?;
-                partitions_at = Instant::now() + PARTITIONS_EVERY;
+            if Instant::now() >= house_at {
+                keep_house(&app).await?;
+                house_at = Instant::now() + KEEP_HOUSE_EVERY;
             }
             look(&app, &queue).await
         };
@@ -75,9 +77,14 @@ async fn look(app: &App, queue: &Queue) -> Result<(), reconcile::ReconcileError>
     Ok(())
 }
 
-async fn ensure_partitions(app: &App) -> Result<(), sqlx::Error> {
+async fn keep_house(app: &App) -> Result<(), sqlx::Error> {
     sqlx::query("select ensure_partitions(now() + m * interval '1 month') from generate_series(0, 2) as m")
         .execute(&app.db)
         .await?;
+    event::publish_settings(&app.db, &app.config.events).await?;
+    let forgotten = event::forget_old(&app.db, &app.config.events).await?;
+    if forgotten > 0 {
+        tracing::info!(forgotten, "Forgot old events");
+    }
     Ok(())
 }

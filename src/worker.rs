@@ -5,6 +5,8 @@ use carillon_jobs::Job;
 use crate::{
     app::{App, AppError},
     broadcast::BroadcastWork,
+    db::PgPool,
+    ledger,
     queue::{self, JobContext, JobError, Outcome},
 };
 
@@ -12,12 +14,14 @@ use crate::{
 #[derive(Clone)]
 struct Work {
     broadcast: BroadcastWork,
+    db: PgPool,
 }
 
 impl Work {
     async fn run(&self, job: Job, context: JobContext) -> Result<Outcome, JobError> {
         match job {
             Job::BroadcastSend(args) => self.broadcast.run(args, &context).await,
+            Job::Audit(args) => ledger::audit_period(&self.db, args, &context).await,
         }
     }
 }
@@ -26,6 +30,7 @@ impl Work {
 pub async fn run(app: App) -> Result<(), AppError> {
     let work = Work {
         broadcast: app.broadcast_work()?,
+        db: app.db.clone(),
     };
     let handler = move |job: Job, context: JobContext| {
         let work = work.clone();

@@ -8,6 +8,7 @@
 //! To add a kind: write its file, add it to [`Kind`] and [`Job`], and follow the compiler. The test tells when its schema
 //! and examples are missing.
 
+mod audit;
 mod broadcast_send;
 mod envelope;
 mod error;
@@ -18,6 +19,7 @@ mod object;
 mod traceparent;
 mod wire;
 
+pub use audit::{Audit, AuditPeriod, InvalidAuditPeriod};
 pub use broadcast_send::BroadcastSend;
 pub use envelope::Envelope;
 pub use error::ContractError;

@@ -1,13 +1,17 @@
 //! `carillon audit`: proves tokens and deliveries against each other and shows what was proved.
 //!
-//! Exit code 0 means every check held, 1 that at least one did not. It reads only; what it finds is for a person.
+//! Exit code 0 means every check held, 1 that at least one did not. It changes nothing it looks at; what it finds is for a
+//! person.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    time::{Duration, Instant},
+};
 
 use carillon_jobs::ShopId;
 use thiserror::Error;
 
-use super::{CliError, need_schema, table::number};
+use super::{CliError, need_schema, process::stop_on_signals, table::number};
 use crate::{
     app::App,
     db::PgPool,
@@ -24,6 +28,16 @@ pub struct Args {
     /// Print one JSON object instead of the table.
     #[arg(long)]
     pub json: bool,
+    /// Keep the result as the daily audit does: it is what /metrics shows from then on.
+    #[arg(long, conflicts_with = "shop")]
+    pub keep: bool,
+    /// Go on until Ctrl-C: a line each time everything agrees, the table when it does not. Ends like the last audit did.
+    #[arg(long)]
+    pub watch: bool,
+    /// With --watch: seconds from the end of one audit to the next.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "watch",
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub every: u64,
 }
 
 /// Why there was nothing to show.
@@ -52,10 +66,12 @@ pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
             return Err(CliError::Wrong(format!("there is no shop {shop}")));
         }
     }
-    let is_clean = report(&app.db, &args)
-        .await
-        .map_err(|error| CliError::Failed(error.to_string()))?;
-    if is_clean {
+    let proved = if args.watch {
+        watch(&app, &args).await
+    } else {
+        report(&app.db, &args).await
+    };
+    if proved.map_err(|error| CliError::Failed(error.to_string()))? {
         Ok(())
     } else {
         Err(CliError::Failed(
@@ -66,18 +82,68 @@ pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
 
 async fn report(pool: &PgPool, args: &Args) -> Result<bool, Error> {
     let report = ledger::audit(pool, args.shop).await?;
-    let mut out = io::stdout().lock();
-    let written = if args.json {
-        json(&mut out, &report)
-    } else {
-        table(&mut out, &report).map_err(Error::from)
-    };
-    match written.and_then(|()| Ok(out.flush()?)) {
-        // A reader that went away (`| head`) is no error; the exit code still tells.
-        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        written => written?,
+    if args.keep {
+        ledger::keep(pool, &report, None).await?;
     }
+    print(|out| {
+        if args.json {
+            json(out, &report)
+        } else {
+            table(out, &report).map_err(Error::from)
+        }
+    })?;
     Ok(report.is_clean())
+}
+
+/// Audits again and again until told to stop; whether the last audit that got to its end found everything in order.
+async fn watch(app: &App, args: &Args) -> Result<bool, Error> {
+    stop_on_signals(&app.stop).map_err(|error| io::Error::other(error.to_string()))?;
+    let mut clean = true;
+    loop {
+        let started = Instant::now();
+        let report = match ledger::audit_until(&app.db, args.shop, &app.stop).await {
+            Err(AuditError::Stopped) => return Ok(clean),
+            report => report?,
+        };
+        if args.keep {
+            ledger::keep(&app.db, &report, None).await?;
+        }
+        clean = report.is_clean();
+        print(|out| {
+            if args.json {
+                json(out, &report)
+            } else if clean {
+                Ok(line(out, &report, started.elapsed())?)
+            } else {
+                Ok(table(out, &report)?)
+            }
+        })?;
+        tokio::select! {
+            () = app.stop.cancelled() => return Ok(clean),
+            () = tokio::time::sleep(Duration::from_secs(args.every)) => {}
+        }
+    }
+}
+
+fn print(write: impl FnOnce(&mut io::StdoutLock<'static>) -> Result<(), Error>) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    match write(&mut out).and_then(|()| Ok(out.flush()?)) {
+        // A reader that went away (`| head`) is no error; the exit code still tells.
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// That everything agreed, on one line.
+fn line(out: &mut impl Write, report: &Report, took: Duration) -> io::Result<()> {
+    writeln!(
+        out,
+        "{}  everything agrees: {} checks, {} comparisons, {:.1} s",
+        report.taken_at.format("%Y-%m-%d %H:%M:%S UTC"),
+        report.checks.len(),
+        number(report.checks.iter().map(|check| check.examined).sum()),
+        took.as_secs_f64()
+    )
 }
 
 /// The report as one JSON object on one line, with `clean` first.

@@ -4,6 +4,7 @@ use super::{CliError, say};
 use crate::{
     app::{App, ProcessKind, schema_advice},
     db::{self, DbError, SchemaState},
+    event,
 };
 
 /// Bring the database's schema up to this program's.
@@ -38,6 +39,11 @@ pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
     let pool = db::pool(&config, ProcessKind::Command)?;
     let applied = db::migrate(&pool).await?;
     let state = db::check_schema(&pool).await.map_err(DbError::from)?;
+    if matches!(state, SchemaState::UpToDate | SchemaState::Ahead(_)) {
+        event::publish_settings(&pool, &app.config.events)
+            .await
+            .map_err(DbError::from)?;
+    }
     pool.close().await;
     // A release that goes back too far ends here, before its processes start.
     if let SchemaState::Outgrown(_) = state {

@@ -73,6 +73,8 @@ sections! {
     broadcast: crate::broadcast::BroadcastConfig,
     /// Sending: how lanes and slices are worked through.
     delivery: crate::delivery::DeliveryConfig,
+    /// What frontends are told, and for how long.
+    events: crate::event::EventsConfig,
     /// What is logged, and how.
     log: LogConfig,
     /// Who may read `/metrics`, and where.

@@ -10,7 +10,8 @@
 //! - `accounts_are_entries`: its balances are those its newest ledger entry left
 //! - `holds_are_lanes`: what a hold still sets aside is the price of the messages that have not ended
 //!
-//! That is not the audit: closed holds, captures and receipts are only proved by `carillon audit`.
+//! That is not the audit: closed holds, captures and receipts are only proved by `carillon audit`, and of that the newest
+//! kept report is told.
 //!
 //! `series` holds the figures, this file fills them in.
 
@@ -28,6 +29,7 @@ use crate::{
     app::App,
     channel::Channel,
     db::PgPool,
+    ledger,
     metrics::parts::{self, Surroundings},
     pause,
     queue::{DeadReason, Queue, QueueError},
@@ -131,6 +133,7 @@ pub async fn look(app: &App) -> Result<Seen, FleetError> {
         channels: channels(db).await?,
         dead: dead(db).await?,
         drift: drift(db).await?,
+        audit: ledger::last(db).await?,
         ..broadcasts(db).await?
     })
 }

@@ -15,6 +15,7 @@ use carillon_jobs::Kind;
 use prometheus::{Gauge, IntGauge, Registry, Result, proto::MetricFamily};
 
 use crate::{
+    ledger::LastAudit,
     metrics::{
         grid::{Grid, Label, gauge, gauges, seconds},
         sends::channels,
@@ -65,6 +66,8 @@ pub struct Seen {
     pub dead: HashMap<(Kind, DeadReason), i64>,
     /// Tokens by which the books are off, in the order of [`CHECKS`].
     pub drift: [i64; 3],
+    /// What the newest kept audit found; none before the first.
+    pub audit: Option<LastAudit>,
     /// Bytes Redis uses, and may use; 0: as much as there is.
     pub redis_bytes: (u64, u64),
     /// Seconds since 1970.
@@ -88,6 +91,9 @@ struct Fleet {
     broadcasts: Grid<IntGauge>,
     unplanned: Gauge,
     drift: Grid<IntGauge>,
+    audit_broken: IntGauge,
+    audit_off: IntGauge,
+    audit_at: IntGauge,
     redis_used: IntGauge,
     redis_max: IntGauge,
     seen_at: IntGauge,
@@ -190,6 +196,21 @@ impl Fleet {
                 "Tokens by which the books of shops that are sending are off; `carillon audit` proves all of them.",
                 &[Label("check", &CHECKS)],
             )?,
+            audit_broken: gauge(
+                r,
+                "carillon_audit_broken",
+                "Comparisons that failed in the newest kept audit.",
+            )?,
+            audit_off: gauge(
+                r,
+                "carillon_audit_off",
+                "By how much they failed, in all: tokens, deliveries or rows.",
+            )?,
+            audit_at: gauge(
+                r,
+                "carillon_audit_timestamp_seconds",
+                "Of when the newest kept audit is; 0: there is none.",
+            )?,
             redis_used: gauge(r, "carillon_redis_used_bytes", "Memory Redis uses.")?,
             redis_max: gauge(
                 r,
@@ -242,6 +263,10 @@ impl Fleet {
         for (row, tokens) in seen.drift.into_iter().enumerate() {
             set(&self.drift, row, 0, tokens);
         }
+        self.audit_broken.set(seen.audit.map_or(0, |audit| audit.broken));
+        self.audit_off.set(seen.audit.map_or(0, |audit| audit.off_by));
+        self.audit_at
+            .set(seen.audit.map_or(0, |audit| audit.taken_at.timestamp()));
         self.redis_used.set(whole(seen.redis_bytes.0));
         self.redis_max.set(whole(seen.redis_bytes.1));
         self.seen_at.set(seen.at_secs);

@@ -17,7 +17,9 @@ use carillon_jobs::ShopId;
 use sqlx::PgExecutor;
 use thiserror::Error;
 
-pub use audit::{AuditError, CheckReport, Drift, Report, audit};
+pub use audit::{
+    AuditError, CheckReport, Drift, LastAudit, Report, audit, audit_period, audit_until, is_kept, keep, last,
+};
 pub use entry::{Entry, EntryKind, Page, entries};
 pub use period::{InvalidPeriod, Period};
 

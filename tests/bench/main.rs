@@ -15,6 +15,7 @@
     unreachable_pub
 )]
 
+mod audit;
 mod bed;
 mod broadcast;
 mod fairness;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let subject = arguments.next();
     let arguments: Vec<String> = arguments.collect();
     match subject.as_deref() {
+        Some("audit") => audit::run(&arguments),
         Some("plan") => plan::run(&arguments),
         Some("garbage") => garbage::run(&arguments),
         Some("queue") => queue::run(&arguments),
@@ -44,7 +46,7 @@ fn main() -> ExitCode {
         // `cargo test --all-targets` runs this binary without arguments.
         None => return ExitCode::SUCCESS,
         Some(other) => {
-            eprintln!("there is no benchmark `{other}`; there are: broadcast, fairness, garbage, metrics, plan, queue");
+            eprintln!("there is no benchmark `{other}`; there are: audit, broadcast, fairness, garbage, metrics, plan, queue");
             return ExitCode::from(2);
         }
     }

@@ -113,10 +113,11 @@ const LIES: &[(&str, &[&str])] = &[
         "update ledger_entry set held_extra_after = extra_after + 1 where kind = 'top_up'",
         &["entry_follows_entry", "entry_overdraws_nothing"],
     ),
+    ("update token_account set allowance_period = '2027-01' where allowance_period = '2026-12'", &["period_is_granted"]),
     ("update ledger_entry set operation = 'grant:' || operation where kind = 'top_up'", &["entry_names_its_cause"]),
     (
         "alter table token_hold drop constraint hold_adds_up; update token_hold set released = released + 2 where broadcast_id = B",
-        &["hold_adds_up", "hold_is_its_entries"],
+        &["guards_stand", "hold_adds_up", "hold_is_its_entries"],
     ),
     (
         "update token_hold set captured_extra = captured_extra + 1, captured_allowance = captured_allowance - 1
@@ -289,9 +290,44 @@ async fn remember_the_truth(pool: &PgPool) {
                 execute format('delete from public.%I', t);
                 execute format('insert into public.%1$I overriding system value table truth.%1$I', t);
             end loop;
+            alter table token_hold drop constraint if exists hold_adds_up;
+            alter table token_hold add constraint hold_adds_up check
+                (allowance + extra = open_allowance + open_extra + captured_allowance + captured_extra + released);
          end $$",
     )
     .await;
+}
+
+/// What keeps everybody from lying, taken away: every row still agrees, and it is found all the same.
+#[tokio::test]
+async fn a_guard_that_was_taken_away_is_missed() {
+    let db = database().await;
+    world(&db.pool).await;
+    for (done, undone, named) in [
+        (
+            "disable trigger ledger_append_only",
+            "enable trigger ledger_append_only",
+            "trigger ledger_append_only of ledger_entry: switched off",
+        ),
+        (
+            "drop constraint ledger_entry_shop_id_operation_key",
+            "add constraint ledger_entry_shop_id_operation_key unique (shop_id, operation)",
+            "constraint ledger_entry_shop_id_operation_key of ledger_entry: gone",
+        ),
+        (
+            "drop constraint kind_moves_its_own_way, add constraint kind_moves_its_own_way check (kind <> '') not valid",
+            "validate constraint kind_moves_its_own_way",
+            "constraint kind_moves_its_own_way of ledger_entry: not validated",
+        ),
+    ] {
+        run(&db.pool, &format!("alter table ledger_entry {done}")).await;
+        let report = audit(&db.pool, None).await.unwrap();
+        assert_eq!(broken(&report), ["guards_stand"]);
+        let first = &report.checks.iter().find(|check| check.broken > 0).unwrap().first;
+        assert_eq!(format!("{}: {}", first[0].what, first[0].actual), named);
+        run(&db.pool, &format!("alter table ledger_entry {undone}")).await;
+        assert_clean(&db.pool).await;
+    }
 }
 
 #[tokio::test]

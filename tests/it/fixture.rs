@@ -205,7 +205,9 @@ pub(crate) fn text() -> (String, BroadcastId) {
 }
 
 pub(crate) fn broadcast_of(job: &Job) -> BroadcastId {
-    let Job::BroadcastSend(args) = job;
+    let Job::BroadcastSend(args) = job else {
+        panic!("only broadcasts are rung for here")
+    };
     args.broadcast_id
 }
 

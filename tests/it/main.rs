@@ -7,6 +7,7 @@
 
 mod alerts;
 mod audit;
+mod audit_kept;
 mod broadcast_create;
 mod broadcast_plan;
 mod broadcast_plan_ends;
@@ -21,6 +22,7 @@ mod cli;
 mod db_begin;
 mod delivery;
 mod delivery_slow;
+mod events;
 mod explain;
 mod explain_delivery;
 mod fairness;

@@ -4,10 +4,13 @@
 //! over aggregates on small keys, run once; the rows that break a check are fetched, a few at most, only when there are
 //! any. Memory stays flat however large the tables are.
 //!
-//! It must never write, and never mend: a drift is evidence of a bug, and evidence is kept.
+//! It must never write to what it looks at, and never mend: a drift is evidence of a bug, and evidence is kept.
 
 mod broadcast;
 mod delivery;
+mod guards;
+mod job;
+mod kept;
 mod tokens;
 
 use std::collections::HashMap;
@@ -17,7 +20,11 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, FromRow};
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+pub use job::audit_period;
+pub use kept::{LastAudit, is_kept, keep, last};
 
 use crate::db::{PgConnection, PgPool};
 
@@ -30,6 +37,9 @@ pub enum AuditError {
     /// The shop asked for does not exist.
     #[error("there is no shop {0}")]
     NoShop(ShopId),
+    /// It was told to stop.
+    #[error("the audit was stopped")]
+    Stopped,
     /// Postgres could not be asked.
     #[error("the audit could not read the database")]
     Database(#[from] sqlx::Error),
@@ -98,7 +108,8 @@ struct Group {
 }
 
 /// The table of contents of what is proved.
-const GROUPS: [&Group; 10] = [
+const GROUPS: [&Group; 11] = [
+    &guards::GUARDS,
     &tokens::ACCOUNTS,
     &tokens::ENTRIES,
     &tokens::HOLDS,
@@ -113,7 +124,33 @@ const GROUPS: [&Group; 10] = [
 
 /// Runs every check over the database, or over one shop.
 pub async fn audit(pool: &PgPool, shop: Option<ShopId>) -> Result<Report, AuditError> {
+    audit_until(pool, shop, &CancellationToken::new()).await
+}
+
+/// As [`audit()`], given up as soon as `halt` is cancelled; the query that runs then ends in the database as well.
+pub async fn audit_until(pool: &PgPool, shop: Option<ShopId>, halt: &CancellationToken) -> Result<Report, AuditError> {
     let mut snapshot = crate::db::begin(pool).await?;
+    let backend: i32 = sqlx::query_scalar("select pg_backend_pid()")
+        .fetch_one(&mut *snapshot)
+        .await?;
+    let report = {
+        let proved = prove(&mut snapshot, shop);
+        tokio::pin!(proved);
+        tokio::select! {
+            report = &mut proved => report?,
+            () = halt.cancelled() => {
+                // Asked on another connection; this one is waited for, so that it goes back clean.
+                sqlx::query("select pg_cancel_backend($1)").bind(backend).execute(pool).await?;
+                let _ = proved.await;
+                return Err(AuditError::Stopped);
+            }
+        }
+    };
+    snapshot.commit().await?;
+    Ok(report)
+}
+
+async fn prove(snapshot: &mut PgConnection, shop: Option<ShopId>) -> Result<Report, AuditError> {
     for setting in [
         "set transaction isolation level repeatable read, read only",
         // An audit of years takes as long as it takes, whatever limit the pool sets on a request.
@@ -125,6 +162,8 @@ pub async fn audit(pool: &PgPool, shop: Option<ShopId>) -> Result<Report, AuditE
         "set local enable_partitionwise_aggregate = on",
         // Compiling costs more than it saves on all but the largest databases.
         "set local jit = off",
+        // A worker that dies must not leave a query of hours behind.
+        "set local client_connection_check_interval = '10s'",
     ] {
         sqlx::query(setting).execute(&mut *snapshot).await?;
     }
@@ -140,9 +179,8 @@ pub async fn audit(pool: &PgPool, shop: Option<ShopId>) -> Result<Report, AuditE
     }
     let mut checks = Vec::new();
     for group in GROUPS {
-        run(&mut snapshot, group, shop, &mut checks).await?;
+        run(&mut *snapshot, group, shop, &mut checks).await?;
     }
-    snapshot.commit().await?;
     Ok(Report { taken_at, shop, checks })
 }
 

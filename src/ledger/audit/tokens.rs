@@ -13,12 +13,17 @@ pub(super) const ACCOUNTS: Group = Group {
             "held_is_open_holds",
             "what an account holds is the sum of its open holds",
         ),
+        (
+            "period_is_granted",
+            "the period of each allowance is the last one that was granted",
+        ),
     ],
     sql: "
 with account as (select * from token_account where $1::uuid is null or shop_id = $1),
 entry as (
     select shop_id, sum(allowance)::bigint as allowance, sum(extra)::bigint as extra,
-           sum(held_allowance)::bigint as held_allowance, sum(held_extra)::bigint as held_extra
+           sum(held_allowance)::bigint as held_allowance, sum(held_extra)::bigint as held_extra,
+           max(substr(operation, 7, 7)) filter (where kind = 'grant') as granted_period
       from ledger_entry where $1::uuid is null or shop_id = $1 group by shop_id),
 hold as (
     select shop_id, sum(open_allowance)::bigint as allowance, sum(open_extra)::bigint as extra
@@ -33,7 +38,10 @@ select v.name, shop_id, null::uuid as broadcast_id, 0::bigint as place, v.what,
     ('balance_is_sum_of_entries', 'held allowance', e.held_allowance, a.held_allowance),
     ('balance_is_sum_of_entries', 'held extra', e.held_extra, a.held_extra),
     ('held_is_open_holds', 'held allowance', h.allowance, a.held_allowance),
-    ('held_is_open_holds', 'held extra', h.extra, a.held_extra)) as v (name, what, expected, actual)",
+    ('held_is_open_holds', 'held extra', h.extra, a.held_extra),
+    ('period_is_granted', format('allowances of %s where the last grant is of %s', coalesce(nullif(a.allowance_period, ''), 'no period'),
+        coalesce(e.granted_period, 'none')), 0, (coalesce(a.allowance_period, '') <> coalesce(e.granted_period, ''))::int::bigint)
+    ) as v (name, what, expected, actual)",
 };
 
 /// Each entry stands on the one before it, and no entry ever overdrew.

@@ -1,0 +1,53 @@
+//! What stands guard in the database itself: the triggers and constraints that keep the ledger append-only, its operations
+//! unique and its balances above zero.
+//!
+//! The other checks prove the rows there are; these prove that nobody could have bent them unseen and nobody can now. A
+//! trigger that was switched off for an hour leaves rows that may all agree.
+
+use super::Group;
+
+/// Every guard exists, is switched on and holds for all rows.
+pub(super) const GUARDS: Group = Group {
+    checks: &[(
+        "guards_stand",
+        "each trigger and constraint that keeps tokens and deliveries honest is there and switched on",
+    )],
+    sql: "
+with wanted (place, sort, owner, name) as (values
+    (1, 'trigger', 'ledger_entry', 'ledger_append_only'),
+    (2, 'trigger', 'ledger_entry', 'ledger_no_truncate'),
+    (3, 'constraint', 'ledger_entry', 'ledger_entry_pkey'),
+    (4, 'constraint', 'ledger_entry', 'ledger_entry_shop_id_operation_key'),
+    (5, 'constraint', 'ledger_entry', 'kind_moves_its_own_way'),
+    (6, 'constraint', 'token_account', 'allowance_not_overdrawn'),
+    (7, 'constraint', 'token_account', 'extra_not_overdrawn'),
+    (8, 'constraint', 'token_hold', 'token_hold_pkey'),
+    (9, 'constraint', 'token_hold', 'hold_adds_up'),
+    (10, 'constraint', 'token_hold', 'refund_within_capture'),
+    (11, 'constraint', 'token_hold', 'closed_hold_is_empty'),
+    (12, 'constraint', 'delivery', 'delivery_pkey'),
+    (13, 'constraint', 'delivery_result', 'delivery_result_pkey'),
+    (14, 'constraint', 'delivery_result', 'only_arrived_is_charged'),
+    (15, 'trigger', 'delivery_result', 'delivery_state_moves'),
+    (16, 'trigger', 'broadcast', 'broadcast_state_moves'),
+    (17, 'trigger', 'broadcast', 'broadcast_tells'),
+    (18, 'trigger', 'ledger_entry', 'ledger_entry_tells')),
+found as (
+    select 'trigger' as sort, c.relname::text as owner, t.tgname::text as name,
+           case when t.tgenabled in ('O', 'A') then 'on' else 'switched off' end as state
+      from pg_trigger t join pg_class c on c.oid = t.tgrelid and c.relnamespace = 'public'::regnamespace
+     where not t.tgisinternal
+    union all
+    select 'constraint', c.relname, k.conname,
+           case when not k.convalidated then 'not validated' when not coalesce(i.indisvalid, true) then 'its index is invalid'
+                else 'on' end
+      from pg_constraint k
+      join pg_class c on c.oid = k.conrelid and c.relnamespace = 'public'::regnamespace
+      left join pg_index i on i.indexrelid = k.conindid and k.contype in ('p', 'u'))
+select 'guards_stand' as name, null::uuid as shop_id, null::uuid as broadcast_id, place::bigint,
+       format('%s %s of %s', sort, w.name, owner) as what, 'on' as expected, coalesce(f.state, 'gone') as actual,
+       (coalesce(f.state, 'gone') <> 'on')::int::bigint as off
+  from wanted w left join found f using (sort, owner, name)
+ -- Of the database, not of a shop.
+ where $1::uuid is null",
+};
