@@ -81,7 +81,7 @@ begin
            substr(operation, length(kind) + 2),
            jsonb_build_object(case kind when 'grant' then 'granted' else 'tokens' end, allowance + extra, 'available',
                allowance_after - held_allowance_after + extra_after - held_extra_after)
-      from added where kind in ('grant', 'top_up') order by id;
+      from added where kind in ('grant', 'top_up');
     insert into event (shop_id, kind, subject, data)
     select n.shop_id, 'balance_low', n.period, jsonb_build_object('granted', n.granted, 'available', n.available)
       from (select e.shop_id, coalesce(substr(case e.kind when 'grant' then e.operation end, 7), a.allowance_period) as period,
