@@ -63,7 +63,7 @@ $$;
 -- What triggers must know of the configuration; written by `carillon migrate` and by every scheduler that starts.
 create table event_setting (
     is_only             boolean primary key default true check (is_only),
-    -- A balance is low below this part of what was granted for the period, in percent; 0: never.
+    -- A balance is low below this part of the allowance its period began with, in percent; 0: never.
     balance_low_percent int not null check (balance_low_percent between 0 and 100)
 );
 insert into event_setting (balance_low_percent) values (20);
@@ -71,6 +71,7 @@ insert into event_setting (balance_low_percent) values (20);
 -- A balance is looked at when tokens are set aside, when a period begins and when a person corrects it: a capture spends
 -- what was set aside before. Lies on the ledger, so that whoever posts cannot forget it. For a whole statement and not for
 -- each row, because a month's refill posts for every shop at once; what a capture pays is one look at its own entry.
+-- `grant:2026-11` begins the period; what is granted in the middle of one has a longer operation and is not a refill.
 create function ledger_entry_tells() returns trigger language plpgsql as $$
 begin
     if not exists (select from added where kind in ('hold', 'adjust', 'grant', 'top_up')) then
@@ -81,16 +82,17 @@ begin
            substr(operation, length(kind) + 2),
            jsonb_build_object(case kind when 'grant' then 'granted' else 'tokens' end, allowance + extra, 'available',
                allowance_after - held_allowance_after + extra_after - held_extra_after)
-      from added where kind in ('grant', 'top_up');
+      from added where kind = 'top_up' or (kind = 'grant' and split_part(operation, ':', 3) = '');
     insert into event (shop_id, kind, subject, data)
     select n.shop_id, 'balance_low', n.period, jsonb_build_object('granted', n.granted, 'available', n.available)
-      from (select e.shop_id, coalesce(substr(case e.kind when 'grant' then e.operation end, 7), a.allowance_period) as period,
+      from (select e.shop_id, case e.kind when 'grant' then substr(e.operation, 7) else a.allowance_period end as period,
                    case e.kind when 'grant' then e.allowance else g.allowance end as granted,
                    e.allowance_after - e.held_allowance_after + e.extra_after - e.held_extra_after as available
               from added e
               left join token_account a on a.shop_id = e.shop_id and e.kind <> 'grant'
               left join ledger_entry g on g.shop_id = a.shop_id and g.operation = 'grant:' || a.allowance_period
-             where e.kind in ('hold', 'adjust', 'grant')) n, event_setting s
+             where e.kind in ('hold', 'adjust') or (e.kind = 'grant' and split_part(e.operation, ':', 3) = '')) n,
+           event_setting s
      where n.available * 100 < n.granted * s.balance_low_percent
     on conflict (shop_id, subject) where kind = 'balance_low' do nothing;
     return null;

@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EventsConfig {
-    /// A balance is low below this part of what was granted for the period; 0: never.
+    /// A balance is low below this part of the allowance its period began with, in percent; 0: never.
     pub balance_low_percent: u8,
     /// How long events are kept.
     pub keep_days: u16,

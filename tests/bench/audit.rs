@@ -108,11 +108,12 @@ async fn bare(pool: &PgPool) -> f64 {
         ("delivery", "customer_id"),
         ("delivery_result", "charged_tokens"),
     ] {
-        let _: (i64, Option<f64>) =
-            sqlx::query_as(AssertSqlSafe(format!("select count(*), sum({column})::float8 from {table}")))
-                .fetch_one(pool)
-                .await
-                .unwrap();
+        let _: (i64, Option<f64>) = sqlx::query_as(AssertSqlSafe(format!(
+            "select count(*), sum({column})::float8 from {table}"
+        )))
+        .fetch_one(pool)
+        .await
+        .unwrap();
     }
     started.elapsed().as_secs_f64()
 }
@@ -167,7 +168,7 @@ async fn send(pool: &PgPool, number: u64) {
     tx.commit().await.unwrap();
 }
 
-/// The most private memory all processes of this database have had together while it was watched.
+/// The most memory all processes of this database have had together while it was watched, the server's buffers apart.
 struct Memory {
     stop: Arc<AtomicBool>,
     peak: Arc<AtomicU64>,
@@ -186,9 +187,11 @@ impl Memory {
                 .fetch_all(&pool)
                 .await
                 .unwrap();
-                // Private memory: the buffers they share are the server's, of one size.
-                let sum = pids.iter().filter_map(|pid| kib(&pid.to_string(), "RssAnon:")).sum();
-                seen.fetch_max(sum, Ordering::Relaxed);
+                // Private memory, and what they share for one query: the server's own buffers have one size.
+                let own: u64 = pids.iter().filter_map(|pid| kib(&pid.to_string(), "RssAnon:")).sum();
+                if own > 0 {
+                    seen.fetch_max(own + shared_kib(), Ordering::Relaxed);
+                }
                 tokio::time::sleep(LOOK).await;
             }
         });
@@ -207,6 +210,15 @@ fn kib(pid: &str, name: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
+}
+
+/// What queries with several processes share, in KiB: PostgreSQL keeps it in files here.
+fn shared_kib() -> u64 {
+    let files = fs::read_dir("/dev/shm").into_iter().flatten().flatten();
+    let sizes = files
+        .filter(|file| file.file_name().to_string_lossy().starts_with("PostgreSQL."))
+        .filter_map(|file| Some(file.metadata().ok()?.len() / 1024));
+    sizes.sum()
 }
 
 async fn execute(connection: &mut PgConnection, sql: &str) {

@@ -46,7 +46,9 @@ fn main() -> ExitCode {
         // `cargo test --all-targets` runs this binary without arguments.
         None => return ExitCode::SUCCESS,
         Some(other) => {
-            eprintln!("there is no benchmark `{other}`; there are: audit, broadcast, fairness, garbage, metrics, plan, queue");
+            eprintln!(
+                "there is no benchmark `{other}`; there are: audit, broadcast, fairness, garbage, metrics, plan, queue"
+            );
             return ExitCode::from(2);
         }
     }

@@ -15,7 +15,7 @@ use crate::{
     world::World,
 };
 
-const LIE: &str = "set session_replication_role = replica; update token_account set extra = extra + 7";
+const LIE: &str = "set local session_replication_role = replica; update token_account set extra = extra + 7";
 
 async fn rung(world: &World, period: &str) {
     let text = format!(r#"{{"args":{{"period":"{period}"}}}}"#);

@@ -155,8 +155,9 @@ async fn prove(snapshot: &mut PgConnection, shop: Option<ShopId>) -> Result<Repo
         "set transaction isolation level repeatable read, read only",
         // An audit of years takes as long as it takes, whatever limit the pool sets on a request.
         "set local statement_timeout = 0",
-        // Sorts and hashes of whole tables: this much each, then disk.
-        "set local work_mem = '64MB'",
+        // Sorts and hashes of whole tables: this much each and process, then disk.
+        "set local work_mem = '32MB'",
+        "set local hash_mem_multiplier = 1",
         // The results of a month join the deliveries of that month only.
         "set local enable_partitionwise_join = on",
         "set local enable_partitionwise_aggregate = on",
