@@ -85,13 +85,16 @@ begin
       from added where kind = 'top_up' or (kind = 'grant' and split_part(operation, ':', 3) = '');
     insert into event (shop_id, kind, subject, data)
     select n.shop_id, 'balance_low', n.period, jsonb_build_object('granted', n.granted, 'available', n.available)
-      from (select e.shop_id, case e.kind when 'grant' then substr(e.operation, 7) else a.allowance_period end as period,
-                   case e.kind when 'grant' then e.allowance else g.allowance end as granted,
-                   e.allowance_after - e.held_allowance_after + e.extra_after - e.held_extra_after as available
+      from (select shop_id, substr(operation, 7) as period, allowance as granted,
+                   allowance_after - held_allowance_after + extra_after - held_extra_after as available
+              from added where kind = 'grant' and split_part(operation, ':', 3) = ''
+            union all
+            select e.shop_id, a.allowance_period, g.allowance,
+                   e.allowance_after - e.held_allowance_after + e.extra_after - e.held_extra_after
               from added e
-              left join token_account a on a.shop_id = e.shop_id and e.kind <> 'grant'
-              left join ledger_entry g on g.shop_id = a.shop_id and g.operation = 'grant:' || a.allowance_period
-             where e.kind in ('hold', 'adjust') or (e.kind = 'grant' and split_part(e.operation, ':', 3) = '')) n,
+              join token_account a on a.shop_id = e.shop_id
+              join ledger_entry g on g.shop_id = a.shop_id and g.operation = 'grant:' || a.allowance_period
+             where e.kind in ('hold', 'adjust')) n,
            event_setting s
      where n.available * 100 < n.granted * s.balance_low_percent
     on conflict (shop_id, subject) where kind = 'balance_low' do nothing;
