@@ -149,7 +149,7 @@ async fn every_end_of_a_broadcast_is_told_once_with_its_counts() {
     let unsent = shop.planned(&[APP], 5).await;
     run(&db.pool, &format!("select cancel_broadcast('{unsent}')")).await;
     run(&db.pool, &format!("select cancel_broadcast('{unsent}')")).await;
-    let short = shop.planned(&[LINE, LINE], 5).await;
+    let short = shop.planned(&[LINE], 5).await;
     run(&db.pool, "update broadcast_channel set tokens = 50 where planned > 0").await;
     assert_eq!(open(&db.pool, short).await, "short");
 
