@@ -36,6 +36,7 @@ pub(super) struct Briefing {
     same_for_all: Option<Rendered>,
     channel: Channel,
     in_flight: usize,
+    senders: usize,
     slice_size: u32,
     share: Share,
     key_life: Duration,
@@ -107,6 +108,11 @@ impl Briefing {
             same_for_all,
             channel: lane.channel,
             in_flight,
+            senders: match lane.channel {
+                // More would only wait for a connection, where nobody can call them back.
+                Channel::Email => channels.email.max_connections.div_ceil(delivery.config.parallel_slices),
+                _ => in_flight,
+            },
             slice_size: delivery.slice_size,
             share,
             key_life: if lane.channel.keyed() {
@@ -155,9 +161,14 @@ impl Briefing {
         self.share.window(alone, self.multicast())
     }
 
-    /// Requests at once within a window.
+    /// Members of a window that may be out at once.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    /// How many of them are sent to at the same moment; the others wait for their turn.
+    pub(super) fn senders(&self) -> usize {
+        self.senders
     }
 
     /// The message for one member. `to`: the address and the delivery's key; none for the message to all.

@@ -91,7 +91,7 @@ impl Crew {
             let _ = self.errands.try_send(Errand { slice, customer, until });
         }
         self.out += members.len();
-        let wanted = self.out.min(self.turn.briefing.in_flight());
+        let wanted = self.out.min(self.turn.briefing.senders());
         while self.senders.len() < wanted {
             let (turn, waiting, desk) = (Arc::clone(&self.turn), self.waiting.clone(), Arc::clone(&self.desk));
             self.senders.spawn(async move {
