@@ -288,7 +288,9 @@ async fn remember_the_truth(pool: &PgPool) {
          create function tell_the_truth() returns void language plpgsql as $$ declare t text; begin
             for t in select relname from pg_class where relnamespace = 'truth'::regnamespace and relkind = 'r' loop
                 execute format('delete from public.%I', t);
-                execute format('insert into public.%1$I overriding system value table truth.%1$I', t);
+                execute format('insert into public.%1$I (%2$s) overriding system value select %2$s from truth.%1$I', t,
+                    (select string_agg(quote_ident(attname), ', ') from pg_attribute
+                      where attrelid = format('public.%I', t)::regclass and attnum > 0 and not attisdropped and attgenerated = ''));
             end loop;
             alter table token_hold drop constraint if exists hold_adds_up;
             alter table token_hold add constraint hold_adds_up check
