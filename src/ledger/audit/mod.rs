@@ -130,6 +130,10 @@ pub async fn audit(pool: &PgPool, shop: Option<ShopId>) -> Result<Report, AuditE
 /// As [`audit()`], given up as soon as `halt` is cancelled; the query that runs then ends in the database as well.
 pub async fn audit_until(pool: &PgPool, shop: Option<ShopId>, halt: &CancellationToken) -> Result<Report, AuditError> {
     let mut snapshot = crate::db::begin(pool).await?;
+    // Before anything is asked: the first question takes the snapshot.
+    sqlx::query("set transaction isolation level repeatable read, read only")
+        .execute(&mut *snapshot)
+        .await?;
     let backend: i32 = sqlx::query_scalar("select pg_backend_pid()")
         .fetch_one(&mut *snapshot)
         .await?;
@@ -152,7 +156,6 @@ pub async fn audit_until(pool: &PgPool, shop: Option<ShopId>, halt: &Cancellatio
 
 async fn prove(snapshot: &mut PgConnection, shop: Option<ShopId>) -> Result<Report, AuditError> {
     for setting in [
-        "set transaction isolation level repeatable read, read only",
         // An audit of years takes as long as it takes, whatever limit the pool sets on a request.
         "set local statement_timeout = 0",
         // Sorts and hashes of whole tables: this much each and process, then disk.
