@@ -5,6 +5,7 @@ use carillon_jobs::Job;
 use crate::{
     app::{App, AppError},
     broadcast::BroadcastWork,
+    ledger::refill::RefillWork,
     queue::{self, JobContext, JobError, Outcome},
 };
 
@@ -12,12 +13,14 @@ use crate::{
 #[derive(Clone)]
 struct Work {
     broadcast: BroadcastWork,
+    refill: RefillWork,
 }
 
 impl Work {
     async fn run(&self, job: Job, context: JobContext) -> Result<Outcome, JobError> {
         match job {
             Job::BroadcastSend(args) => self.broadcast.run(args, &context).await,
+            Job::MonthlyTokenRefill(args) => self.refill.run(args, &context).await,
         }
     }
 }
@@ -26,6 +29,7 @@ impl Work {
 pub async fn run(app: App) -> Result<(), AppError> {
     let work = Work {
         broadcast: app.broadcast_work()?,
+        refill: app.refill_work(),
     };
     let handler = move |job: Job, context: JobContext| {
         let work = work.clone();

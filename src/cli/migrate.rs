@@ -4,9 +4,10 @@ use super::{CliError, say};
 use crate::{
     app::{App, ProcessKind, schema_advice},
     db::{self, DbError, SchemaState},
+    prices::{self, PublishError, Published},
 };
 
-/// Bring the database's schema up to this program's.
+/// Bring the database's schema and prices up to this program's.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Migrations only go forward and are safe while the old program still runs.\n\
@@ -38,14 +39,28 @@ pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
     let pool = db::pool(&config, ProcessKind::Command)?;
     let applied = db::migrate(&pool).await?;
     let state = db::check_schema(&pool).await.map_err(DbError::from)?;
+    let published = match state {
+        SchemaState::Outgrown(_) => Published::default(),
+        _ => prices::publish(&pool, &app.config.prices.tables).await?,
+    };
     pool.close().await;
     // A release that goes back too far ends here, before its processes start.
     if let SchemaState::Outgrown(_) = state {
         return Err(CliError::Failed(schema_advice(&state)));
     }
     match applied.as_slice() {
-        [] => say("the schema was up to date"),
-        versions => say(&format!("applied {} migration(s): {versions:?}", versions.len())),
+        [] => say("the schema was up to date")?,
+        versions => say(&format!("applied {} migration(s): {versions:?}", versions.len()))?,
+    }
+    match published.versions.as_slice() {
+        [] => Ok(()),
+        versions => say(&format!("published {} price table(s): {}", versions.len(), versions.join(", "))),
+    }
+}
+
+impl From<PublishError> for CliError {
+    fn from(error: PublishError) -> Self {
+        Self::Failed(error.to_string())
     }
 }
 
