@@ -66,7 +66,7 @@ create table refill_run (
 -- gives is granted; and says when the next falls due. The caller has locked the accounts. It writes entries beside `ledger_post`
 -- because a million of them are posted at once, two a shop, in two statements.
 create function refill_locked(p_shops uuid[])
-returns table (shop_id uuid, period text, outcome text, late boolean) language plpgsql set enable_seqscan = off as $$
+returns table (shop_id uuid, period text, outcome text, late boolean) language plpgsql set enable_seqscan = off set jit = off as $$
 begin
     return query
     with due as materialized (
@@ -122,7 +122,7 @@ end $$;
 -- Refills up to p_limit shops whose current period is p_period and who are due: a step of the job, a transaction of its own.
 -- Returns how many it looked at (0: none is left that nobody else has in hand), refilled, and how many of those were late.
 create function refill_due_shops(p_period text, p_limit int)
-returns table (looked int, refilled int, late int) language plpgsql set enable_seqscan = off set enable_sort = off as $$
+returns table (looked int, refilled int, late int) language plpgsql set enable_seqscan = off set enable_sort = off set jit = off as $$
 declare v_calendars text[]; v_shops uuid[];
 begin
     v_calendars := array(
@@ -167,7 +167,7 @@ end $$;
 
 -- The periods to ring for: those whose shops are overdue, and which nobody has rung or worked for in p_stale_secs. The longest
 -- overdue are looked at; others come up as those are done.
-create function refills_to_ring(p_stale_secs double precision) returns setof text language plpgsql set enable_seqscan = off as $$
+create function refills_to_ring(p_stale_secs double precision) returns setof text language plpgsql set enable_seqscan = off set jit = off as $$
 begin
     return query
     with due as (

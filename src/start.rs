@@ -99,7 +99,10 @@ async fn publish_prices(app: &App) -> Result<(), AppError> {
             Ok(Ok(published)) => {
                 if !published.unknown_versions.is_empty() {
                     let versions = published.unknown_versions;
-                    tracing::info!(?versions, "A newer program has published price tables this one does not know");
+                    tracing::info!(
+                        ?versions,
+                        "A newer program has published price tables this one does not know"
+                    );
                 }
                 return Ok(());
             }

@@ -64,7 +64,11 @@ impl TryFrom<String> for PeriodName {
         let digits = |part: &str, n: usize| part.len() == n && part.bytes().all(|byte| byte.is_ascii_digit());
         let is_year = digits(year, 4) && !year.starts_with(['0', '1']);
         let is_month = digits(month, 2) && month.parse().is_ok_and(|month: u8| (1..=12).contains(&month));
-        if is_year && is_month { Ok(Self(text)) } else { Err(NotAPeriod) }
+        if is_year && is_month {
+            Ok(Self(text))
+        } else {
+            Err(NotAPeriod)
+        }
     }
 }
 

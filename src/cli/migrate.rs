@@ -54,7 +54,11 @@ pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
     }
     match published.versions.as_slice() {
         [] => Ok(()),
-        versions => say(&format!("published {} price table(s): {}", versions.len(), versions.join(", "))),
+        versions => say(&format!(
+            "published {} price table(s): {}",
+            versions.len(),
+            versions.join(", ")
+        )),
     }
 }
 

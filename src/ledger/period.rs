@@ -53,7 +53,9 @@ impl Period {
         let first = NaiveDate::from_ymd_opt(self.year.into(), self.month.into(), 1)?;
         let last = first.checked_add_months(Months::new(1))?.pred_opt()?;
         let day = u32::from(anchor_day).clamp(1, last.day());
-        let midnight = first.checked_add_days(Days::new(u64::from(day) - 1))?.and_hms_opt(0, 0, 0)?;
+        let midnight = first
+            .checked_add_days(Days::new(u64::from(day) - 1))?
+            .and_hms_opt(0, 0, 0)?;
         if let Some(time) = zone.from_local_datetime(&midnight).earliest() {
             return Some(time.with_timezone(&Utc));
         }
@@ -172,11 +174,25 @@ mod tests {
         let on = |anchor| days.map(|period| start(period, Tz::UTC, anchor)[..10].to_owned());
         assert_eq!(
             on(31),
-            ["2026-01-31", "2026-02-28", "2026-03-31", "2026-04-30", "2028-02-29", "2100-02-28"]
+            [
+                "2026-01-31",
+                "2026-02-28",
+                "2026-03-31",
+                "2026-04-30",
+                "2028-02-29",
+                "2100-02-28"
+            ]
         );
         assert_eq!(
             on(29),
-            ["2026-01-29", "2026-02-28", "2026-03-29", "2026-04-29", "2028-02-29", "2100-02-28"]
+            [
+                "2026-01-29",
+                "2026-02-28",
+                "2026-03-29",
+                "2026-04-29",
+                "2028-02-29",
+                "2100-02-28"
+            ]
         );
         assert_eq!(at("2026-02-27T23:59:59Z", Tz::UTC, 31), "2026-01");
         assert_eq!(at("2026-02-28T00:00:00Z", Tz::UTC, 31), "2026-02");

@@ -27,7 +27,9 @@ impl Prices {
     /// What a package of this many blocks costs on a day; none when no such package is listed.
     #[must_use]
     pub fn block_price_at(&self, day: NaiveDate, blocks: u32) -> Option<BlockPrice> {
-        self.block_prices_at(day).into_iter().find(|package| package.blocks == blocks)
+        self.block_prices_at(day)
+            .into_iter()
+            .find(|package| package.blocks == blocks)
     }
 
     /// Every package of a day, smallest first.
@@ -62,12 +64,18 @@ mod tests {
     fn listed(day: NaiveDate) -> Vec<(u32, u64, u32)> {
         let prices = Prices::embedded().unwrap();
         let packages = prices.block_prices_at(day);
-        packages.into_iter().map(|package| (package.blocks, package.tokens, package.price_twd)).collect()
+        packages
+            .into_iter()
+            .map(|package| (package.blocks, package.tokens, package.price_twd))
+            .collect()
     }
 
     /// The day in Asia/Taipei on which an instant falls.
     fn taipei(instant: &str) -> NaiveDate {
-        DateTime::parse_from_rfc3339(instant).unwrap().with_timezone(&Taipei).date_naive()
+        DateTime::parse_from_rfc3339(instant)
+            .unwrap()
+            .with_timezone(&Taipei)
+            .date_naive()
     }
 
     #[test]
@@ -93,7 +101,10 @@ mod tests {
         let (old, new) = ("2025-08-31".parse().unwrap(), "2025-09-01".parse().unwrap());
         assert_eq!(prices.block_price_at(old, 5), None);
         let package = prices.block_price_at(new, 5).unwrap();
-        assert_eq!((package.version.as_str(), package.price_twd), ("blocks-2025-09-01", 3_595));
+        assert_eq!(
+            (package.version.as_str(), package.price_twd),
+            ("blocks-2025-09-01", 3_595)
+        );
         for blocks in [0, 2, 4, 6, 99, 101, u32::MAX] {
             assert_eq!(prices.block_price_at(new, blocks), None, "{blocks}");
         }

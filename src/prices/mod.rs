@@ -141,8 +141,10 @@ impl Prices {
     /// # Errors
     /// When one is not a table, or a kind is missing, has a gap, an overlap, or an end.
     pub fn parse(files: &[(&str, &str)]) -> Result<Self, PricesError> {
-        let tables: Result<Vec<Table>, PricesError> =
-            files.iter().map(|(version, text)| Table::parse(version, text)).collect();
+        let tables: Result<Vec<Table>, PricesError> = files
+            .iter()
+            .map(|(version, text)| Table::parse(version, text))
+            .collect();
         let mut tables = tables?;
         tables.sort_by(|a, b| (a.kind(), a.from, &a.version).cmp(&(b.kind(), b.from, &b.version)));
         for kind in Kind::ALL {
@@ -248,7 +250,10 @@ mod tests {
     fn gaps_overlaps_ends_and_missing_kinds_are_refused() {
         let refusal = |dates: &[&str]| {
             let texts: Vec<String> = dates.iter().map(|dates| costs(dates, "app = 1")).collect();
-            let mut files: Vec<(&str, &str)> = ["a", "b", "c"].into_iter().zip(texts.iter().map(|text| &**text)).collect();
+            let mut files: Vec<(&str, &str)> = ["a", "b", "c"]
+                .into_iter()
+                .zip(texts.iter().map(|text| &**text))
+                .collect();
             files.extend([PLANS, BLOCKS]);
             Prices::parse(&files).unwrap_err().to_string()
         };
@@ -286,23 +291,47 @@ mod tests {
         for (text, problem) in [
             ("[plans]\ncore = 1", "missing field `effective_from`"),
             (from, "must hold one of"),
-            (&format!("{from}[plans]\ncore = 1\n[token_costs]\napp = 1"), "must hold one of"),
+            (
+                &format!("{from}[plans]\ncore = 1\n[token_costs]\napp = 1"),
+                "must hold one of",
+            ),
             (&format!("{from}[plans]"), "holds nothing"),
-            (&format!("{from}[plans]\n\"The Core\" = 1"), "`The Core` is no name of a plan"),
+            (
+                &format!("{from}[plans]\n\"The Core\" = 1"),
+                "`The Core` is no name of a plan",
+            ),
             (&format!("{from}[plans]\ncore = -1"), "invalid value"),
-            (&format!("{from}[plans]\ncore = 1_000_000_001"), "the figure of `core` is more than"),
+            (
+                &format!("{from}[plans]\ncore = 1_000_000_001"),
+                "the figure of `core` is more than",
+            ),
             (&format!("{from}[token_costs]\nfax = 1"), "`fax` is not a channel"),
             (&format!("{from}[token_costs]\napp = 1\napp = 2"), "duplicate key"),
-            (&format!("{from}[block_prices]\ntokens_per_block = 0\nprice_twd = {{ 1 = 1 }}"), "tokens_per_block"),
-            (&format!("{from}[block_prices]\ntokens_per_block = 1\nprice_twd = {{ 0 = 1 }}"), "`0` is no number of blocks"),
-            (&format!("{from}[block_prices]\ntokens_per_block = 1\nprice_twd = {{ ten = 1 }}"), "`ten` is no number"),
-            (&format!("{from}[block_prices]\ntokens_per_block = 1\nprice_twd = {{ 1 = 0 }}"), "the package of `1` costs nothing"),
+            (
+                &format!("{from}[block_prices]\ntokens_per_block = 0\nprice_twd = {{ 1 = 1 }}"),
+                "tokens_per_block",
+            ),
+            (
+                &format!("{from}[block_prices]\ntokens_per_block = 1\nprice_twd = {{ 0 = 1 }}"),
+                "`0` is no number of blocks",
+            ),
+            (
+                &format!("{from}[block_prices]\ntokens_per_block = 1\nprice_twd = {{ ten = 1 }}"),
+                "`ten` is no number",
+            ),
+            (
+                &format!("{from}[block_prices]\ntokens_per_block = 1\nprice_twd = {{ 1 = 0 }}"),
+                "the package of `1` costs nothing",
+            ),
             (&format!("{from}[fees]\na = 1"), "unknown field `fees`"),
         ] {
             let error = Prices::parse(&[("mine", text)]).unwrap_err();
             let told = error.to_string();
             assert!(matches!(error, PricesError::Malformed { .. }), "{told}");
-            assert!(told.starts_with("mine.toml is not a price table: ") && told.contains(problem), "{told}");
+            assert!(
+                told.starts_with("mine.toml is not a price table: ") && told.contains(problem),
+                "{told}"
+            );
         }
         assert!(matches!(
             Prices::parse(&[("a b", "")]),

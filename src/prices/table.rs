@@ -104,7 +104,9 @@ impl Table {
             problem,
         };
         if !is_name(version) {
-            return Err(malformed("its name must be small letters, digits, and . _ -".to_owned()));
+            return Err(malformed(
+                "its name must be small letters, digits, and . _ -".to_owned(),
+            ));
         }
         let file: File = toml::from_str(text).map_err(|error| malformed(error.to_string().trim().to_owned()))?;
         let rows = match (file.plans, file.token_costs, file.block_prices) {
@@ -134,12 +136,16 @@ impl Table {
         match &self.rows {
             Rows::Plans(plans) => json!(plans),
             Rows::TokenCosts(costs) => {
-                let costs: BTreeMap<&str, u32> = costs.iter().map(|(channel, cost)| (channel.as_str(), *cost)).collect();
+                let costs: BTreeMap<&str, u32> =
+                    costs.iter().map(|(channel, cost)| (channel.as_str(), *cost)).collect();
                 json!(costs)
             }
             Rows::BlockPrices(blocks) => {
-                let prices: BTreeMap<String, u32> =
-                    blocks.price_twd.iter().map(|(blocks, price)| (blocks.to_string(), *price)).collect();
+                let prices: BTreeMap<String, u32> = blocks
+                    .price_twd
+                    .iter()
+                    .map(|(blocks, price)| (blocks.to_string(), *price))
+                    .collect();
                 json!({ "tokens_per_block": blocks.tokens_per_block, "price_twd": prices })
             }
         }
@@ -148,7 +154,9 @@ impl Table {
 
 fn plans_of(plans: BTreeMap<String, u32>) -> Result<Rows, String> {
     if let Some(name) = plans.keys().find(|name| !is_name(name)) {
-        return Err(format!("`{name}` is no name of a plan: use small letters, digits, and . _ -"));
+        return Err(format!(
+            "`{name}` is no name of a plan: use small letters, digits, and . _ -"
+        ));
     }
     figures(&plans)?;
     Ok(Rows::Plans(plans))

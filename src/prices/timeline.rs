@@ -18,7 +18,8 @@ pub(super) fn check(kind: Kind, tables: &[&Table]) -> Result<(), PricesError> {
     }
     let followers = tables.iter().skip(1).map(Some).chain([None]);
     for (table, next) in tables.iter().zip(followers) {
-        if let Some(next) = next.filter(|next| next.from == table.from || table.until.is_some_and(|end| end > next.from))
+        if let Some(next) =
+            next.filter(|next| next.from == table.from || table.until.is_some_and(|end| end > next.from))
         {
             return Err(PricesError::Overlap {
                 first: table.version.clone(),

@@ -23,6 +23,7 @@ mod garbage;
 mod metrics;
 mod plan;
 mod queue;
+mod refill;
 mod usage;
 
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Some("plan") => plan::run(&arguments),
         Some("garbage") => garbage::run(&arguments),
         Some("queue") => queue::run(&arguments),
+        Some("refill") => refill::run(&arguments),
         Some("metrics") => metrics::run(&arguments),
         Some("broadcast") => return broadcast::run(&arguments),
         Some("fairness") => return fairness::run(&arguments),
@@ -44,7 +46,9 @@ fn main() -> ExitCode {
         // `cargo test --all-targets` runs this binary without arguments.
         None => return ExitCode::SUCCESS,
         Some(other) => {
-            eprintln!("there is no benchmark `{other}`; there are: broadcast, fairness, garbage, metrics, plan, queue");
+            eprintln!(
+                "there is no benchmark `{other}`; there are: broadcast, fairness, garbage, metrics, plan, queue, refill"
+            );
             return ExitCode::from(2);
         }
     }
