@@ -40,8 +40,8 @@ impl MonthlyTokenRefill {
 /// The name of a period: a year from 2000 to 9999 and a month, `2026-11`. Later ones compare greater.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(transparent)]
-pub struct PeriodName(#[schemars(extend("pattern" = PERIOD_PATTERN))] String);
+#[schemars(extend("pattern" = PERIOD_PATTERN))]
+pub struct PeriodName(String);
 
 /// Not the name of a period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
