@@ -15,6 +15,7 @@ use crate::{
     config::{Config, RedisConfig},
     db::{self, DbError, PgPool, SchemaState},
     delivery::Delivery,
+    ledger::refill::RefillWork,
     limit::Limits,
     queue::{Queue, QueueConfig, QueueError, RedisConn},
     secret::{SecretError, Secrets},
@@ -165,6 +166,16 @@ impl App {
             slots: self.config.queue.concurrency,
             postgres: Arc::default(),
         })
+    }
+
+    /// What works on `monthly-token-refill` jobs.
+    #[must_use]
+    pub fn refill_work(&self) -> RefillWork {
+        RefillWork {
+            db: self.db.clone(),
+            config: self.config.refill,
+            postgres: Arc::default(),
+        }
     }
 }
 

@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod limit;
 pub mod metrics;
 pub mod pause;
+pub mod prices;
 pub mod queue;
 pub mod reconcile;
 pub mod retry;

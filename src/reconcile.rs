@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use carillon_jobs::{BroadcastId, BroadcastSend, SenderId, TraceParent};
+use carillon_jobs::{BroadcastId, BroadcastSend, MonthlyTokenRefill, SenderId, TraceParent};
 use sqlx::types::Uuid;
 
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
         DeliveryConfig,
         store::{self, Ringing},
     },
+    ledger::refill,
     queue::Queue,
     telemetry,
 };
@@ -35,6 +36,8 @@ pub struct Found {
     pub lanes: usize,
     /// Broadcasts that had ended without anybody noticing.
     pub finished: usize,
+    /// Periods with shops that are due and nobody refills.
+    pub refills: usize,
 }
 
 /// Why a look was cut short. The next one does what is left.
@@ -59,12 +62,29 @@ pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result
         ring(queue, *broadcast, None).await?;
     }
     let lanes = ring_lanes(db, queue, config, Ringing::Everybody).await?;
+    let refills = ring_refills(db, queue, config).await?;
     Ok(Found {
         due,
         unplanned: unplanned.len(),
         lanes,
         finished,
+        refills,
     })
+}
+
+/// Rings for every period that has shops whose refill is due, and says how many those were.
+async fn ring_refills(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result<usize, ReconcileError> {
+    let periods = refill::periods_to_ring(db, config.bell_stale()).await?;
+    for period in &periods {
+        let mut bell = carillon_jobs::Envelope::new(MonthlyTokenRefill {
+            period: period.clone(),
+            shop_id: None,
+        });
+        bell.unique = Some(period.to_string());
+        bell.traceparent = telemetry::here();
+        queue.ring(bell).await?;
+    }
+    Ok(periods.len())
 }
 
 /// Rings for the lanes that are due and in nobody's hands, as many as there are places, and says how many those were.

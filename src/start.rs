@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     app::{App, AppError, schema_advice},
     db::{self, SchemaState},
+    prices::{self, PublishError},
     queue::{self, QueueError},
 };
 
@@ -22,6 +23,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Returns when both answer and fit, or with the first reason why they never will.
 pub async fn check(app: &App) -> Result<(), AppError> {
     tokio::try_join!(redis(app), postgres(app))?;
+    publish_prices(app).await?;
     tracing::info!(
         process = app.process.name(),
         db.connections = app.config.database.pool_size(app.process),
@@ -87,4 +89,34 @@ async fn postgres(app: &App) -> Result<(), AppError> {
         tracing::info!("PostgreSQL answers");
     }
     Ok(())
+}
+
+/// A process prices with what its program knows; the database must say the same before it works.
+async fn publish_prices(app: &App) -> Result<(), AppError> {
+    let mut told = false;
+    loop {
+        let error = match timeout(PATIENCE, prices::publish(&app.db, &app.config.prices.tables)).await {
+            Ok(Ok(published)) => {
+                if !published.unknown_versions.is_empty() {
+                    let versions = published.unknown_versions;
+                    tracing::info!(
+                        ?versions,
+                        "A newer program has published price tables this one does not know"
+                    );
+                }
+                return Ok(());
+            }
+            Ok(Err(PublishError::Refused(problem))) => return Err(AppError::Refused(problem)),
+            Ok(Err(PublishError::Database(error))) => match db::refusal(&error) {
+                Some(advice) => return Err(AppError::Refused(advice)),
+                None => db::describe(&error),
+            },
+            Err(_) => "no answer in time".to_owned(),
+        };
+        if !told {
+            told = true;
+            tracing::warn!(error, "Prices cannot be published yet; trying again");
+        }
+        sleep(PAUSE).await;
+    }
 }

@@ -7,6 +7,7 @@ use crate::{
     broadcast::BroadcastWork,
     db::PgPool,
     ledger,
+    ledger::refill::RefillWork,
     queue::{self, JobContext, JobError, Outcome},
 };
 
@@ -14,6 +15,7 @@ use crate::{
 #[derive(Clone)]
 struct Work {
     broadcast: BroadcastWork,
+    refill: RefillWork,
     db: PgPool,
 }
 
@@ -21,6 +23,7 @@ impl Work {
     async fn run(&self, job: Job, context: JobContext) -> Result<Outcome, JobError> {
         match job {
             Job::BroadcastSend(args) => self.broadcast.run(args, &context).await,
+            Job::MonthlyTokenRefill(args) => self.refill.run(args, &context).await,
             Job::Audit(args) => ledger::audit_period(&self.db, args, &context).await,
         }
     }
@@ -30,6 +33,7 @@ impl Work {
 pub async fn run(app: App) -> Result<(), AppError> {
     let work = Work {
         broadcast: app.broadcast_work()?,
+        refill: app.refill_work(),
         db: app.db.clone(),
     };
     let handler = move |job: Job, context: JobContext| {

@@ -4,13 +4,15 @@ use std::{fmt, str::FromStr};
 
 use serde::{Serialize, Serializer};
 
-use crate::{Audit, BroadcastSend, ContractError, Envelope, envelope};
+use crate::{Audit, BroadcastSend, ContractError, Envelope, MonthlyTokenRefill, envelope};
 
 /// A kind of job. The name of its queue is its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// Plan and send a broadcast: [`BroadcastSend`].
     BroadcastSend,
+    /// Grant a period's tokens: [`MonthlyTokenRefill`].
+    MonthlyTokenRefill,
     /// Prove the books and keep what was found: [`Audit`].
     Audit,
 }
@@ -20,6 +22,8 @@ pub enum Kind {
 pub enum Job {
     /// Plan and send a broadcast.
     BroadcastSend(BroadcastSend),
+    /// Grant a period's tokens.
+    MonthlyTokenRefill(MonthlyTokenRefill),
     /// Prove the books.
     Audit(Audit),
 }
@@ -41,13 +45,14 @@ pub struct Policy {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &'static [Self] = &[Self::BroadcastSend, Self::Audit];
+    pub const ALL: &'static [Self] = &[Self::BroadcastSend, Self::MonthlyTokenRefill, Self::Audit];
 
     /// The name of the kind, which is the name of its queue: `broadcast-send`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::BroadcastSend => "broadcast-send",
+            Self::MonthlyTokenRefill => "monthly-token-refill",
             Self::Audit => "audit",
         }
     }
@@ -57,6 +62,7 @@ impl Kind {
     pub const fn policy(self) -> Policy {
         match self {
             Self::BroadcastSend => BroadcastSend::POLICY,
+            Self::MonthlyTokenRefill => MonthlyTokenRefill::POLICY,
             Self::Audit => Audit::POLICY,
         }
     }
@@ -66,6 +72,7 @@ impl Kind {
     pub fn schema(self) -> schemars::Schema {
         match self {
             Self::BroadcastSend => envelope::schema::<BroadcastSend>(self),
+            Self::MonthlyTokenRefill => envelope::schema::<MonthlyTokenRefill>(self),
             Self::Audit => envelope::schema::<Audit>(self),
         }
     }
@@ -74,6 +81,7 @@ impl Kind {
     pub(crate) fn parse(self, text: &[u8]) -> Result<Envelope, ContractError> {
         match self {
             Self::BroadcastSend => envelope::parse(text, Job::BroadcastSend),
+            Self::MonthlyTokenRefill => envelope::parse(text, Job::MonthlyTokenRefill),
             Self::Audit => envelope::parse(text, Job::Audit),
         }
     }
@@ -85,6 +93,7 @@ impl Job {
     pub const fn kind(&self) -> Kind {
         match self {
             Self::BroadcastSend(_) => Kind::BroadcastSend,
+            Self::MonthlyTokenRefill(_) => Kind::MonthlyTokenRefill,
             Self::Audit(_) => Kind::Audit,
         }
     }
@@ -95,6 +104,7 @@ impl Serialize for Job {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::BroadcastSend(args) => args.serialize(serializer),
+            Self::MonthlyTokenRefill(args) => args.serialize(serializer),
             Self::Audit(args) => args.serialize(serializer),
         }
     }
@@ -124,6 +134,12 @@ impl FromStr for Kind {
 impl From<BroadcastSend> for Job {
     fn from(args: BroadcastSend) -> Self {
         Self::BroadcastSend(args)
+    }
+}
+
+impl From<MonthlyTokenRefill> for Job {
+    fn from(args: MonthlyTokenRefill) -> Self {
+        Self::MonthlyTokenRefill(args)
     }
 }
 

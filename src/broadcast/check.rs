@@ -8,11 +8,10 @@
 use chrono::NaiveDate;
 
 use super::{
-    prices::TokenCosts,
     problem::{Problem, Problems},
     routing::Mode,
 };
-use crate::channel::Channel;
+use crate::{channel::Channel, prices::Prices};
 
 const NAME_LIMIT: usize = 120;
 
@@ -65,10 +64,10 @@ pub(super) fn channels(mode: Mode, channels: &[Channel], problems: &mut Problems
 }
 
 /// The cost of a message on each channel, on a day of Asia/Taipei's calendar.
-pub(super) fn prices(costs: &TokenCosts, day: NaiveDate, channels: &[Channel], problems: &mut Problems) -> Vec<u32> {
+pub(super) fn prices(price_list: &Prices, day: NaiveDate, channels: &[Channel], problems: &mut Problems) -> Vec<u32> {
     let mut prices = Vec::with_capacity(channels.len());
     for (index, channel) in channels.iter().enumerate() {
-        match costs.price_at(*channel, day) {
+        match price_list.token_cost_at(*channel, day) {
             Some(tokens) => prices.push(tokens),
             None => problems.0.push(Problem::new(
                 "price_missing",

@@ -4,8 +4,10 @@
 
 use serde::Deserialize;
 
-use super::prices::TokenCosts;
-use crate::config::{Report, Section};
+use crate::{
+    config::{Report, Section},
+    prices::{Prices, PricesError},
+};
 
 /// Section `broadcast` of the configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -25,9 +27,9 @@ pub struct BroadcastConfig {
     pub analyze_messages: i64,
     /// Rows of a plan that will never be sent, deleted in one transaction.
     pub purge_rows: i64,
-    /// The list of what messages cost: a file, or empty for the built-in one.
-    #[serde(rename = "token_costs_file")]
-    pub token_costs: TokenCosts,
+    /// The price tables: those of section `prices`, handed over when the configuration is read.
+    #[serde(skip)]
+    pub prices: Prices,
 }
 
 impl Section for BroadcastConfig {
@@ -46,8 +48,8 @@ impl BroadcastConfig {
     /// The values of `config/default.toml`, for tests and benchmarks that read no configuration.
     ///
     /// # Errors
-    /// Never in a released build: a test reads the built-in list.
-    pub fn built_in() -> Result<Self, super::prices::TokenCostsError> {
+    /// Never in a released build: a test reads the built-in tables.
+    pub fn built_in() -> Result<Self, PricesError> {
         Ok(Self {
             chunk_customers: 10_000,
             slice_size: 500,
@@ -56,7 +58,7 @@ impl BroadcastConfig {
             shop_lease_secs: 30.0,
             analyze_messages: 20_000,
             purge_rows: 20_000,
-            token_costs: TokenCosts::embedded()?,
+            prices: Prices::embedded()?,
         })
     }
 }

@@ -114,7 +114,7 @@ pub async fn estimate_stored(
     let stored = stored::read(&mut conn, broadcast)
         .await?
         .ok_or_else(|| not_found(broadcast))?;
-    let plannable = stored.check(&config.token_costs)?;
+    let plannable = stored.check(&config.prices)?;
     Ok(estimate::estimate(&mut conn, &plannable, stored.budget_tokens).await?)
 }
 
@@ -139,7 +139,7 @@ pub async fn resend(
     };
     stored.audience = audience.to_json();
     stored.name = format!("{} (resend)", stored.name).chars().take(120).collect();
-    let plannable = stored.check(&config.token_costs)?;
+    let plannable = stored.check(&config.prices)?;
     if let Some(problem) = stored::audience_problem(&mut tx, stored.shop, &audience).await? {
         return Err(problem.into());
     }
@@ -185,7 +185,7 @@ pub async fn test_send(
     stored.audience = serde_json::json!({ "customers": [tester] });
     stored.name = format!("Test: {}", stored.name).chars().take(120).collect();
     stored.budget_tokens = None;
-    let plannable = stored.check(&config.token_costs)?;
+    let plannable = stored.check(&config.prices)?;
     let checked = Checked {
         plannable,
         stored,
@@ -273,7 +273,7 @@ async fn check(conn: &mut PgConnection, config: &BroadcastConfig, new: &NewBroad
         budget_tokens: new.budget_tokens.map(i64::from),
         day,
     };
-    let plannable = match stored.check(&config.token_costs) {
+    let plannable = match stored.check(&config.prices) {
         Ok(plannable) => {
             problems
                 .0

@@ -7,7 +7,6 @@
 //! - `state`: the states and the moves between them (pure)
 //! - `audience`: the customers a broadcast is for (pure)
 //! - `routing`: who gets what on which channel, the rule in plain Rust (pure); `routing_sql`: the same as SQL
-//! - `prices`: what a message costs on a day (pure)
 //! - `check`: what every broadcast must fulfil, at the door and again before planning (pure); `problem`: the refusals
 //! - `senders`: from which account each channel is sent
 //! - `stored`: a broadcast's row, read and checked
@@ -30,7 +29,6 @@ mod create;
 mod estimate;
 mod job;
 pub mod plan;
-mod prices;
 mod problem;
 mod purge;
 mod report;
@@ -50,7 +48,6 @@ pub use create::{CreateError, NewBroadcast, create, estimate_new, estimate_store
 pub use estimate::{ChannelEstimate, Estimate};
 pub use job::BroadcastWork;
 pub use plan::{Advance, PlanError, Planner};
-pub use prices::{TokenCosts, TokenCostsError};
 pub use problem::{Problem, Problems};
 pub use report::{ChannelReport, Outcomes, Report, Tokens, report};
 pub use routing::{Candidate, Mode, Place, Reach, Routed, SkipReason, route, window_hours};

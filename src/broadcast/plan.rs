@@ -204,7 +204,7 @@ async fn begin(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) 
     let Some(stored) = stored::read(&mut tx, broadcast).await? else {
         return Ok(Begin::Instead(Advance::Missing));
     };
-    let checked = match stored.check(&config.token_costs) {
+    let checked = match stored.check(&config.prices) {
         Ok(plannable) => {
             let shop = plannable.route.shop;
             let problem = stored::audience_problem(&mut tx, shop, &plannable.route.audience).await?;
@@ -224,16 +224,20 @@ async fn begin(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) 
     if !take_shop(&mut tx, config, ShopId(shop), broadcast).await? {
         return Ok(Begin::Instead(Advance::NotItsTurn));
     }
-    if state == BroadcastState::Queued {
+    let is_priced_now = state == BroadcastState::Queued;
+    if is_priced_now {
         set_prices(&mut tx, broadcast, &plannable.prices).await?;
     }
     let (epoch, is_new): (i32, bool) = sqlx::query_as(
         "update broadcast set state = 'planning', plan_epoch = plan_epoch + 1, rung_at = null,
-                plan_lease_until = now() + interval '1 second' * $2
+                plan_lease_until = now() + interval '1 second' * $2,
+                price_version = case when $3 then $4 else price_version end
           where id = $1 returning plan_epoch, plan_cursor = 0",
     )
     .bind(broadcast.0)
     .bind(config.plan_lease_secs)
+    .bind(is_priced_now)
+    .bind(config.prices.token_costs_version_at(stored.day))
     .fetch_one(&mut *tx)
     .await?;
     tx.commit().await?;
@@ -298,15 +302,10 @@ async fn finish(
     .bind(turn.epoch)
     .fetch_optional(&mut *tx)
     .await?;
-    let advance = match planned {
-        None => return Ok(Advance::Again),
-        Some(0) => {
-            let problem = Problem::new("empty_audience", "audience", "holds nobody: choose another one");
-            fail(&mut tx, broadcast, &problem.into()).await?;
-            Advance::Again
-        }
-        Some(_) => open(&mut tx, broadcast, turn.epoch).await?,
+    let Some(planned) = planned else {
+        return Ok(Advance::Again);
     };
+    // The shop before its account, in this order everywhere: a shop that is being suspended has its row and wants the account.
     sqlx::query(
         "update shop set planning_broadcast = null, planning_lease_until = null
           where id = $1 and planning_broadcast = $2",
@@ -315,6 +314,14 @@ async fn finish(
     .bind(broadcast.0)
     .execute(&mut *tx)
     .await?;
+    let advance = match planned {
+        0 => {
+            let problem = Problem::new("empty_audience", "audience", "holds nobody: choose another one");
+            fail(&mut tx, broadcast, &problem.into()).await?;
+            Advance::Again
+        }
+        _ => open(&mut tx, broadcast, turn.epoch).await?,
+    };
     tx.commit().await?;
     Ok(advance)
 }

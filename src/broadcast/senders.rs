@@ -83,7 +83,7 @@ pub async fn default_channels(
     .await?;
     let usable = |channel: &Channel| {
         rows.iter()
-            .any(|(of, day)| of == channel && config.token_costs.price_at(*channel, *day).is_some())
+            .any(|(of, day)| of == channel && config.prices.token_cost_at(*channel, *day).is_some())
     };
     // `Channel` lists them in the order of priority.
     Ok(Channel::ALL.into_iter().filter(usable).collect())

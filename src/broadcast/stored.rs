@@ -13,7 +13,6 @@ use sqlx::{FromRow, types::Uuid};
 use super::{
     audience::Audience,
     check,
-    prices::TokenCosts,
     problem::{Problem, Problems},
     routing::Mode,
     routing_sql::{Leg, Route},
@@ -21,6 +20,7 @@ use super::{
 use crate::{
     channel::{Channel, Content},
     db::PgConnection,
+    prices::Prices,
 };
 
 /// One channel of a broadcast with what is known of its sender.
@@ -107,7 +107,7 @@ pub(super) async fn read(conn: &mut PgConnection, broadcast: BroadcastId) -> Res
 
 impl Stored {
     /// Checks everything that can be checked without the database.
-    pub(super) fn check(&self, costs: &TokenCosts) -> Result<Plannable, Problems> {
+    pub(super) fn check(&self, prices: &Prices) -> Result<Plannable, Problems> {
         let mut problems = Problems(Vec::new());
         if self.shop_state != "active" {
             problems.0.push(Problem::new(
@@ -119,7 +119,7 @@ impl Stored {
         check::name(&self.name, &mut problems);
         let channels: Vec<Channel> = self.chosen.iter().map(|one| one.channel).collect();
         check::channels(self.mode, &channels, &mut problems);
-        let prices = check::prices(costs, self.day, &channels, &mut problems);
+        let prices = check::prices(prices, self.day, &channels, &mut problems);
         self.check_senders(&mut problems);
         if let Err(invalid) = Content::parse(&self.content) {
             problems.add_content(&invalid);

@@ -5,9 +5,10 @@ use crate::{
     app::{App, ProcessKind, schema_advice},
     db::{self, DbError, SchemaState},
     event,
+    prices::{self, PublishError, Published},
 };
 
-/// Bring the database's schema up to this program's.
+/// Bring the database's schema and prices up to this program's.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Migrations only go forward and are safe while the old program still runs.\n\
@@ -39,6 +40,10 @@ pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
     let pool = db::pool(&config, ProcessKind::Command)?;
     let applied = db::migrate(&pool).await?;
     let state = db::check_schema(&pool).await.map_err(DbError::from)?;
+    let published = match state {
+        SchemaState::Outgrown(_) => Published::default(),
+        _ => prices::publish(&pool, &app.config.prices.tables).await?,
+    };
     if matches!(state, SchemaState::UpToDate | SchemaState::Ahead(_)) {
         event::publish_settings(&pool, &app.config.events)
             .await
@@ -50,8 +55,22 @@ pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
         return Err(CliError::Failed(schema_advice(&state)));
     }
     match applied.as_slice() {
-        [] => say("the schema was up to date"),
-        versions => say(&format!("applied {} migration(s): {versions:?}", versions.len())),
+        [] => say("the schema was up to date")?,
+        versions => say(&format!("applied {} migration(s): {versions:?}", versions.len()))?,
+    }
+    match published.versions.as_slice() {
+        [] => Ok(()),
+        versions => say(&format!(
+            "published {} price table(s): {}",
+            versions.len(),
+            versions.join(", ")
+        )),
+    }
+}
+
+impl From<PublishError> for CliError {
+    fn from(error: PublishError) -> Self {
+        Self::Failed(error.to_string())
     }
 }
 

@@ -69,6 +69,10 @@ sections! {
     limit: crate::limit::LimitConfig,
     /// The providers.
     channel: crate::channel::ChannelConfig,
+    /// Plans, token costs and block prices.
+    prices: crate::prices::PricesConfig,
+    /// Monthly refills.
+    refill: crate::ledger::refill::RefillConfig,
     /// Planning: who gets what on which channel.
     broadcast: crate::broadcast::BroadcastConfig,
     /// Sending: how lanes and slices are worked through.
@@ -134,7 +138,10 @@ impl Config {
         let values = document.effective();
         let problems = document.into_problems();
         match config {
-            Some(config) if problems.is_empty() => Ok(Loaded { config, values }),
+            Some(mut config) if problems.is_empty() => {
+                config.broadcast.prices = config.prices.tables.clone();
+                Ok(Loaded { config, values })
+            }
             _ => Err(ConfigErrors(problems)),
         }
     }

@@ -1,6 +1,6 @@
 //! Tokens: what a shop has, what is set aside for its broadcasts, and every entry that ever moved either.
 //!
-//! The rules live in SQL functions (`ledger_hold`, `ledger_settle`, `ledger_refund`, `ledger_refill`, `ledger_top_up`),
+//! The rules live in SQL functions (`ledger_hold`, `ledger_settle`, `ledger_refund`, `refill_due_shops`, `ledger_top_up`),
 //! because a capture must commit with the delivery results it pays for. This module is their typed face for everything
 //! that is not a delivery, plus [`audit()`], which proves the whole.
 //!
@@ -12,6 +12,7 @@
 mod audit;
 mod entry;
 mod period;
+pub mod refill;
 
 use carillon_jobs::ShopId;
 use sqlx::PgExecutor;
@@ -88,7 +89,7 @@ pub async fn balance(db: impl PgExecutor<'_>, shop: ShopId) -> Result<Balance, L
     })
 }
 
-/// Sets the allowance to `allowance` tokens for a period; what is neither spent nor held of the one before expires.
+/// By hand, whatever calendar and plan say: sets the allowance to `allowance` tokens for a period; what is neither spent nor held of the one before expires.
 /// Once per shop and period, and never for a period before the current one: false when there was nothing to do.
 pub async fn refill(
     db: impl PgExecutor<'_>,

@@ -202,7 +202,7 @@ impl Bed {
 
 fn id_of(work: &Work) -> BroadcastId {
     let Job::BroadcastSend(args) = &work.job else {
-        panic!("only broadcasts are rung for here")
+        unreachable!("these jobs are broadcasts")
     };
     args.broadcast_id
 }

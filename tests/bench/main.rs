@@ -24,6 +24,7 @@ mod garbage;
 mod metrics;
 mod plan;
 mod queue;
+mod refill;
 mod usage;
 
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Some("plan") => plan::run(&arguments),
         Some("garbage") => garbage::run(&arguments),
         Some("queue") => queue::run(&arguments),
+        Some("refill") => refill::run(&arguments),
         Some("metrics") => metrics::run(&arguments),
         Some("broadcast") => return broadcast::run(&arguments),
         Some("fairness") => return fairness::run(&arguments),
@@ -47,7 +49,7 @@ fn main() -> ExitCode {
         None => return ExitCode::SUCCESS,
         Some(other) => {
             eprintln!(
-                "there is no benchmark `{other}`; there are: audit, broadcast, fairness, garbage, metrics, plan, queue"
+                "there is no benchmark `{other}`; there are: audit, broadcast, fairness, garbage, metrics, plan, queue, refill"
             );
             return ExitCode::from(2);
         }

@@ -12,6 +12,7 @@ use carillon::{
     channel::Channel,
     cli::seed::{Plan, plant},
     db::{self, PgPool},
+    prices::{self, Prices},
     secret::{Hidden, Secrets},
 };
 use carillon_jobs::{BroadcastId, ShopId};
@@ -54,6 +55,7 @@ async fn measure(customers: u32, rounds: usize) -> serde_json::Value {
 
 async fn in_turn(pool: &PgPool, customers: u32, rounds: usize) -> serde_json::Value {
     db::migrate(pool).await.unwrap();
+    prices::publish(pool, &Prices::embedded().unwrap()).await.unwrap();
     let shop = seed(pool, customers).await;
     let mut modes = Vec::new();
     for (mode, channels) in [

@@ -45,7 +45,7 @@ async fn world(pool: &PgPool) -> (Shop, Uuid) {
     let second = claim(pool, busy, "line", 2, 1000.0).await.unwrap();
     assert_eq!(second.in_flight, first.in_flight[1..]);
     // The allowance it held belongs to a period that has ended by now.
-    run(pool, &format!("select ledger_refill('{}', '2026-12', 300)", tea.id)).await;
+    run(pool, &format!("select ledger_refill('{}', '2999-12', 300)", tea.id)).await;
     settle(pool, busy, "line", &second, (&second.in_flight, "failed"), (None, None)).await;
     tea.planned(&[LINE], 4).await;
     let stopped = tea.opened(&[APP], 3).await;
@@ -214,7 +214,7 @@ const LIES: &[(&str, &[&str])] = &[
     ),
     (
         "insert into token_hold (broadcast_id, shop_id, period, allowance, extra, open_allowance, open_extra)
-         select id, shop_id, '2026-12', 3, 0, 3, 0 from broadcast where state = 'planning'",
+         select id, shop_id, '2999-12', 3, 0, 3, 0 from broadcast where state = 'planning'",
         &[
             "held_is_open_holds",
             "hold_closes_with_broadcast",

@@ -87,7 +87,7 @@ pub async fn shop(pool: &PgPool, tokens: i64) -> Shop {
         pool,
         &format!(
             "insert into shop (id, name, url, plan) values ('{id}', 'Tea', 'https://tea.example', 'core');
-             select ledger_refill('{id}', '2026-11', {tokens})"
+             select ledger_refill('{id}', '2999-11', {tokens})"
         ),
     )
     .await;

@@ -115,7 +115,10 @@ async fn a_wrong_call_says_what_is_wrong_and_changes_nothing() {
         (vec!["migrate", "now"], "'now'"),
         (vec!["enqueue"], "<KIND>"),
         (vec!["enqueue", "broadcast-send"], "JSON"),
-        (vec!["enqueue", "broadcast"], "kinds are broadcast-send"),
+        (
+            vec!["enqueue", "broadcast"],
+            "kinds are broadcast-send, monthly-token-refill",
+        ),
         (vec!["enqueue", "broadcast-send", "{"], "the payload is not JSON"),
         (vec!["enqueue", "broadcast-send", ""], "it is empty"),
         (vec!["enqueue", "broadcast-send", "-"], "it is empty"),
@@ -167,7 +170,10 @@ async fn a_wrong_call_says_what_is_wrong_and_changes_nothing() {
         ),
         (vec!["enqueue", "--list", "broadcast-send"], "cannot be used with"),
         (vec!["jobs"], "Commands:"),
-        (vec!["jobs", "dead", "--kind", "x"], "kinds are broadcast-send"),
+        (
+            vec!["jobs", "dead", "--kind", "x"],
+            "kinds are broadcast-send, monthly-token-refill",
+        ),
         (
             vec!["jobs", "dead", "--reason", "x"],
             "reasons are malformed, exhausted, poison, rejected",
@@ -194,7 +200,10 @@ async fn a_wrong_call_says_what_is_wrong_and_changes_nothing() {
         (vec!["pause"], "Commands:"),
         (vec!["pause", "everything"], "--reason"),
         (vec!["pause", "kind"], "<KIND>"),
-        (vec!["pause", "kind", "x", "--reason", "y"], "kinds are broadcast-send"),
+        (
+            vec!["pause", "kind", "x", "--reason", "y"],
+            "kinds are broadcast-send, monthly-token-refill",
+        ),
         (vec!["pause", "shop", "x", "--reason", "y"], "'x'"),
         (vec!["pause", "shop", NOBODY, "--reason", "y"], "there is no shop"),
         (vec!["pause", "sender", NOBODY, "--reason", "y"], "there is no sender"),
@@ -204,7 +213,10 @@ async fn a_wrong_call_says_what_is_wrong_and_changes_nothing() {
             "--by is empty",
         ),
         (vec!["resume"], "Commands:"),
-        (vec!["resume", "kind", "x"], "kinds are broadcast-send"),
+        (
+            vec!["resume", "kind", "x"],
+            "kinds are broadcast-send, monthly-token-refill",
+        ),
         (vec!["resume", "shop", NOBODY], "there is no shop"),
         (vec!["resume", "sender", NOBODY], "there is no sender"),
         (vec!["paused", "x"], "'x'"),

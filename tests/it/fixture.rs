@@ -206,7 +206,7 @@ pub(crate) fn text() -> (String, BroadcastId) {
 
 pub(crate) fn broadcast_of(job: &Job) -> BroadcastId {
     let Job::BroadcastSend(args) = job else {
-        panic!("only broadcasts are rung for here")
+        panic!("these jobs are broadcasts: {job:?}")
     };
     args.broadcast_id
 }

@@ -1,7 +1,7 @@
 //! A database of its own for each test, copied from a template that was migrated once.
 //!
 //! `CARILLON_TEST_DATABASE_URL` is the address of a server where databases may be created. The template is named by the
-//! content of the migrations, so it is made once however many tests and runs need it; a test's database is dropped when
+//! content of the migrations and price tables, so it is made once however many tests and runs need it; a test's database is dropped when
 //! the test ends, whichever way it ends. It must never touch a database it did not create.
 
 use std::{
@@ -10,7 +10,10 @@ use std::{
     str::FromStr,
 };
 
-use carillon::db::PgPool;
+use carillon::{
+    db::PgPool,
+    prices::{self, Prices},
+};
 use sqlx::{
     AssertSqlSafe, Connection, PgConnection,
     migrate::Migrator,
@@ -83,6 +86,7 @@ async fn template() -> String {
     MIGRATIONS
         .iter()
         .for_each(|migration| migration.checksum.hash(&mut hasher));
+    format!("{:?}", Prices::embedded().unwrap()).hash(&mut hasher);
     let name = format!("carillon_template_{:016x}", hasher.finish());
     let mut admin = admin().await;
     // Test binaries may start at once: one makes the template, the others find it.
@@ -105,6 +109,14 @@ async fn template() -> String {
             .await
             .expect("migrations apply to an empty database");
         fresh.close().await.unwrap();
+        let pool = PgPoolOptions::new()
+            .connect_with(admin_options().database(&making))
+            .await
+            .unwrap();
+        prices::publish(&pool.clone().into(), &Prices::embedded().unwrap())
+            .await
+            .expect("prices are published in an empty database");
+        pool.close().await;
         execute(&mut admin, format!("alter database {making} rename to {name}")).await;
     }
     admin.close().await.unwrap();

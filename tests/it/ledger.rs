@@ -59,7 +59,7 @@ async fn settles_and_a_refill_at_once_lose_and_invent_nothing() {
     let refills = (0..5).map(|_| {
         let (pool, shop) = (Arc::clone(&pool), ShopId(shop.id));
         tokio::spawn(async move {
-            ledger::refill(&*pool, shop, Period::new(2026, 12).unwrap(), 300)
+            ledger::refill(&*pool, shop, Period::new(2999, 12).unwrap(), 300)
                 .await
                 .unwrap();
         })
@@ -72,7 +72,7 @@ async fn settles_and_a_refill_at_once_lose_and_invent_nothing() {
     assert_eq!((balance.allowance, balance.held(), balance.available()), (300, 0, 300));
     let grants: i64 = one(
         &db.pool,
-        "select count(*) from ledger_entry where operation = 'grant:2026-12'",
+        "select count(*) from ledger_entry where operation = 'grant:2999-12'",
     )
     .await;
     assert_eq!(grants, 1);
@@ -92,11 +92,11 @@ async fn settles_and_a_refill_at_once_lose_and_invent_nothing() {
 async fn refill_and_top_up_happen_once_and_read_back_newest_first() {
     let db = database().await;
     let shop = ShopId(shop(&db.pool, 0, 100).await.id);
-    let december = Period::new(2026, 12).unwrap();
+    let december = Period::new(2999, 12).unwrap();
     assert!(ledger::refill(&db.pool, shop, december, 50).await.unwrap());
     assert!(!ledger::refill(&db.pool, shop, december, 50).await.unwrap());
     assert!(
-        !ledger::refill(&db.pool, shop, Period::new(2026, 11).unwrap(), 50)
+        !ledger::refill(&db.pool, shop, Period::new(2999, 11).unwrap(), 50)
             .await
             .unwrap(),
         "a period that is over"
@@ -136,7 +136,7 @@ async fn a_shop_that_does_not_exist_and_a_nameless_operation_are_named_errors() 
     let db = database().await;
     let nobody = ShopId::new();
     assert!(matches!(ledger::balance(&db.pool, nobody).await, Err(LedgerError::NoAccount(id)) if id == nobody));
-    let refilled = ledger::refill(&db.pool, nobody, Period::new(2026, 12).unwrap(), 5).await;
+    let refilled = ledger::refill(&db.pool, nobody, Period::new(2999, 12).unwrap(), 5).await;
     assert!(matches!(refilled, Err(LedgerError::NoAccount(id)) if id == nobody));
     assert!(matches!(
         ledger::top_up(&db.pool, nobody, 5, "").await,
@@ -189,7 +189,7 @@ async fn the_database_itself_refuses_to_bend_the_ledger() {
             "allowance_not_overdrawn",
         ),
         (
-            format!("select ledger_post('{id}', 'grant', 'grant:2026-11', null, null, 1, 0, 0, 0)"),
+            format!("select ledger_post('{id}', 'grant', 'grant:2999-11', null, null, 1, 0, 0, 0)"),
             "ledger_entry_shop_id_operation_key",
         ),
         (

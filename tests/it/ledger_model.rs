@@ -34,6 +34,28 @@ pub(crate) enum Operation {
     Close {
         broadcast: usize,
     },
+    /// Time goes on. Shop `s` has anchor day 1 and plan `PLANS[…]`; months are counted from the first of the run.
+    NextMonth,
+    /// The job for the current period.
+    RefillDue,
+    ChangePlan {
+        shop: usize,
+        plan: usize,
+    },
+    Suspend {
+        shop: usize,
+    },
+    Return {
+        shop: usize,
+    },
+}
+
+/// Name and tokens a month, as the test publishes them.
+pub(crate) const PLANS: [(&str, i64); 3] = [("core", 20), ("growth", 35), ("all-round", 50)];
+
+/// The name of the nth month of a run.
+pub(crate) fn month(n: usize) -> String {
+    format!("{}-{:02}", 2040 + n / 12, n % 12 + 1)
 }
 
 pub(crate) const SHOPS: usize = 3;
@@ -55,6 +77,10 @@ pub(crate) struct Account {
     pub(crate) period: String,
     pub(crate) lines: Vec<Line>,
     keys: BTreeSet<String>,
+    /// The highest allowance granted for the period.
+    granted: i64,
+    plan: usize,
+    suspended: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -69,6 +95,8 @@ pub(crate) struct Hold {
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Model {
+    /// Which month it is, counted from the first of the run.
+    now: usize,
     pub(crate) accounts: BTreeMap<usize, Account>,
     pub(crate) holds: BTreeMap<usize, Hold>,
 }
@@ -83,9 +111,55 @@ impl Account {
         self.lines.push((kind.to_owned(), operation, change, self.now));
         true
     }
+
+    fn refill(&mut self, period: &str, allowance: i64) {
+        let left = self.now[0] - self.now[2];
+        if left > 0 {
+            self.post("expire", format!("expire:period:{period}"), [-left, 0, 0, 0]);
+        }
+        self.post("grant", format!("grant:{period}"), [allowance, 0, 0, 0]);
+        period.clone_into(&mut self.period);
+        self.granted = allowance;
+    }
 }
 
 impl Model {
+    /// Every shop has its account from its first moment, and waits for its first refill.
+    pub(crate) fn new() -> Self {
+        Self {
+            accounts: (0..SHOPS).map(|shop| (shop, Account::default())).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Brings a shop to the current month; says whether it had to.
+    fn refill_due(&mut self, shop: usize) -> bool {
+        let period = month(self.now);
+        let account = self.accounts.get_mut(&shop).unwrap();
+        if account.suspended || account.period >= period {
+            return false;
+        }
+        account.refill(&period, PLANS[account.plan].1);
+        true
+    }
+
+    /// What the plan gives beyond what was granted for this month.
+    fn upgrade(&mut self, shop: usize) -> i64 {
+        let period = month(self.now);
+        let account = self.accounts.get_mut(&shop).unwrap();
+        let more = PLANS[account.plan].1 - account.granted;
+        if account.suspended || account.period != period || more <= 0 {
+            return 0;
+        }
+        account.granted += more;
+        account.post(
+            "grant",
+            format!("grant:{period}:upgrade:{}", account.granted),
+            [more, 0, 0, 0],
+        );
+        more
+    }
+
     /// Does it, all or nothing.
     pub(crate) fn apply(&mut self, operation: &Operation) -> Answer {
         let mut trial = self.clone();
@@ -108,13 +182,55 @@ impl Model {
                 key,
             } => self.settle(broadcast, captured, released, key),
             Operation::Refund { broadcast, tokens, key } => self.refund(broadcast, tokens, key),
-            Operation::Refill { shop, month, allowance } => Some(self.refill(shop, month, allowance)),
+            Operation::Refill {
+                shop,
+                month: n,
+                allowance,
+            } => {
+                let (period, account) = (month(n), self.accounts.get_mut(&shop)?);
+                if account.period >= period {
+                    return Some(0);
+                }
+                account.refill(&period, allowance);
+                Some(1)
+            }
+            Operation::NextMonth => {
+                self.now += 1;
+                Some(1)
+            }
+            Operation::RefillDue => {
+                (0..SHOPS).for_each(|shop| {
+                    self.refill_due(shop);
+                });
+                Some(1)
+            }
+            Operation::ChangePlan { shop, plan } => {
+                if self.accounts[&shop].plan == plan {
+                    // Nothing changes, but whoever asks finds the refill done.
+                    self.refill_due(shop);
+                    return Some(0);
+                }
+                self.refill_due(shop);
+                self.accounts.get_mut(&shop)?.plan = plan;
+                Some(self.upgrade(shop))
+            }
+            Operation::Suspend { shop } => {
+                self.accounts.get_mut(&shop)?.suspended = true;
+                Some(1)
+            }
+            Operation::Return { shop } => {
+                if self.accounts[&shop].suspended {
+                    self.accounts.get_mut(&shop)?.suspended = false;
+                    self.refill_due(shop);
+                    self.upgrade(shop);
+                }
+                Some(1)
+            }
             Operation::TopUp { shop, tokens, key } => {
-                let posted =
-                    self.accounts
-                        .entry(shop)
-                        .or_default()
-                        .post("top_up", format!("top_up:{key}"), [0, tokens, 0, 0]);
+                let posted = self
+                    .accounts
+                    .get_mut(&shop)?
+                    .post("top_up", format!("top_up:{key}"), [0, tokens, 0, 0]);
                 Some(i64::from(posted))
             }
             Operation::Close { broadcast } => {
@@ -126,9 +242,10 @@ impl Model {
     }
 
     fn hold(&mut self, broadcast: usize, cost: i64) -> Option<i64> {
-        let Some(account) = self.accounts.get_mut(&(broadcast % SHOPS)) else {
-            return Some(cost);
-        };
+        let shop = broadcast % SHOPS;
+        // Refused, it takes the refill back that it posted first; the next one posts it again.
+        self.refill_due(shop);
+        let account = self.accounts.get_mut(&shop)?;
         let [allowance, extra, held_allowance, held_extra] = account.now;
         let free = allowance - held_allowance + extra - held_extra;
         if cost > free {
@@ -217,20 +334,5 @@ impl Model {
             return None;
         }
         Some(1)
-    }
-
-    fn refill(&mut self, shop: usize, month: usize, allowance: i64) -> i64 {
-        let account = self.accounts.entry(shop).or_default();
-        let period = format!("2026-{month:02}");
-        if account.period >= period {
-            return 0;
-        }
-        let left = account.now[0] - account.now[2];
-        if left > 0 {
-            account.post("expire", format!("expire:period:{period}"), [-left, 0, 0, 0]);
-        }
-        account.post("grant", format!("grant:{period}"), [allowance, 0, 0, 0]);
-        account.period = period;
-        1
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use carillon::db::PgPool;
-use carillon::ledger::{self, LedgerError};
+use carillon::ledger;
 use carillon_jobs::ShopId;
 use futures::future::join_all;
 use proptest::{
@@ -14,20 +14,29 @@ use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use crate::{
+    fake_clock::FakeClock,
     fixture_db::database,
-    ledger_model::{Answer, BROADCASTS, Hold, Line, Model, Operation, SHOPS},
+    ledger_model::{Answer, BROADCASTS, Hold, Line, Model, Operation, PLANS, SHOPS, month},
     scene::run,
 };
 
 /// The ids of one run of the model: keys are made of them, so every run has its own.
 struct World {
     pool: PgPool,
+    clock: FakeClock,
+    /// Months that have passed.
+    now: usize,
     shops: Vec<Uuid>,
     broadcasts: Vec<Uuid>,
 }
 
 /// As selected by `World::hold`.
 type HoldRow = (String, Vec<i64>, Vec<i64>, i64, Vec<i64>, bool);
+
+/// A time in the nth month of a run.
+fn noon(n: usize) -> String {
+    format!("{}-15 12:00+08", month(n))
+}
 
 fn operations() -> impl Strategy<Value = Vec<Operation>> {
     let tokens = prop_oneof![3 => 0..12i64, 1 => 0..60i64];
@@ -38,8 +47,13 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
             |(broadcast, captured, released, key)| Operation::Settle { broadcast, captured, released, key }),
         2 => (broadcast.clone(), 0..8i64, 0..50usize).prop_map(
             |(broadcast, tokens, key)| Operation::Refund { broadcast, tokens, key }),
-        2 => (0..SHOPS, 1..7usize, 0..40i64).prop_map(
+        1 => (0..SHOPS, 0..7usize, 0..40i64).prop_map(
             |(shop, month, allowance)| Operation::Refill { shop, month, allowance }),
+        2 => Just(Operation::NextMonth),
+        2 => Just(Operation::RefillDue),
+        2 => (0..SHOPS, 0..PLANS.len()).prop_map(|(shop, plan)| Operation::ChangePlan { shop, plan }),
+        1 => (0..SHOPS).prop_map(|shop| Operation::Suspend { shop }),
+        1 => (0..SHOPS).prop_map(|shop| Operation::Return { shop }),
         2 => (0..SHOPS, tokens, 0..10usize).prop_map(|(shop, tokens, key)| Operation::TopUp { shop, tokens, key }),
         1 => broadcast.prop_map(|broadcast| Operation::Close { broadcast }),
     ];
@@ -47,7 +61,9 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
 }
 
 impl World {
-    async fn new(pool: &PgPool) -> Self {
+    async fn new(clock: &FakeClock) -> Self {
+        let pool = &clock.pool;
+        clock.set(&noon(0)).await;
         let shops: Vec<Uuid> = (0..SHOPS).map(|_| Uuid::now_v7()).collect();
         for shop in &shops {
             run(
@@ -58,12 +74,19 @@ impl World {
         }
         Self {
             pool: pool.clone(),
+            clock: clock.clone(),
+            now: 0,
             shops,
             broadcasts: (0..BROADCASTS).map(|_| Uuid::now_v7()).collect(),
         }
     }
 
-    async fn apply(&self, operation: &Operation) -> Answer {
+    async fn apply(&mut self, operation: &Operation) -> Answer {
+        if matches!(operation, Operation::NextMonth) {
+            self.now += 1;
+            self.clock.set(&noon(self.now)).await;
+            return Answer::Number(1);
+        }
         let sql = match *operation {
             Operation::Hold { broadcast: b, cost } => {
                 format!(
@@ -93,10 +116,31 @@ impl World {
                     "with done as (select ledger_refund('{id}', 'line', {tokens}, '{id}:{key}')) select count(*) from done"
                 )
             }
-            Operation::Refill { shop, month, allowance } => {
+            Operation::Refill {
+                shop,
+                month: n,
+                allowance,
+            } => {
                 format!(
-                    "select ledger_refill('{}', '2026-{month:02}', {allowance})::int::bigint",
-                    self.shops[shop]
+                    "select ledger_refill('{}', '{}', {allowance})::int::bigint",
+                    self.shops[shop],
+                    month(n)
+                )
+            }
+            Operation::NextMonth => unreachable!("above"),
+            Operation::RefillDue => format!("select count(*) from refill_due_shops('{}', 100)", month(self.now)),
+            Operation::ChangePlan { shop, plan } => {
+                format!("select change_plan('{}', '{}')", self.shops[shop], PLANS[plan].0)
+            }
+            Operation::Suspend { shop } | Operation::Return { shop } => {
+                let state = if matches!(operation, Operation::Suspend { .. }) {
+                    "suspended"
+                } else {
+                    "active"
+                };
+                let id = self.shops[shop];
+                format!(
+                    "with done as (update shop set state = '{state}' where id = '{id}' returning 1) select count(*) from done"
                 )
             }
             Operation::TopUp { shop, tokens, key } => {
@@ -178,10 +222,7 @@ impl World {
     async fn assert_equals(&self, model: &Model) {
         for (n, &shop) in self.shops.iter().enumerate() {
             let real = ledger::balance(&self.pool, ShopId(shop)).await;
-            let Some(account) = model.accounts.get(&n) else {
-                assert!(matches!(real, Err(LedgerError::NoAccount(_))));
-                continue;
-            };
+            let account = &model.accounts[&n];
             let real = real.unwrap();
             assert_eq!(
                 [real.allowance, real.extra, real.held_allowance, real.held_extra],
@@ -210,6 +251,8 @@ impl World {
 fn any_interleaving_of_operations_leaves_what_the_plain_model_says() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let db = runtime.block_on(database());
+    let clock = runtime.block_on(FakeClock::new(&db));
+    runtime.block_on(clock.publish_plans("2039-01-01", &PLANS));
     let config = Config {
         cases: 64,
         failure_persistence: None,
@@ -218,7 +261,7 @@ fn any_interleaving_of_operations_leaves_what_the_plain_model_says() {
     TestRunner::new(config)
         .run(&operations(), |operations| {
             runtime.block_on(async {
-                let (world, mut model) = (World::new(&db.pool).await, Model::default());
+                let (mut world, mut model) = (World::new(&clock).await, Model::new());
                 for operation in &operations {
                     let expected = model.apply(operation);
                     assert_eq!(world.apply(operation).await, expected, "{operation:?}");

@@ -46,7 +46,7 @@ pub(crate) async fn shop(pool: &PgPool, customers: i32, tokens: i64) -> Shop {
          insert into customer (shop_id, first_name) select '{id}', 'N' || n from generate_series(1, {customers}) as n;
          insert into address (shop_id, sender_id, customer_id, address)
          select '{id}', s.id, c.id, s.channel::text || c.id from sender s, customer c where s.shop_id = '{id}' and c.shop_id = '{id}';
-         select ledger_refill('{id}', '2026-11', {tokens})"
+         select ledger_refill('{id}', '2999-11', {tokens})"
     );
     run(pool, &sql).await;
     let customers = one(

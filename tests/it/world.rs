@@ -128,7 +128,7 @@ impl World {
             .unwrap();
         }
         self.run(&format!(
-            "select ledger_refill('{}', '2026-11', 5000), ledger_top_up('{}', 1000000, 'test')",
+            "select ledger_refill('{}', '2999-11', 5000), ledger_top_up('{}', 1000000, 'test')",
             self.shop, self.shop
         ))
         .await;

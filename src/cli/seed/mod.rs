@@ -21,8 +21,6 @@ use crate::{
 
 /// A block of bought tokens.
 const BLOCK_TOKENS: u32 = 12_500;
-/// Monthly tokens of the plan `core`.
-const ALLOWANCE: u32 = 5_000;
 
 /// Make a shop with senders, tokens and customers to try things with.
 #[derive(Debug, clap::Args)]
@@ -88,7 +86,7 @@ pub struct Seeded {
     /// How many addresses on each channel.
     pub addresses: Vec<(Channel, i64)>,
     /// Tokens it can spend.
-    pub tokens: u64,
+    pub tokens: i64,
     /// How long it took.
     pub seconds: f64,
 }
@@ -180,9 +178,9 @@ pub async fn plant(pool: &PgPool, secrets: &Secrets, plan: &Plan<'_>) -> Result<
     for (channel, json) in &plan.credentials {
         senders.push((*channel, sender(&mut tx, secrets, shop, *channel, json).await?));
     }
-    sqlx::query("select ledger_refill($1, to_char(now() at time zone 'Asia/Taipei', 'YYYY-MM'), $2)")
+    // A new shop's allowance is due at once: nobody need be running for it to be there.
+    sqlx::query("select refill_shop($1)")
         .bind(shop.0)
-        .bind(i64::from(ALLOWANCE))
         .execute(&mut *tx)
         .await?;
     if plan.extra_tokens > 0 {
@@ -192,6 +190,10 @@ pub async fn plant(pool: &PgPool, secrets: &Secrets, plan: &Plan<'_>) -> Result<
             .execute(&mut *tx)
             .await?;
     }
+    let tokens: i64 = sqlx::query_scalar("select allowance + extra from token_account where shop_id = $1")
+        .bind(shop.0)
+        .fetch_one(&mut *tx)
+        .await?;
     tx.commit().await?;
     people::add(pool, shop, plan.customers, plan.seed, &senders).await?;
     let addresses = people::count(pool, shop).await?;
@@ -201,7 +203,7 @@ pub async fn plant(pool: &PgPool, secrets: &Secrets, plan: &Plan<'_>) -> Result<
         senders,
         customers: u64::from(plan.customers),
         addresses,
-        tokens: u64::from(plan.extra_tokens) + u64::from(ALLOWANCE),
+        tokens,
         seconds: started.elapsed().as_secs_f64(),
     })
 }
