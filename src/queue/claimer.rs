@@ -326,3 +326,43 @@ impl Claimer {
 fn most(free: &Free) -> u64 {
     u64::from(free.total()).min(STEP as u64)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::TcpListener;
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::queue::{QueueConfig, RedisConn};
+
+    #[tokio::test]
+    async fn no_claim_follows_one_whose_fate_is_unknown() {
+        // Takes connections and never says anything.
+        let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
+        let config = QueueConfig {
+            concurrency: 4,
+            connect_timeout_ms: 50,
+            response_timeout_ms: 50,
+            ..QueueConfig::default()
+        };
+        let redis = RedisConn::connect(&format!("redis://{}", hanging.local_addr().unwrap()), &config).unwrap();
+        let engine = Engine::new(config, redis, "w1", CancellationToken::new());
+        let mut claimer = Claimer::new(Arc::clone(&engine), mpsc::unbounded_channel().0);
+        let mut turn = Box::pin(claimer.turn());
+        assert!(
+            tokio::time::timeout(AWAY * 4, &mut turn).await.is_err(),
+            "the turn is over"
+        );
+        let given_back = engine.outbox.take();
+        let all_tags = engine.slots.free().total() as usize * engine.kinds.len();
+        assert_eq!(given_back.batch().len(), all_tags, "one claim may have happened");
+        assert!(
+            tokio::time::timeout(AWAY * 2, &mut turn).await.is_err(),
+            "on its way is not answered"
+        );
+        given_back.arrived();
+        turn.await;
+    }
+}
