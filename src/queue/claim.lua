@@ -2,7 +2,8 @@
 --
 -- KEYS: ready, due, lease, run of each kind; then dead, doing.
 -- ARGV: 1 tag prefix, 2 first tag number, 3 shared slots, 4 sweep (0 nothing, 1 due jobs, 2 abandoned ones too), 5 most members,
---       6 longest text, then name, own slots (-1: the kind rests), lease in ms of each kind.
+--       6 longest text, 7 what the names of held `unique` keys begin with, then name, own slots (-1: the kind rests), lease in ms
+--       of each kind.
 -- Returns: now in ms, whether more is due, the claimed entries of each kind, how many of each were taken over. Tags are counted
 -- up in that order.
 --
@@ -11,7 +12,7 @@
 local kinds = (#KEYS - 2) / 4
 local dead, doing = KEYS[#KEYS - 1], KEYS[#KEYS]
 local prefix, number, shared = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local sweep, room, longest = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local sweep, room, longest, held = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local step = math.floor(room / 2 / kinds)
 -- The first look is at few: were they megabytes each, a whole chunk would stop the server for a while.
 local FIRST, CHUNK, BYTES = 10, 50, 2097152
@@ -26,6 +27,19 @@ local function park(name, text)
   local ref = prefix .. 'x' .. time[1] .. time[2] .. '.' .. oversized
   redis.call('SET', dead .. ':' .. ref, text)
   redis.call('HSET', dead, ref, 'P ' .. name .. ' ' .. now)
+end
+
+-- A claimed job lets go of its `unique` key here and not after the script, so that no crash comes between. Its id is compared:
+-- when a job is claimed for the second time, the next one may hold the key. What cannot be read holds nothing, or no longer
+-- than its time. Nothing here may fail, and nothing may take long: no text of ours that names a key is longer than READ.
+local READ = 65536
+local function let_go(name, entry)
+  if #entry > READ or not string.find(entry, '"unique"', 1, true) then return end
+  local text = string.sub(entry, string.match(entry, '^\1[^\n]*\n()') or 1)
+  local read, job = pcall(cjson.decode, text)
+  if not read or type(job) ~= 'table' or type(job.unique) ~= 'string' or type(job.id) ~= 'string' then return end
+  local key = held .. name .. ':' .. job.unique
+  if redis.pcall('GET', key) == job.id then redis.pcall('DEL', key) end
 end
 
 local more = 0
@@ -96,7 +110,7 @@ local abandoned = {}
 for k = 1, kinds do
   local at = (k - 1) * 4
   local ready, due, lease, run = KEYS[at + 1], KEYS[at + 2], KEYS[at + 3], KEYS[at + 4]
-  local name, own, lease_ms = ARGV[4 + k * 3], tonumber(ARGV[5 + k * 3]), tonumber(ARGV[6 + k * 3])
+  local name, own, lease_ms = ARGV[5 + k * 3], tonumber(ARGV[6 + k * 3]), tonumber(ARGV[7 + k * 3])
   local taken = {}
   if sweep >= 1 then promote(ready, due) end
   local free = own + shared
@@ -118,6 +132,7 @@ for k = 1, kinds do
           fields, members = {}, {}
         end
       end
+      for _, entry in ipairs(taken) do let_go(name, entry) end
       shared = shared - math.max(0, #taken - own)
     end
   end

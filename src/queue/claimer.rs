@@ -16,7 +16,7 @@ use super::{
     backend::Work,
     dead::DeadReason,
     engine::Engine,
-    entry, keys,
+    entry,
     renewer::Suspect,
     settler,
     slots::Free,
@@ -104,7 +104,7 @@ impl Claimer {
                     self.more_due = claimed.more_due;
                 }
                 let idle = claimed.entries.iter().all(Vec::is_empty) && !self.more_due;
-                self.accept(claimed, first, sent).await;
+                self.accept(claimed, first, sent);
                 // An empty claim without a sweep may have left due jobs behind; the next one sweeps.
                 if idle && sweep != Sweep::None {
                     self.rest(Duration::from_millis(engine.config.poll_ms)).await;
@@ -115,6 +115,11 @@ impl Claimer {
             Err(error) => {
                 self.disown(&error, first, &free);
                 self.rest(AWAY).await;
+                // A Redis that hangs does everything it was sent once it goes on. Another claim before it has answered for
+                // this one would take further jobs that nobody runs, and one would follow the other for as long as it hangs.
+                while !engine.outbox.is_settled() && !engine.stop.is_cancelled() {
+                    self.rest(AWAY / 10).await;
+                }
             }
         }
     }
@@ -182,11 +187,10 @@ impl Claimer {
         }
     }
 
-    async fn accept(&mut self, claimed: Claimed, first: u64, sent: Instant) {
+    fn accept(&self, claimed: Claimed, first: u64, sent: Instant) {
         let engine = &self.engine;
         let stopping = engine.stop.is_cancelled();
         let mut number = first;
-        let mut held = Vec::new();
         for (kind, count) in engine.kinds.iter().zip(&claimed.taken_over) {
             jobs::taken_over(*kind, *count);
         }
@@ -217,7 +221,7 @@ impl Claimer {
                     claimed: sent,
                 };
                 number += 1;
-                if let Some(work) = self.examine(claim, &mut held) {
+                if let Some(work) = self.examine(claim) {
                     ready.push(work);
                 }
             }
@@ -229,13 +233,6 @@ impl Claimer {
             engine
                 .held
                 .insert(kind, ready.iter().map(|work| (work.number, work.context.lease.clone())));
-            // Let go of before the handlers start: a bell that is kept out while the key is held speaks of something a
-            // handler that has not begun will see.
-            if !held.is_empty() {
-                let result = engine.store.release(&held).await;
-                engine.redis.note(&result);
-                held.clear();
-            }
             for work in ready {
                 // The receiver lives as long as the worker; without it the ticket gives the job back.
                 let _ = self.work.send(work);
@@ -244,7 +241,7 @@ impl Claimer {
     }
 
     /// Parses a claimed job. `None` when it was settled at once.
-    fn examine(&self, mut claim: Claim, held: &mut Vec<(String, String)>) -> Option<Work> {
+    fn examine(&self, mut claim: Claim) -> Option<Work> {
         let engine = &self.engine;
         let kind = *engine.kinds.get(claim.kind)?;
         let stored = engine.store.kinds.get(claim.kind)?;
@@ -263,12 +260,6 @@ impl Claimer {
                 job.id = claim.job_id,
                 "a job's traceparent is no W3C trace context and is ignored; the job runs without"
             );
-        }
-        if let Some(key) = &envelope.unique
-            && (claim.history.fresh || claim.history.crashes > 0)
-            && let Some(id) = &envelope.id
-        {
-            held.push((keys::held(&engine.config.key_prefix, kind.name(), key), id.clone()));
         }
         if claim.history.crashes >= engine.config.max_crashes {
             let error = format!(
@@ -334,4 +325,44 @@ impl Claimer {
 /// How many jobs one claim can bring.
 fn most(free: &Free) -> u64 {
     u64::from(free.total()).min(STEP as u64)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::TcpListener;
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::queue::{QueueConfig, RedisConn};
+
+    #[tokio::test]
+    async fn no_claim_follows_one_whose_fate_is_unknown() {
+        // Takes connections and never says anything.
+        let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
+        let config = QueueConfig {
+            concurrency: 4,
+            connect_timeout_ms: 50,
+            response_timeout_ms: 50,
+            ..QueueConfig::default()
+        };
+        let redis = RedisConn::connect(&format!("redis://{}", hanging.local_addr().unwrap()), &config).unwrap();
+        let engine = Engine::new(config, redis, "w1", CancellationToken::new());
+        let mut claimer = Claimer::new(Arc::clone(&engine), mpsc::unbounded_channel().0);
+        let mut turn = Box::pin(claimer.turn());
+        assert!(
+            tokio::time::timeout(AWAY * 4, &mut turn).await.is_err(),
+            "the turn is over"
+        );
+        let given_back = engine.outbox.take();
+        let all_tags = engine.slots.free().total() as usize * engine.kinds.len();
+        assert_eq!(given_back.batch().len(), all_tags, "one claim may have happened");
+        assert!(
+            tokio::time::timeout(AWAY * 2, &mut turn).await.is_err(),
+            "on its way is not answered"
+        );
+        given_back.arrived();
+        turn.await;
+    }
 }

@@ -40,7 +40,12 @@ pub(crate) fn wake(prefix: &str) -> String {
     format!("{prefix}:wake")
 }
 
+/// What the names of held `unique` keys begin with; the kind, a colon and the key follow, as `claim.lua` writes them, too.
+pub(crate) fn held(prefix: &str) -> String {
+    format!("{prefix}:unique:")
+}
+
 /// String held while a job with this `unique` key waits; its value is that job's id.
-pub(crate) fn held(prefix: &str, kind: &str, unique: &str) -> String {
-    format!("{prefix}:unique:{kind}:{unique}")
+pub(crate) fn held_by(prefix: &str, kind: &str, unique: &str) -> String {
+    format!("{}{kind}:{unique}", held(prefix))
 }

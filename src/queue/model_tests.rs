@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    DeadReason, JobError, Outcome, Queue, QueueConfig, RedisConn,
+    DeadReason, JobError, Outcome, Queue, QueueConfig, RedisConn, Rung,
     backend::Work,
     claimer::Claimer,
     dead::Record,
@@ -193,6 +193,12 @@ impl Bed {
         }
     }
 
+    /// The `unique` keys that are held.
+    async fn held(&mut self) -> Vec<String> {
+        let all = format!("{}*", keys::held(&self.engine.config.key_prefix));
+        self.raw.keys(all).await.unwrap()
+    }
+
     async fn settle(&self) {
         let taken = self.engine.outbox.take();
         self.engine.store.settle(taken.batch()).await.unwrap();
@@ -233,13 +239,20 @@ async fn play(scripts: Vec<Vec<Act>>) {
         });
         envelope.max_attempts = Some(MAX_ATTEMPTS);
         envelope.id = Some(broadcast_id.to_string());
-        bed.queue.ring(envelope).await.unwrap();
+        envelope.unique = Some(broadcast_id.to_string());
+        bed.queue.ring(envelope.clone()).await.unwrap();
+        assert_eq!(bed.queue.ring(envelope).await.unwrap(), Rung::AlreadyWaiting);
         models.insert(broadcast_id, (Model::default(), script.into_iter()));
     }
     let (mut late, mut lingering): (Vec<(Ticket, Act)>, Vec<Work>) = (Vec::new(), Vec::new());
     // Whoever came late speaks while the job is somebody else's, and its word must not count.
     for _ in 0..40 {
         let mut works = bed.claim_all().await;
+        assert_eq!(
+            bed.held().await,
+            [""; 0],
+            "none of those that were claimed keeps others out"
+        );
         for (model, _) in models.values_mut() {
             model.claimed();
         }

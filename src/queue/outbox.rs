@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -22,6 +22,8 @@ pub(crate) const MANY: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     waiting: Mutex<VecDeque<Settlement>>,
+    /// How many were taken and are not answered yet. Changed only while `waiting` is locked.
+    under_way: AtomicUsize,
     /// Whether the claim loop comes by before long, so that nobody else need be woken.
     collected: AtomicBool,
     /// Told when the settle loop is to come.
@@ -33,6 +35,7 @@ pub(crate) struct Outbox {
 pub(crate) struct Taken<'a> {
     outbox: &'a Outbox,
     batch: Vec<Settlement>,
+    count: usize,
 }
 
 impl Outbox {
@@ -55,20 +58,29 @@ impl Outbox {
     pub(crate) fn take(&self) -> Taken<'_> {
         let mut waiting = self.waiting();
         let count = waiting.len().min(STEP);
-        Taken {
-            outbox: self,
-            batch: waiting.drain(..count).collect(),
-        }
+        self.hand_out(&mut waiting, count)
     }
 
     /// Takes what waits if that is few; many are on their way with the settle loop.
     pub(crate) fn take_few(&self) -> Taken<'_> {
         let mut waiting = self.waiting();
-        let few = waiting.len() < MANY;
+        let count = waiting.len();
+        self.hand_out(&mut waiting, if count < MANY { count } else { 0 })
+    }
+
+    fn hand_out(&self, waiting: &mut VecDeque<Settlement>, count: usize) -> Taken<'_> {
+        self.under_way.fetch_add(count, Ordering::SeqCst);
         Taken {
             outbox: self,
-            batch: if few { waiting.drain(..).collect() } else { Vec::new() },
+            batch: waiting.drain(..count).collect(),
+            count,
         }
+    }
+
+    /// Whether Redis has answered for every settlement there was.
+    pub(crate) fn is_settled(&self) -> bool {
+        let waiting = self.waiting();
+        waiting.is_empty() && self.under_way.load(Ordering::SeqCst) == 0
     }
 
     /// The claim loop says that it will come before long.
@@ -107,6 +119,7 @@ impl Drop for Taken<'_> {
         let mut waiting = self.outbox.waiting();
         // In front and in their order: of jobs given back, each goes to the head of its list.
         let any = !self.batch.is_empty();
+        self.outbox.under_way.fetch_sub(self.count, Ordering::SeqCst);
         for settlement in self.batch.drain(..).rev() {
             waiting.push_front(settlement);
         }
@@ -138,8 +151,14 @@ mod tests {
         assert_eq!(taken.batch().len(), STEP);
         drop(taken);
         outbox.take().arrived();
-        let left: Vec<u64> = outbox.take().batch().iter().map(|left| left.number).collect();
+        let last = outbox.take();
+        let left: Vec<u64> = last.batch().iter().map(|left| left.number).collect();
         assert_eq!(left, [STEP as u64, STEP as u64 + 1]);
+        assert!(!outbox.is_settled(), "the last ones are under way");
+        drop(last);
+        assert!(!outbox.is_settled(), "they are back");
+        outbox.take_few().arrived();
+        assert!(outbox.is_settled());
     }
 
     #[tokio::test]

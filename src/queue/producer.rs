@@ -139,7 +139,7 @@ impl Queue {
                     pipeline.zadd(keys.due, &bell.text, due_ms);
                 }
                 (Some(unique), due_ms) => {
-                    let held = keys::held(&self.prefix, bell.kind.name(), unique);
+                    let held = keys::held_by(&self.prefix, bell.kind.name(), unique);
                     let mut call = self.push.call(&[keys.ready, keys.due, held]);
                     call.arg(&bell.text)
                         .arg(&bell.id)

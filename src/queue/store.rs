@@ -1,4 +1,4 @@
-//! The queue in Redis as four operations: claim, renew, settle, release. Everything else is built from them.
+//! The queue in Redis as three operations: claim, renew, settle. Everything else is built from them.
 //!
 //! Each is one script, so each happens wholly or not at all, and each may be sent again when its answer was lost: a
 //! second claim uses new tags, and a second settlement finds its tag gone and is ignored.
@@ -95,7 +95,8 @@ pub(crate) struct Store {
     claim: Script,
     renew: Script,
     settle: Script,
-    release: Script,
+    /// What the names of held `unique` keys begin with.
+    held: String,
 }
 
 impl Store {
@@ -118,7 +119,7 @@ impl Store {
             claim: Script::new(include_str!("claim.lua")),
             renew: Script::new(include_str!("renew.lua")),
             settle: Script::new(include_str!("settle.lua")),
-            release: Script::new(include_str!("release.lua")),
+            held: keys::held(prefix),
         }
     }
 
@@ -126,8 +127,9 @@ impl Store {
         format!("{}{number}", self.tag_prefix)
     }
 
-    /// Claims at most as many jobs as are free, none of a kind that `rests`, under the tags `first_number`, `first_number` + 1, …, and settles `batch`
-    /// on the same way: the two are scripts of their own, each with an answer of its own.
+    /// Claims at most as many jobs as are free, none of a kind that `rests`, under the tags `first_number`,
+    /// `first_number` + 1, …, and settles `batch` on the same way: the two are scripts of their own, each with an answer of
+    /// its own. A claimed job holds its `unique` key no longer.
     ///
     /// The error is that of the connection: nothing is known of either then.
     pub(crate) async fn settle_and_claim(
@@ -165,7 +167,8 @@ impl Store {
             .arg(free.shared)
             .arg(sweep as u8)
             .arg(STEP)
-            .arg(carillon_jobs::MAX_TEXT_BYTES + super::entry::MAX_HEADER_BYTES);
+            .arg(carillon_jobs::MAX_TEXT_BYTES + super::entry::MAX_HEADER_BYTES)
+            .arg(&self.held);
         for (place, (kind, own)) in self.kinds.iter().zip(&free.own).enumerate() {
             let own = if rests(place) { -1 } else { i64::from(*own) };
             call.arg(&kind.name).arg(own).arg(kind.lease_ms);
@@ -242,16 +245,6 @@ impl Store {
             }
             Verb::Dead { reference, record } => add("D", reference.as_bytes(), record),
         }
-    }
-
-    /// Lets go of the `unique` keys of jobs that have been claimed: pairs of key and job id.
-    pub(crate) async fn release(&self, held: &[(String, String)]) -> Result<(), RedisError> {
-        let keys: Vec<&str> = held.iter().map(|(key, _)| key.as_str()).collect();
-        let mut call = self.release.call(&keys);
-        for (_, id) in held {
-            call.arg(id);
-        }
-        self.redis.script(&self.release, &call).await.map(|_| ())
     }
 }
 

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     QueueConfig, RedisConn,
-    keys::KindKeys,
+    keys::{self, KindKeys},
     slots::{Free, Slots},
     store::{Claimed, Settlement, Store, StoredKind, Sweep, Verb},
 };
@@ -184,6 +184,44 @@ async fn a_kind_that_rests_is_not_claimed_and_loses_nothing() {
     assert_eq!(counts, [0, 3]);
     let claimed = claim(&store, 9, &free([2, 2], 2), Sweep::None).await;
     assert_eq!(claimed.entries[0].len(), 3);
+}
+
+#[tokio::test]
+async fn a_claim_lets_go_of_the_unique_keys_of_its_jobs_and_of_no_others() {
+    let bench = Bench::new().await;
+    let mut raw = bench.raw.clone();
+    let held = |unique: &str| keys::held_by(&bench.prefix, "first", unique);
+    let text = |id: &str, unique: &str| format!(r#"{{"id": "{id}", "args": {{}}, "unique": "{unique}"}}"#);
+    // Held by itself; by itself and back with a header; by the job that came after it; by one of another kind.
+    for (unique, holder) in [("fresh", "a"), ("back", "b"), ("next", "another"), ("字 \n", "d")] {
+        let _: () = raw.set(held(unique), holder).await.unwrap();
+    }
+    let other_kind = keys::held_by(&bench.prefix, "second", "fresh");
+    let _: () = raw.set(&other_kind, "a").await.unwrap();
+    // Whatever lies under the key, and whatever the text holds, no claim may break off: its jobs have left their list.
+    let _: () = raw.rpush(held("list"), "e").await.unwrap();
+    let entries = [
+        text("a", "fresh"),
+        format!("\u{1}1 0 0 5 w0:1 -\n{}", text("b", "back")),
+        text("c", "next"),
+        r#"{"unique": "\u5b57 \n", "id": "d"}"#.to_owned(),
+        text("e", "list"),
+        r#"{"unique": "no id"}"#.to_owned(),
+        r#"{"unique": ["fresh"], "id": {"unique": 1}}"#.to_owned(),
+        r#"["unique"]"#.to_owned(),
+        r#""unique""#.to_owned(),
+        r#"{"unique": "cut o"#.to_owned(),
+        format!("\u{1}{}", text("f", "no line break")),
+        format!("{}\"unique\"", "[".repeat(60_000)),
+    ];
+    let ready = KindKeys::new(&bench.prefix, "first").ready;
+    let _: i64 = raw.rpush(&ready, &entries).await.unwrap();
+    let store = bench.store("w1", 60_000);
+    let claimed = claim(&store, 1, &free([20, 0], 0), Sweep::None).await;
+    assert_eq!(claimed.entries[0].len(), entries.len());
+    let mut left: Vec<String> = raw.keys(format!("{}:unique:*", bench.prefix)).await.unwrap();
+    left.sort();
+    assert_eq!(left, [held("list"), held("next"), other_kind]);
 }
 
 /// One worker's slots over three kinds, in order of priority, as the claim loop uses them.
