@@ -18,6 +18,7 @@ use crate::{
     limit::Limits,
     queue::{Queue, QueueConfig, QueueError, RedisConn},
     secret::{SecretError, Secrets},
+    top_up::TopUpWork,
 };
 
 /// What runs in this process; decides how many connections it may hold.
@@ -165,6 +166,15 @@ impl App {
             slots: self.config.queue.concurrency,
             postgres: Arc::default(),
         })
+    }
+
+    /// What works on `top-up-settlement` jobs.
+    #[must_use]
+    pub fn top_up_work(&self) -> TopUpWork {
+        TopUpWork {
+            db: self.db.clone(),
+            postgres: Arc::default(),
+        }
     }
 }
 

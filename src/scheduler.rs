@@ -62,13 +62,14 @@ pub async fn run(app: App) -> Result<(), AppError> {
 
 async fn look(app: &App, queue: &Queue) -> Result<(), reconcile::ReconcileError> {
     let found = reconcile::look(&app.db, queue, &app.config.delivery).await?;
-    parts::reconciled([found.due, found.unplanned, found.lanes, found.finished]);
+    parts::reconciled([found.due, found.unplanned, found.lanes, found.finished, found.top_ups]);
     if found != reconcile::Found::default() {
         tracing::info!(
             due = found.due,
             unplanned = found.unplanned,
             lanes = found.lanes,
             finished = found.finished,
+            top_ups = found.top_ups,
             "Rang for work that was in nobody's hands"
         );
     }

@@ -6,18 +6,21 @@ use crate::{
     app::{App, AppError},
     broadcast::BroadcastWork,
     queue::{self, JobContext, JobError, Outcome},
+    top_up::TopUpWork,
 };
 
 /// Everything the kinds need, built once.
 #[derive(Clone)]
 struct Work {
     broadcast: BroadcastWork,
+    top_up: TopUpWork,
 }
 
 impl Work {
     async fn run(&self, job: Job, context: JobContext) -> Result<Outcome, JobError> {
         match job {
             Job::BroadcastSend(args) => self.broadcast.run(args, &context).await,
+            Job::TopUpSettlement(args) => self.top_up.run(args, &context).await,
         }
     }
 }
@@ -26,6 +29,7 @@ impl Work {
 pub async fn run(app: App) -> Result<(), AppError> {
     let work = Work {
         broadcast: app.broadcast_work()?,
+        top_up: app.top_up_work(),
     };
     let handler = move |job: Job, context: JobContext| {
         let work = work.clone();

@@ -4,13 +4,15 @@ use std::{fmt, str::FromStr};
 
 use serde::{Serialize, Serializer};
 
-use crate::{BroadcastSend, ContractError, Envelope, envelope};
+use crate::{BroadcastSend, ContractError, Envelope, TopUpSettlement, envelope};
 
 /// A kind of job. The name of its queue is its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// Plan and send a broadcast: [`BroadcastSend`].
     BroadcastSend,
+    /// Credit top-up orders that are paid and due: [`TopUpSettlement`].
+    TopUpSettlement,
 }
 
 /// One unit of work: a kind with its parsed payload.
@@ -18,6 +20,8 @@ pub enum Kind {
 pub enum Job {
     /// Plan and send a broadcast.
     BroadcastSend(BroadcastSend),
+    /// Credit top-up orders that are paid and due.
+    TopUpSettlement(TopUpSettlement),
 }
 
 /// How the jobs of one kind are run. A job may lower or raise only its attempts.
@@ -37,13 +41,14 @@ pub struct Policy {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &'static [Self] = &[Self::BroadcastSend];
+    pub const ALL: &'static [Self] = &[Self::BroadcastSend, Self::TopUpSettlement];
 
     /// The name of the kind, which is the name of its queue: `broadcast-send`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::BroadcastSend => "broadcast-send",
+            Self::TopUpSettlement => "top-up-settlement",
         }
     }
 
@@ -52,6 +57,7 @@ impl Kind {
     pub const fn policy(self) -> Policy {
         match self {
             Self::BroadcastSend => BroadcastSend::POLICY,
+            Self::TopUpSettlement => TopUpSettlement::POLICY,
         }
     }
 
@@ -60,6 +66,7 @@ impl Kind {
     pub fn schema(self) -> schemars::Schema {
         match self {
             Self::BroadcastSend => envelope::schema::<BroadcastSend>(self),
+            Self::TopUpSettlement => envelope::schema::<TopUpSettlement>(self),
         }
     }
 
@@ -67,6 +74,7 @@ impl Kind {
     pub(crate) fn parse(self, text: &[u8]) -> Result<Envelope, ContractError> {
         match self {
             Self::BroadcastSend => envelope::parse(text, Job::BroadcastSend),
+            Self::TopUpSettlement => envelope::parse(text, Job::TopUpSettlement),
         }
     }
 }
@@ -77,6 +85,7 @@ impl Job {
     pub const fn kind(&self) -> Kind {
         match self {
             Self::BroadcastSend(_) => Kind::BroadcastSend,
+            Self::TopUpSettlement(_) => Kind::TopUpSettlement,
         }
     }
 }
@@ -86,6 +95,7 @@ impl Serialize for Job {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::BroadcastSend(args) => args.serialize(serializer),
+            Self::TopUpSettlement(args) => args.serialize(serializer),
         }
     }
 }
@@ -114,6 +124,12 @@ impl FromStr for Kind {
 impl From<BroadcastSend> for Job {
     fn from(args: BroadcastSend) -> Self {
         Self::BroadcastSend(args)
+    }
+}
+
+impl From<TopUpSettlement> for Job {
+    fn from(args: TopUpSettlement) -> Self {
+        Self::TopUpSettlement(args)
     }
 }
 

@@ -15,13 +15,15 @@ mod ids;
 mod kind;
 mod limits;
 mod object;
+mod top_up_settlement;
 mod traceparent;
 mod wire;
 
 pub use broadcast_send::BroadcastSend;
 pub use envelope::Envelope;
 pub use error::ContractError;
-pub use ids::{AddressId, BroadcastId, CustomerId, SenderId, ShopId};
+pub use ids::{AddressId, BroadcastId, CustomerId, SenderId, ShopId, TopUpId};
 pub use kind::{Job, Kind, Policy};
 pub use limits::{MAX_ATTEMPTS, MAX_DEPTH, MAX_ID_CHARS, MAX_RUN_AHEAD_DAYS, MAX_TEXT_BYTES, MAX_UNIQUE_CHARS};
+pub use top_up_settlement::TopUpSettlement;
 pub use traceparent::{NoTraceParent, TraceParent};

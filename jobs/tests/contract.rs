@@ -183,7 +183,10 @@ fn names_are_unique_and_parse() {
         assert!(kind.policy().max_attempts > 0 && kind.policy().lease_secs > 0);
     }
     let error = "no-such".parse::<Kind>().unwrap_err().to_string();
-    assert_eq!(error, "`no-such` is not a kind of job; kinds are broadcast-send");
+    assert_eq!(
+        error,
+        "`no-such` is not a kind of job; kinds are broadcast-send, top-up-settlement"
+    );
 }
 
 #[test]

@@ -73,6 +73,8 @@ sections! {
     broadcast: crate::broadcast::BroadcastConfig,
     /// Sending: how lanes and slices are worked through.
     delivery: crate::delivery::DeliveryConfig,
+    /// Top-up orders: when their tokens arrive.
+    top_up: crate::top_up::TopUpConfig,
     /// What is logged, and how.
     log: LogConfig,
     /// Who may read `/metrics`, and where.

@@ -201,7 +201,9 @@ impl Bed {
 }
 
 fn id_of(work: &Work) -> BroadcastId {
-    let Job::BroadcastSend(args) = &work.job;
+    let Job::BroadcastSend(args) = &work.job else {
+        panic!("a broadcast's job")
+    };
     args.broadcast_id
 }
 

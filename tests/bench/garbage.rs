@@ -84,7 +84,9 @@ async fn measure(jobs: u64) {
 
 /// Which of a hundred a job is.
 fn nth(job: &Job) -> u64 {
-    let Job::BroadcastSend(args) = job;
+    let Job::BroadcastSend(args) = job else {
+        panic!("a broadcast's job")
+    };
     // The last field of the id is the job's number.
     u64::try_from(args.broadcast_id.0.as_u128() & 0xffff_ffff).unwrap() % 100
 }

@@ -205,7 +205,9 @@ pub(crate) fn text() -> (String, BroadcastId) {
 }
 
 pub(crate) fn broadcast_of(job: &Job) -> BroadcastId {
-    let Job::BroadcastSend(args) = job;
+    let Job::BroadcastSend(args) = job else {
+        panic!("a broadcast's job")
+    };
     args.broadcast_id
 }
 
