@@ -45,10 +45,9 @@ const fn days_until_its_thursday(charged_on: Weekday, before_cutoff: bool) -> u6
 fn start_of_day(day: NaiveDate, zone: Tz) -> DateTime<Utc> {
     let midnight = day.and_time(NaiveTime::MIN);
     // Changes of a zone's clock begin and end at whole quarters of an hour; the longest on record skipped a day.
-    let quarters = (0..=96).map(|quarter| midnight + TimeDelta::minutes(15 * quarter));
-    quarters
-        .filter_map(|time| zone.from_local_datetime(&time).earliest())
-        .next()
+    (0..=96)
+        .map(|quarter| midnight + TimeDelta::minutes(15 * quarter))
+        .find_map(|time| zone.from_local_datetime(&time).earliest())
         .map_or_else(|| midnight.and_utc(), |time| time.to_utc())
 }
 

@@ -82,15 +82,13 @@ pub async fn charge(
             paid_twd: payment.paid_twd,
             price_twd: asked.price_twd,
         }),
-        Ok(payment) => note_payment(pool, rules, gateway, &asked, payment).await,
+        Ok(payment) => note_payment(pool, rules, gateway, &asked, &payment).await,
         Err(PaymentError::Uncertain(why)) => Err(TopUpError::Uncertain(why)),
         Err(PaymentError::Declined(why)) => {
             // A later try may have been reported first: then this one says nothing about the order.
             let why_it_failed: String = format!("declined: {why}").chars().take(WHY_CHARS).collect();
-            match move_to_failed(pool, id, &why_it_failed, gateway.name(), None).await {
-                Ok(_) => Err(TopUpError::Declined(why)),
-                Err(error) => Err(error),
-            }
+            move_to_failed(pool, id, &why_it_failed, gateway.name(), None).await?;
+            Err(TopUpError::Declined(why))
         }
     }
 }
@@ -100,7 +98,7 @@ async fn note_payment(
     rules: &TopUpConfig,
     gateway: &impl PaymentGateway,
     asked: &Order,
-    payment: Payment,
+    payment: &Payment,
 ) -> Result<Moved, TopUpError> {
     let id = asked.id;
     let by = said("a name", gateway.operator().unwrap_or(gateway.name()), NAME_CHARS)?;

@@ -58,6 +58,8 @@ mod send_sql;
 mod start;
 mod stop;
 mod top_up;
+mod top_up_cli;
+mod top_up_gateway;
 mod top_up_job;
 mod top_up_refused;
 mod top_up_scene;

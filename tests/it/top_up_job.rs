@@ -2,6 +2,7 @@
 
 use carillon::{
     app::ProcessKind,
+    fleet,
     queue::dead::{self, DeadFilter},
     reconcile, top_up,
 };
@@ -182,6 +183,11 @@ async fn an_order_that_cannot_be_credited_is_put_off_and_keeps_no_other_back() {
         .await
         .unwrap();
     assert_eq!(found.top_ups, 0, "nobody rings for it meanwhile");
+    let seen = fleet::look(&app).await.unwrap();
+    assert!(
+        seen.top_up_overdue_secs > 86_400.0,
+        "and still it counts as late: {seen:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
