@@ -14,7 +14,7 @@ use std::{
 use carillon_jobs::{TopUpId, TopUpSettlement};
 use uuid::Uuid;
 
-use super::{TopUpError, moves::settle};
+use super::{TopUpError, TopUpState, moves::settle};
 use crate::{
     db::{self, PgPool, Presence},
     queue::{JobContext, JobError, Outcome},
@@ -70,7 +70,10 @@ impl TopUpWork {
         match settle(&self.db, order).await {
             // Its day has not come; reconcile rings when it has. Given back in the meantime: nothing to do either.
             Err(TopUpError::NotDue { .. }) => Ok(Outcome::Done),
-            Err(TopUpError::WrongState { state, .. }) if state == super::TopUpState::Refunded => Ok(Outcome::Done),
+            Err(TopUpError::WrongState {
+                state: TopUpState::Refunded,
+                ..
+            }) => Ok(Outcome::Done),
             settled => settled.map(|_| Outcome::Done),
         }
     }

@@ -99,9 +99,8 @@ pub enum TopUpError {
 fn hint(state: TopUpState, asked: &str) -> &'static str {
     match (state, asked) {
         (TopUpState::Charged | TopUpState::Settled, "failed") => ": it was paid; refund it",
-        (TopUpState::Requested | TopUpState::Failed, "settled") => ": it was not paid",
         (TopUpState::Requested, "refunded") => ": it was not paid; fail it",
-        (TopUpState::Failed, "refunded") => ": it was not paid",
+        (TopUpState::Requested | TopUpState::Failed, "settled" | "refunded") => ": it was not paid",
         (TopUpState::Refunded, "charged") => ": a new payment needs a new order",
         _ => "",
     }
