@@ -69,11 +69,13 @@ impl TopUpWork {
         context.about_to("credit one order").await;
         match settle(&self.db, order).await {
             // Its day has not come; reconcile rings when it has. Given back in the meantime: nothing to do either.
-            Err(TopUpError::NotDue { .. }) => Ok(Outcome::Done),
-            Err(TopUpError::WrongState {
-                state: TopUpState::Refunded,
-                ..
-            }) => Ok(Outcome::Done),
+            Err(
+                TopUpError::NotDue { .. }
+                | TopUpError::WrongState {
+                    state: TopUpState::Refunded,
+                    ..
+                },
+            ) => Ok(Outcome::Done),
             settled => settled.map(|_| Outcome::Done),
         }
     }

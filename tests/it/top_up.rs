@@ -122,7 +122,7 @@ async fn a_charge_reported_five_times_before_and_after_the_credit_is_credited_on
     let shop = shop(&db.pool, 0, 0).await;
     let id = requested(&db.pool, shop.id, 2).await;
     for n in 0..5 {
-        let moved = charge(&db.pool, id, "PAY-1", long_ago()).await.unwrap();
+        let moved = charge(&db.pool, id, "PAY-1", Some(long_ago())).await.unwrap();
         assert_eq!(moved.changed, n == 0);
         top_up::settle(&db.pool, id).await.unwrap();
     }
@@ -130,7 +130,7 @@ async fn a_charge_reported_five_times_before_and_after_the_credit_is_credited_on
     assert_eq!(states(&db.pool, id).await, ["requested", "charged", "settled"]);
     // After it was given back, too: the repeat says so and brings nothing.
     top_up::refund(&db.pool, id, None, "chargeback", "bob").await.unwrap();
-    let repeat = charge(&db.pool, id, "PAY-1", long_ago()).await.unwrap();
+    let repeat = charge(&db.pool, id, "PAY-1", Some(long_ago())).await.unwrap();
     assert_eq!((repeat.changed, repeat.order.state), (false, TopUpState::Refunded));
     let settled = top_up::settle(&db.pool, id).await;
     assert!(matches!(
@@ -157,9 +157,9 @@ async fn fifty_charges_settles_and_refunds_at_once_credit_and_take_back_once() {
         let pool = db.pool.clone();
         tokio::spawn(async move {
             match n % 5 {
-                0 | 1 => charge(&pool, id, "PAY-1", long_ago()).await,
-                2 => charge(&pool, id, "PAY-2", long_ago()).await,
-                3 => charge(&pool, other, "PAY-1", long_ago()).await,
+                0 | 1 => charge(&pool, id, "PAY-1", Some(long_ago())).await,
+                2 => charge(&pool, id, "PAY-2", Some(long_ago())).await,
+                3 => charge(&pool, other, "PAY-1", Some(long_ago())).await,
                 _ => top_up::settle(&pool, id).await,
             }
         })
@@ -225,7 +225,7 @@ async fn a_late_report_is_credited_for_the_day_of_the_charge() {
         requested(&db.pool, shop.id, 49).await,
         requested(&db.pool, shop.id, 50).await,
     );
-    let at = long_ago().unwrap();
+    let at = long_ago();
     for (id, blocks) in [(small, 49), (large, 50)] {
         let moved = charge(&db.pool, id, &format!("PAY-{blocks}"), Some(at)).await.unwrap();
         let due_at = moved.order.credit_at.unwrap();

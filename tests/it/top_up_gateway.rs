@@ -33,12 +33,12 @@ impl PaymentGateway for Provider {
     }
 }
 
-fn payment(reference: &str, paid_twd: i64) -> Result<Payment, PaymentError> {
-    Ok(Payment {
+fn payment(reference: &str, paid_twd: i64) -> Payment {
+    Payment {
         reference: reference.to_owned(),
-        charged_at: long_ago(),
+        charged_at: Some(long_ago()),
         paid_twd,
-    })
+    }
 }
 
 #[tokio::test]
@@ -51,14 +51,14 @@ async fn reports_of_a_payment_provider_lead_to_one_credit_in_any_order() {
         vec![
             declined(),
             Err(PaymentError::Uncertain("timeout".to_owned())),
-            payment("P-0", 799),
+            Ok(payment("P-0", 799)),
         ],
-        vec![payment("P-1", 799), declined(), payment("P-1", 799)],
+        vec![Ok(payment("P-1", 799)), declined(), Ok(payment("P-1", 799))],
         vec![
             Err(PaymentError::Uncertain("timeout".to_owned())),
-            payment("P-2", 799),
+            Ok(payment("P-2", 799)),
             declined(),
-            payment("P-2", 799),
+            Ok(payment("P-2", 799)),
         ],
     ];
     for (n, answers) in orders.into_iter().enumerate() {
@@ -69,7 +69,7 @@ async fn reports_of_a_payment_provider_lead_to_one_credit_in_any_order() {
             match answer {
                 Ok(_) => assert_eq!(result.unwrap().order.state, TopUpState::Charged),
                 Err(PaymentError::Uncertain(_)) => {
-                    assert!(matches!(result, Err(TopUpError::Uncertain(_))), "{result:?}")
+                    assert!(matches!(result, Err(TopUpError::Uncertain(_))), "{result:?}");
                 }
                 Err(PaymentError::Declined(_)) => assert!(
                     matches!(
@@ -89,7 +89,7 @@ async fn reports_of_a_payment_provider_lead_to_one_credit_in_any_order() {
     }
     // Another sum than the price is no payment of this order.
     let id = requested(&db.pool, shop.id, 1).await;
-    let result = top_up::charge(&db.pool, &RULES, &Provider::new([payment("P-9", 798)]), id).await;
+    let result = top_up::charge(&db.pool, &RULES, &Provider::new([Ok(payment("P-9", 798))]), id).await;
     assert!(
         matches!(
             result,

@@ -62,9 +62,9 @@ async fn a_charge_that_cannot_be_is_refused() {
         .unwrap();
     let before = rows(&db.pool).await;
     let said = [
-        why(charge(&db.pool, paid, "PAY-3", long_ago()).await),
-        why(charge(&db.pool, open, "PAY-1", long_ago()).await),
-        why(charge(&db.pool, given_back, "PAY-3", long_ago()).await),
+        why(charge(&db.pool, paid, "PAY-3", Some(long_ago())).await),
+        why(charge(&db.pool, open, "PAY-1", Some(long_ago())).await),
+        why(charge(&db.pool, given_back, "PAY-3", Some(long_ago())).await),
         why(charge(&db.pool, open, "PAY-3", Some(Utc::now() + TimeDelta::minutes(5))).await),
         why(charge(&db.pool, open, "PAY-3", Some(Utc::now() - TimeDelta::days(61))).await),
         why(charge(&db.pool, open, " ", None).await),
@@ -86,7 +86,7 @@ async fn a_charge_that_cannot_be_is_refused() {
     // Once it is credited, another payment is still refused.
     top_up::settle(&db.pool, paid).await.unwrap();
     let before = rows(&db.pool).await;
-    assert!(why(charge(&db.pool, paid, "PAY-3", long_ago()).await).contains("another payment"));
+    assert!(why(charge(&db.pool, paid, "PAY-3", Some(long_ago())).await).contains("another payment"));
     assert_eq!(rows(&db.pool).await, before);
 }
 

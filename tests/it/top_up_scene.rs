@@ -39,8 +39,8 @@ pub(crate) fn paid(reference: &str, charged_at: Option<DateTime<Utc>>) -> Operat
 }
 
 /// Thirty days ago: whatever was charged then is due by now.
-pub(crate) fn long_ago() -> Option<DateTime<Utc>> {
-    Some(Utc::now() - chrono::TimeDelta::days(30))
+pub(crate) fn long_ago() -> DateTime<Utc> {
+    Utc::now() - chrono::TimeDelta::days(30)
 }
 
 /// Marks as charged, now or in the past.
@@ -56,7 +56,7 @@ pub(crate) async fn charge(
 /// An order that is paid and due.
 pub(crate) async fn due(pool: &PgPool, shop: Uuid, quantity: i32, reference: &str) -> TopUpId {
     let id = requested(pool, shop, quantity).await;
-    assert!(charge(pool, id, reference, long_ago()).await.unwrap().changed);
+    assert!(charge(pool, id, reference, Some(long_ago())).await.unwrap().changed);
     id
 }
 
