@@ -19,6 +19,7 @@ use crate::{
     limit::Limits,
     queue::{Queue, QueueConfig, QueueError, RedisConn},
     secret::{SecretError, Secrets},
+    top_up::TopUpWork,
 };
 
 /// What runs in this process; decides how many connections it may hold.
@@ -174,6 +175,15 @@ impl App {
         RefillWork {
             db: self.db.clone(),
             config: self.config.refill,
+            postgres: Arc::default(),
+        }
+    }
+
+    /// What works on `top-up-settlement` jobs.
+    #[must_use]
+    pub fn top_up_work(&self) -> TopUpWork {
+        TopUpWork {
+            db: self.db.clone(),
             postgres: Arc::default(),
         }
     }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use carillon_jobs::{BroadcastId, BroadcastSend, MonthlyTokenRefill, SenderId, TraceParent};
+use carillon_jobs::{BroadcastId, BroadcastSend, Envelope, MonthlyTokenRefill, SenderId, TopUpSettlement, TraceParent};
 use sqlx::types::Uuid;
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
         store::{self, Ringing},
     },
     ledger::refill,
-    queue::Queue,
+    queue::{Queue, Rung},
     telemetry,
 };
 
@@ -38,6 +38,8 @@ pub struct Found {
     pub finished: usize,
     /// Periods with shops that are due and nobody refills.
     pub refills: usize,
+    /// Bells for top-up orders that are due; one is for all of them.
+    pub top_ups: usize,
 }
 
 /// Why a look was cut short. The next one does what is left.
@@ -63,12 +65,14 @@ pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result
     }
     let lanes = ring_lanes(db, queue, config, Ringing::Everybody).await?;
     let refills = ring_refills(db, queue, config).await?;
+    let top_ups = ring_top_ups(db, queue).await?;
     Ok(Found {
         due,
         unplanned: unplanned.len(),
         lanes,
         finished,
         refills,
+        top_ups,
     })
 }
 
@@ -130,6 +134,20 @@ pub async fn ring_within(
     bell.traceparent = trace;
     queue.ring(bell).await?;
     Ok(())
+}
+
+/// Rings once for all top-up orders that are due, unless a bell waits.
+async fn ring_top_ups(db: &PgPool, queue: &Queue) -> Result<usize, ReconcileError> {
+    let due: bool = sqlx::query_scalar("select exists (select from due_top_ups(1))")
+        .fetch_one(db)
+        .await?;
+    if !due {
+        return Ok(0);
+    }
+    let mut bell = Envelope::new(TopUpSettlement { order_id: None });
+    bell.unique = Some("due".to_owned());
+    let rung = queue.ring(bell).await?;
+    Ok(usize::from(matches!(rung, Rung::Queued { .. })))
 }
 
 /// Scheduled broadcasts become `queued` when their time has come, by Postgres' clock.

@@ -64,7 +64,14 @@ pub async fn run(app: App) -> Result<(), AppError> {
 
 async fn look(app: &App, queue: &Queue) -> Result<(), reconcile::ReconcileError> {
     let found = reconcile::look(&app.db, queue, &app.config.delivery).await?;
-    parts::reconciled([found.due, found.unplanned, found.lanes, found.finished, found.refills]);
+    parts::reconciled([
+        found.due,
+        found.unplanned,
+        found.lanes,
+        found.finished,
+        found.refills,
+        found.top_ups,
+    ]);
     if found != reconcile::Found::default() {
         tracing::info!(
             due = found.due,
@@ -72,6 +79,7 @@ async fn look(app: &App, queue: &Queue) -> Result<(), reconcile::ReconcileError>
             lanes = found.lanes,
             finished = found.finished,
             refills = found.refills,
+            top_ups = found.top_ups,
             "Rang for work that was in nobody's hands"
         );
     }

@@ -9,6 +9,7 @@ use crate::{
     ledger,
     ledger::refill::RefillWork,
     queue::{self, JobContext, JobError, Outcome},
+    top_up::TopUpWork,
 };
 
 /// Everything the kinds need, built once.
@@ -17,6 +18,7 @@ struct Work {
     broadcast: BroadcastWork,
     refill: RefillWork,
     db: PgPool,
+    top_up: TopUpWork,
 }
 
 impl Work {
@@ -25,6 +27,7 @@ impl Work {
             Job::BroadcastSend(args) => self.broadcast.run(args, &context).await,
             Job::MonthlyTokenRefill(args) => self.refill.run(args, &context).await,
             Job::Audit(args) => ledger::audit_period(&self.db, args, &context).await,
+            Job::TopUpSettlement(args) => self.top_up.run(args, &context).await,
         }
     }
 }
@@ -35,6 +38,7 @@ pub async fn run(app: App) -> Result<(), AppError> {
         broadcast: app.broadcast_work()?,
         refill: app.refill_work(),
         db: app.db.clone(),
+        top_up: app.top_up_work(),
     };
     let handler = move |job: Job, context: JobContext| {
         let work = work.clone();

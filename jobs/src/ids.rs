@@ -86,6 +86,10 @@ uuid_id! {
     /// One message to an audience. A UUIDv7: the tables of its deliveries are partitioned by it.
     BroadcastId
 }
+uuid_id! {
+    /// An order of extra tokens.
+    TopUpId
+}
 number_id! {
     /// A person known to one shop.
     CustomerId

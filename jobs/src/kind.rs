@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Serialize, Serializer};
 
-use crate::{Audit, BroadcastSend, ContractError, Envelope, MonthlyTokenRefill, envelope};
+use crate::{Audit, BroadcastSend, ContractError, Envelope, MonthlyTokenRefill, TopUpSettlement, envelope};
 
 /// A kind of job. The name of its queue is its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,6 +15,8 @@ pub enum Kind {
     MonthlyTokenRefill,
     /// Prove the books and keep what was found: [`Audit`].
     Audit,
+    /// Credit top-up orders that are paid and due: [`TopUpSettlement`].
+    TopUpSettlement,
 }
 
 /// One unit of work: a kind with its parsed payload.
@@ -26,6 +28,8 @@ pub enum Job {
     MonthlyTokenRefill(MonthlyTokenRefill),
     /// Prove the books.
     Audit(Audit),
+    /// Credit top-up orders that are paid and due.
+    TopUpSettlement(TopUpSettlement),
 }
 
 /// How the jobs of one kind are run. A job may lower or raise only its attempts.
@@ -45,7 +49,12 @@ pub struct Policy {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &'static [Self] = &[Self::BroadcastSend, Self::MonthlyTokenRefill, Self::Audit];
+    pub const ALL: &'static [Self] = &[
+        Self::BroadcastSend,
+        Self::MonthlyTokenRefill,
+        Self::Audit,
+        Self::TopUpSettlement,
+    ];
 
     /// The name of the kind, which is the name of its queue: `broadcast-send`.
     #[must_use]
@@ -54,6 +63,7 @@ impl Kind {
             Self::BroadcastSend => "broadcast-send",
             Self::MonthlyTokenRefill => "monthly-token-refill",
             Self::Audit => "audit",
+            Self::TopUpSettlement => "top-up-settlement",
         }
     }
 
@@ -64,6 +74,7 @@ impl Kind {
             Self::BroadcastSend => BroadcastSend::POLICY,
             Self::MonthlyTokenRefill => MonthlyTokenRefill::POLICY,
             Self::Audit => Audit::POLICY,
+            Self::TopUpSettlement => TopUpSettlement::POLICY,
         }
     }
 
@@ -74,6 +85,7 @@ impl Kind {
             Self::BroadcastSend => envelope::schema::<BroadcastSend>(self),
             Self::MonthlyTokenRefill => envelope::schema::<MonthlyTokenRefill>(self),
             Self::Audit => envelope::schema::<Audit>(self),
+            Self::TopUpSettlement => envelope::schema::<TopUpSettlement>(self),
         }
     }
 
@@ -83,6 +95,7 @@ impl Kind {
             Self::BroadcastSend => envelope::parse(text, Job::BroadcastSend),
             Self::MonthlyTokenRefill => envelope::parse(text, Job::MonthlyTokenRefill),
             Self::Audit => envelope::parse(text, Job::Audit),
+            Self::TopUpSettlement => envelope::parse(text, Job::TopUpSettlement),
         }
     }
 }
@@ -95,6 +108,7 @@ impl Job {
             Self::BroadcastSend(_) => Kind::BroadcastSend,
             Self::MonthlyTokenRefill(_) => Kind::MonthlyTokenRefill,
             Self::Audit(_) => Kind::Audit,
+            Self::TopUpSettlement(_) => Kind::TopUpSettlement,
         }
     }
 }
@@ -106,6 +120,7 @@ impl Serialize for Job {
             Self::BroadcastSend(args) => args.serialize(serializer),
             Self::MonthlyTokenRefill(args) => args.serialize(serializer),
             Self::Audit(args) => args.serialize(serializer),
+            Self::TopUpSettlement(args) => args.serialize(serializer),
         }
     }
 }
@@ -146,6 +161,12 @@ impl From<MonthlyTokenRefill> for Job {
 impl From<Audit> for Job {
     fn from(args: Audit) -> Self {
         Self::Audit(args)
+    }
+}
+
+impl From<TopUpSettlement> for Job {
+    fn from(args: TopUpSettlement) -> Self {
+        Self::TopUpSettlement(args)
     }
 }
 

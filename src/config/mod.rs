@@ -79,6 +79,8 @@ sections! {
     delivery: crate::delivery::DeliveryConfig,
     /// What frontends are told, and for how long.
     events: crate::event::EventsConfig,
+    /// Top-up orders: when their tokens arrive.
+    top_up: crate::top_up::TopUpConfig,
     /// What is logged, and how.
     log: LogConfig,
     /// Who may read `/metrics`, and where.

@@ -132,6 +132,7 @@ pub async fn look(app: &App) -> Result<Seen, FleetError> {
         redis_bytes: queue.memory().await?,
         channels: channels(db).await?,
         dead: dead(db).await?,
+        top_up_overdue_secs: top_up_overdue_secs(db).await?,
         drift: drift(db).await?,
         audit: ledger::last(db).await?,
         ..broadcasts(db).await?
@@ -248,6 +249,15 @@ async fn broadcasts(db: &PgPool) -> sqlx::Result<Seen> {
     .fetch_one(db)
     .await?;
     Ok(seen)
+}
+
+/// By the time it was promised for, not by that of the next try: one that was put off is late all the same.
+async fn top_up_overdue_secs(db: &PgPool) -> sqlx::Result<f64> {
+    sqlx::query_scalar(
+        "select greatest(coalesce(extract(epoch from now() - min(credit_at)), 0), 0)::float8 from top_up_order where state = 'charged'",
+    )
+    .fetch_one(db)
+    .await
 }
 
 async fn dead(db: &PgPool) -> sqlx::Result<HashMap<(Kind, DeadReason), i64>> {

@@ -62,6 +62,8 @@ pub struct Seen {
     pub broadcasts: [i64; 4],
     /// For how long the oldest broadcast waits to be planned with nobody at it.
     pub unplanned_secs: f64,
+    /// For how long the oldest paid top-up order that is due waits for its tokens.
+    pub top_up_overdue_secs: f64,
     /// Dead jobs nobody has dealt with.
     pub dead: HashMap<(Kind, DeadReason), i64>,
     /// Tokens by which the books are off, in the order of [`CHECKS`].
@@ -90,6 +92,7 @@ struct Fleet {
     unknown: Grid<IntGauge>,
     broadcasts: Grid<IntGauge>,
     unplanned: Gauge,
+    top_up_oldest: Gauge,
     drift: Grid<IntGauge>,
     audit_broken: IntGauge,
     audit_off: IntGauge,
@@ -120,6 +123,11 @@ impl Fleet {
             "For how long the oldest broadcast waits to be planned with nobody at it.",
         )?;
         registry.register(Box::new(unplanned.clone()))?;
+        let top_up_oldest = Gauge::new(
+            "carillon_top_up_oldest_due_seconds",
+            "For how long the oldest paid top-up order that is due waits for its tokens.",
+        )?;
+        registry.register(Box::new(top_up_oldest.clone()))?;
         Ok(Self {
             jobs: gauges(
                 r,
@@ -190,6 +198,7 @@ impl Fleet {
                 &[Label("state", &STATES)],
             )?,
             unplanned,
+            top_up_oldest,
             drift: gauges(
                 r,
                 "carillon_ledger_drift_tokens",
@@ -260,6 +269,7 @@ impl Fleet {
             set(&self.broadcasts, row, 0, count);
         }
         self.unplanned.set(seen.unplanned_secs);
+        self.top_up_oldest.set(seen.top_up_overdue_secs);
         for (row, tokens) in seen.drift.into_iter().enumerate() {
             set(&self.drift, row, 0, tokens);
         }

@@ -28,6 +28,8 @@ pub enum EntryKind {
     Refund,
     /// Bought tokens were added.
     TopUp,
+    /// Bought tokens were taken back with their payment.
+    TopUpRefund,
     /// A person corrected the balance.
     Adjust,
 }
@@ -44,6 +46,7 @@ impl TryFrom<String> for EntryKind {
             "release" => Self::Release,
             "refund" => Self::Refund,
             "top_up" => Self::TopUp,
+            "top_up_refund" => Self::TopUpRefund,
             "adjust" => Self::Adjust,
             _ => return Err(UnknownKind(kind)),
         })

@@ -9,7 +9,7 @@ use super::{
     own,
 };
 
-const FOUND: [&str; 5] = ["due", "unplanned", "lanes", "finished", "refills"];
+const FOUND: [&str; 6] = ["due", "unplanned", "lanes", "finished", "refills", "top_ups"];
 
 pub(super) struct Parts {
     build: Grid<IntGauge>,
@@ -103,8 +103,8 @@ pub fn note(seen: Surroundings) {
     }
 }
 
-/// The scheduler found so much in nobody's hands: due, unplanned, lanes, finished.
-pub fn reconciled(found: [usize; 5]) {
+/// The scheduler found so much in nobody's hands: due, unplanned, lanes, finished, refills, top-ups.
+pub fn reconciled(found: [usize; 6]) {
     let Some(parts) = own().map(|own| &own.parts) else {
         return;
     };
