@@ -20,6 +20,7 @@ pub mod seed;
 mod sender;
 mod span;
 mod table;
+mod tokens;
 
 use std::{
     io::{self, Write as _},
@@ -89,6 +90,9 @@ enum Command {
     /// Make, estimate, send, watch, pause and cancel broadcasts
     #[command(subcommand)]
     Broadcast(Box<broadcast::Command>),
+    /// Look at a shop's tokens: balance, ledger, usage, export; correct a balance
+    #[command(subcommand)]
+    Tokens(tokens::Command),
     /// Make a shop with customers to try things with
     Seed(seed::Args),
     /// Look at the configuration, make keys
@@ -217,6 +221,7 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Sender(args) => with_app(ProcessKind::Command, |app| sender::run(app, args)),
         Command::Audit(args) => with_app(ProcessKind::Command, |app| audit::run(app, args)),
         Command::Broadcast(command) => with_app(ProcessKind::Command, |app| broadcast::run(app, *command)),
+        Command::Tokens(command) => with_app(ProcessKind::Command, |app| tokens::run(app, command)),
         Command::Seed(args) => with_app(ProcessKind::Command, |app| seed::run(app, args)),
         Command::Config(args) => config::run(&args),
     }
@@ -322,6 +327,9 @@ mod tests {
             &["carillon", "jobs", "show"],
             &["carillon", "pause", "shop"],
             &["carillon", "resume", "sender", "line"],
+            &["carillon", "tokens"],
+            &["carillon", "tokens", "balance"],
+            &["carillon", "tokens", "adjust", "request"],
             &["carillon"],
         ] {
             let error = Cli::try_parse_from(call).unwrap_err();
