@@ -339,7 +339,10 @@ async fn one_shop_is_looked_at_alone() {
     let cake: Uuid = one(&db.pool, &format!("select id from shop where id <> '{}'", tea.id)).await;
     run(
         &db.pool,
-        &format!("update token_account set extra = extra + 4 where shop_id = '{cake}'"),
+        &format!(
+            "set local session_replication_role = replica;
+             update token_account set extra = extra + 4 where shop_id = '{cake}'"
+        ),
     )
     .await;
     assert!(audit(&db.pool, Some(ShopId(tea.id))).await.unwrap().is_clean());
