@@ -6,7 +6,7 @@
 use carillon_jobs::ShopId;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{FromRow, PgExecutor};
+use sqlx::{FromRow, PgExecutor, Row, postgres::PgRow};
 use thiserror::Error;
 
 /// Why an adjustment was not written.
@@ -91,12 +91,11 @@ pub struct NewAdjustment {
 }
 
 /// One request and what became of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Adjustment {
     /// Its number, which whoever approves it names.
     pub id: i64,
     /// Whose balance.
-    #[sqlx(try_from = "uuid::Uuid")]
     pub shop_id: ShopId,
     /// Tokens added to the allowance.
     pub allowance: i64,
@@ -109,7 +108,6 @@ pub struct Adjustment {
     /// When.
     pub requested_at: DateTime<Utc>,
     /// Where it stands.
-    #[sqlx(try_from = "String")]
     pub state: AdjustmentState,
     /// Who decided it.
     pub decided_by: Option<String>,
@@ -117,6 +115,25 @@ pub struct Adjustment {
     pub decided_at: Option<DateTime<Utc>>,
     /// Why it was refused.
     pub decided_why: Option<String>,
+}
+
+impl FromRow<'_, PgRow> for Adjustment {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let state: String = row.try_get("state")?;
+        Ok(Self {
+            id: row.try_get("id")?,
+            shop_id: ShopId(row.try_get("shop_id")?),
+            allowance: row.try_get("allowance")?,
+            extra: row.try_get("extra")?,
+            reason: row.try_get("reason")?,
+            requested_by: row.try_get("requested_by")?,
+            requested_at: row.try_get("requested_at")?,
+            state: AdjustmentState::try_from(state).map_err(|unknown| sqlx::Error::Decode(unknown.into()))?,
+            decided_by: row.try_get("decided_by")?,
+            decided_at: row.try_get("decided_at")?,
+            decided_why: row.try_get("decided_why")?,
+        })
+    }
 }
 
 /// What a second person says.

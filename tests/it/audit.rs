@@ -113,7 +113,11 @@ const LIES: &[(&str, &[&str])] = &[
         "update ledger_entry set held_extra_after = extra_after + 1 where kind = 'top_up'",
         &["entry_follows_entry", "entry_overdraws_nothing"],
     ),
-    ("update ledger_entry set operation = 'grant:' || operation where kind = 'top_up'", &["entry_names_its_cause"]),
+    (
+        "alter table ledger_entry drop constraint kind_moves_its_own_way;
+         update ledger_entry set operation = 'grant:' || operation where kind = 'top_up'",
+        &["entry_names_its_cause"],
+    ),
     (
         "alter table token_hold drop constraint hold_adds_up; update token_hold set released = released + 2 where broadcast_id = B",
         &["hold_adds_up", "hold_is_its_entries"],

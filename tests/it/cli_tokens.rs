@@ -104,19 +104,23 @@ async fn a_balance_its_entries_and_what_was_spent_read_as_tables_and_as_json() {
         (json[1]["channel"].as_str(), json[1]["spent"].as_i64()),
         (Some("line"), Some(1_095))
     );
+    assert_exported(&world, &shop, broadcast).await;
+}
 
-    let csv = run(&world, &["tokens", "export", "--shop", &shop]).await;
+/// The same entries as CSV.
+async fn assert_exported(world: &World, shop: &str, broadcast: Uuid) {
+    let csv = run(world, &["tokens", "export", "--shop", shop]).await;
     let lines: Vec<&str> = csv.out.lines().collect();
     assert_eq!((lines[0], lines.len()), (CSV_HEADER, 8), "{csv:?}");
     assert!(
-        lines[1].starts_with(&shop) && lines[1].contains(",grant,grant:2026-11,,,1000,0,0,0,1000,0,0,0"),
+        lines[1].starts_with(shop) && lines[1].contains(",grant,grant:2026-11,,,1000,0,0,0,1000,0,0,0"),
         "{csv:?}"
     );
     assert!(
         lines[7].ends_with(&format!(",refund,refund:1,{broadcast},line,0,5,0,0,0,12385,0,30")),
         "{csv:?}"
     );
-    let none = run(&world, &["tokens", "export", "--shop", &shop, "--month", "2020-01"]).await;
+    let none = run(world, &["tokens", "export", "--shop", shop, "--month", "2020-01"]).await;
     assert_eq!(none.out.trim_end(), CSV_HEADER);
 }
 

@@ -128,7 +128,7 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("select ledger_hold('B', 'S', 1)", "token_hold_pkey"),
     ("select ledger_hold(gen_random_uuid(), 'S', -1)", "token_hold_allowance_check"),
     ("select ledger_top_up('S', -1, 'x')", "kind_moves_its_own_way"),
-    ("select ledger_refill('S', '2026-12', -1)", "kind_moves_its_own_way"),
+    ("select ledger_refill('S', '2026-12', -1)", "allowance_not_overdrawn"),
     ("select ledger_post('S', 'capture', 'capture:x', 'B', 'line', -1, 0, -1, 0)", DOOR),
     ("select ledger_post('S', 'hold', 'hold:x', 'B', null, 0, 0, 1, 0)", DOOR),
     ("select ledger_post('S', 'release', 'release:x', 'B', null, 0, 0, -1, 0)", DOOR),
