@@ -90,7 +90,7 @@ enum Command {
     /// Make, estimate, send, watch, pause and cancel broadcasts
     #[command(subcommand)]
     Broadcast(Box<broadcast::Command>),
-    /// Sell extra tokens: orders, their payment, their refund
+    /// A shop's tokens: balance, ledger, usage, export; top-up orders; corrections
     #[command(subcommand)]
     Tokens(tokens::Command),
     /// Make a shop with customers to try things with
@@ -330,6 +330,8 @@ mod tests {
             &["carillon", "tokens"],
             &["carillon", "tokens", "topup"],
             &["carillon", "tokens", "topup", "mark-charged"],
+            &["carillon", "tokens", "balance"],
+            &["carillon", "tokens", "adjust", "request"],
             &["carillon"],
         ] {
             let error = Cli::try_parse_from(call).unwrap_err();

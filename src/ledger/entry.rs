@@ -8,7 +8,8 @@ use serde::Serialize;
 use sqlx::{FromRow, PgExecutor, Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::LedgerError;
+use super::{LedgerError, Period};
+use crate::{channel::Channel, db::PgPool};
 
 /// What an entry did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -32,6 +33,23 @@ pub enum EntryKind {
     TopUpRefund,
     /// A person corrected the balance.
     Adjust,
+}
+
+impl EntryKind {
+    /// As it is stored and shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Grant => "grant",
+            Self::Expire => "expire",
+            Self::Hold => "hold",
+            Self::Capture => "capture",
+            Self::Release => "release",
+            Self::Refund => "refund",
+            Self::TopUp => "top_up",
+            Self::Adjust => "adjust",
+        }
+    }
 }
 
 impl TryFrom<String> for EntryKind {
@@ -71,6 +89,8 @@ pub struct Entry {
     pub operation: String,
     /// The broadcast it belongs to, if any.
     pub broadcast: Option<BroadcastId>,
+    /// The channel whose messages it paid for or gave back, if any.
+    pub channel: Option<Channel>,
     /// Change of the allowance.
     pub allowance: i64,
     /// Change of the extra tokens.
@@ -98,6 +118,7 @@ impl FromRow<'_, PgRow> for Entry {
             kind: EntryKind::try_from(kind).map_err(|unknown| sqlx::Error::Decode(unknown.into()))?,
             operation: row.try_get("operation")?,
             broadcast: row.try_get::<Option<Uuid>, _>("broadcast_id")?.map(BroadcastId),
+            channel: row.try_get("channel")?,
             allowance: row.try_get("allowance")?,
             extra: row.try_get("extra")?,
             held_allowance: row.try_get("held_allowance")?,
@@ -131,7 +152,7 @@ impl Default for Page {
 /// A shop's entries, newest first; empty for a shop without any. The last one's `id` is the next page's `before`.
 pub async fn entries(db: impl PgExecutor<'_>, shop: ShopId, page: Page) -> Result<Vec<Entry>, LedgerError> {
     sqlx::query_as(
-        "select id, at, kind, operation, broadcast_id, allowance, extra, held_allowance, held_extra,
+        "select id, at, kind, operation, broadcast_id, channel, allowance, extra, held_allowance, held_extra,
                 allowance_after, extra_after, held_allowance_after, held_extra_after
            from ledger_entry
           where shop_id = $1 and id < coalesce($2, 9223372036854775807)
@@ -140,6 +161,33 @@ pub async fn entries(db: impl PgExecutor<'_>, shop: ShopId, page: Page) -> Resul
     .bind(shop.0)
     .bind(page.before)
     .bind(i64::from(page.limit.clamp(1, 1000)))
+    .fetch_all(db)
+    .await
+    .map_err(LedgerError::Database)
+}
+
+/// The next entries after `after`, oldest first, at most `limit`: of one calendar month by the shop's clock, or of all times.
+pub(super) async fn after(
+    db: &PgPool,
+    shop: ShopId,
+    month: Option<Period>,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<Entry>, LedgerError> {
+    sqlx::query_as(
+        "select e.id, e.at, e.kind, e.operation, e.broadcast_id, e.channel, e.allowance, e.extra, e.held_allowance, e.held_extra,
+                e.allowance_after, e.extra_after, e.held_allowance_after, e.held_extra_after
+           from ledger_entry e join shop s on s.id = e.shop_id
+          where e.shop_id = $1 and e.id > $2
+            and ($3::text is null
+                 or (e.at >= ($3 || '-01')::timestamp at time zone s.time_zone
+                     and e.at < (($3 || '-01')::timestamp + interval '1 month') at time zone s.time_zone))
+          order by e.id limit $4",
+    )
+    .bind(shop.0)
+    .bind(after)
+    .bind(month.map(|month| month.to_string()))
+    .bind(limit)
     .fetch_all(db)
     .await
     .map_err(LedgerError::Database)

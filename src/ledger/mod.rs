@@ -4,25 +4,35 @@
 //! because a capture must commit with the delivery results it pays for. This module is their typed face for everything
 //! that is not a delivery, plus [`audit()`], which proves the whole.
 //!
-//! It must never write `token_account` or `ledger_entry` itself, and never compute a balance the database has not.
+//! It must never write `token_account`, `ledger_entry` or `token_hold` itself (Postgres refuses it: the functions are the only
+//! door), and never compute a balance the database has not.
 //!
 //! Unit everywhere: whole tokens. A shop's **allowance** is set every period, its **extra** tokens were bought and never
 //! expire; what is **held** is part of the balance and cannot be spent twice.
 
+mod adjustment;
 mod audit;
 mod entry;
+mod export;
 mod period;
 pub mod refill;
+mod usage;
 
 use carillon_jobs::ShopId;
 use sqlx::PgExecutor;
 use thiserror::Error;
 
+pub use adjustment::{
+    AdjustError, Adjustment, AdjustmentState, Decided, Decision, NewAdjustment, UnknownState, adjustments,
+    decide_adjustment, request_adjustment,
+};
 pub use audit::{
     AuditError, CheckReport, Drift, LastAudit, Report, audit, audit_period, audit_until, is_kept, keep, last,
 };
 pub use entry::{Entry, EntryKind, Page, entries};
+pub use export::{CSV_HEADER, ExportError, csv_line, export};
 pub use period::{InvalidPeriod, Period};
+pub use usage::{Usage, usage};
 
 /// Why a ledger call did nothing.
 #[derive(Debug, Error)]

@@ -126,7 +126,6 @@ async fn two_purges_at_once_leave_nothing_behind() {
     let world = World::new(&[("BROADCAST__PURGE_ROWS", "20")]).await;
     world.customers(1500, "s.channel = 'line'").await;
     let id = world.draft("priority_single", &["line"], "嗨 {first_name}").await;
-    world.run("update token_account set extra = extra").await;
     world
         .run(&format!(
             "update broadcast set budget_tokens = 1 where id = '{id}'; select send_broadcast('{id}')"

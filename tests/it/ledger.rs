@@ -1,17 +1,13 @@
 //! The ledger under concurrency, and against callers who would cheat.
 
-use std::sync::Arc;
-
-use carillon::db::PgPool;
 use carillon::ledger::{self, EntryKind, LedgerError, Page, Period};
 use carillon_jobs::ShopId;
 use futures::future::join_all;
-use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use crate::{
     fixture_db::database,
-    scene::{assert_clean, one, run, shop},
+    scene::{LINE, assert_clean, one, open, run, shop},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,48 +34,75 @@ async fn of_twenty_holds_at_once_exactly_those_succeed_that_fit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn settles_and_a_refill_at_once_lose_and_invent_nothing() {
+async fn of_twenty_broadcasts_that_open_at_once_exactly_those_begin_that_fit() {
     let db = database().await;
-    let shop = shop(&db.pool, 0, 1000).await;
-    let broadcast = Uuid::now_v7();
+    // A broadcast to four on LINE costs 20. Eleven fit and 9 are left over: ten from the allowance of 200, one from extra tokens.
+    let shop = shop(&db.pool, 4, 200).await;
+    ledger::top_up(&db.pool, ShopId(shop.id), 29, "order-1").await.unwrap();
+    let mut broadcasts = Vec::new();
+    for _ in 0..20 {
+        broadcasts.push(shop.planned(&[LINE], 4).await);
+    }
+    let ends: Vec<String> = join_all(broadcasts.iter().map(|id| open(&db.pool, *id))).await;
+    assert_eq!(ends.iter().filter(|end| *end == "opened").count(), 11, "{ends:?}");
+    assert_eq!(ends.iter().filter(|end| *end == "short").count(), 9, "{ends:?}");
     assert_eq!(
-        one::<i64>(
-            &db.pool,
-            &format!("select ledger_hold('{broadcast}', '{}', 400)", shop.id)
-        )
-        .await,
-        0
+        one::<i64>(&db.pool, "select count(*) from broadcast where missing_tokens = 11").await,
+        9,
+        "each is told how many are missing"
     );
-    let pool = Arc::new(db.pool.clone());
-    let settles = (0..40).map(|n| {
-        let sql = format!("select ledger_settle('{broadcast}', 'line', 6, 4, '{n}')");
-        let pool = Arc::clone(&pool);
+    assert_eq!(shop.available().await, 9);
+    assert_clean(&db.pool).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_captures_and_a_refill_at_once_lose_and_invent_nothing() {
+    let db = database().await;
+    let shop = shop(&db.pool, 0, 10_000).await;
+    ledger::top_up(&db.pool, ShopId(shop.id), 2_000, "order-1")
+        .await
+        .unwrap();
+    let broadcast = Uuid::now_v7();
+    let hold = format!("select ledger_hold('{broadcast}', '{}', 11000)", shop.id);
+    assert_eq!(one::<i64>(&db.pool, &hold).await, 0);
+    let capture = |n: usize| {
+        // Who waits for the disk here waits for it a thousand times, one after the other.
+        let sql =
+            format!("set local synchronous_commit = off; select ledger_settle('{broadcast}', 'line', 6, 4, '{n}')");
+        let pool = db.pool.clone();
         tokio::spawn(async move { run(&pool, &sql).await })
-    });
-    let refills = (0..5).map(|_| {
-        let (pool, shop) = (Arc::clone(&pool), ShopId(shop.id));
+    };
+    let refill = || {
+        let (pool, shop) = (db.pool.clone(), ShopId(shop.id));
         tokio::spawn(async move {
-            ledger::refill(&*pool, shop, Period::new(2999, 12).unwrap(), 300)
+            ledger::refill(&pool, shop, Period::new(2999, 12).unwrap(), 300)
                 .await
                 .unwrap();
         })
-    });
-    for task in settles.chain(refills).collect::<Vec<_>>() {
+    };
+    // Five refills in the middle of the thousand.
+    let mut tasks: Vec<_> = (0..500).map(capture).collect();
+    tasks.extend((0..5).map(|_| refill()));
+    tasks.extend((500..1_000).map(capture));
+    for task in tasks {
         task.await.unwrap();
     }
     let balance = ledger::balance(&db.pool, ShopId(shop.id)).await.unwrap();
-    // Whatever came back before the refill expired with the old period, whatever came back after it expired at once.
-    assert_eq!((balance.allowance, balance.held(), balance.available()), (300, 0, 300));
-    let grants: i64 = one(
-        &db.pool,
-        "select count(*) from ledger_entry where operation = 'grant:2999-12'",
-    )
-    .await;
-    assert_eq!(grants, 1);
+    // Extra tokens come back whenever they do. Allowance that came back before the refill expired with the old period, what came
+    // back after it expired at once; what is open still is the thousand that nobody settled.
+    let open: i64 = one(&db.pool, "select open_allowance + open_extra from token_hold").await;
+    assert_eq!((open, balance.held()), (1_000, 1_000));
+    let spent: i64 = one(&db.pool, "select captured_allowance + captured_extra from token_hold").await;
+    assert_eq!(spent, 6_000);
+    assert_eq!(balance.allowance - balance.held_allowance, 300);
+    let counts = "select array[count(*) filter (where kind = 'capture'), count(*) filter (where kind = 'release'),
+                               count(*) filter (where operation = 'grant:2999-12')] from ledger_entry";
+    assert_eq!(one::<Vec<i64>>(&db.pool, counts).await, [1_000, 1_000, 1]);
     let drift = ledger::audit(&db.pool, None).await.unwrap();
     for name in [
         "balance_is_sum_of_entries",
         "entry_follows_entry",
+        "entry_overdraws_nothing",
         "held_is_open_holds",
         "hold_is_its_entries",
     ] {
@@ -142,99 +165,4 @@ async fn a_shop_that_does_not_exist_and_a_nameless_operation_are_named_errors() 
         ledger::top_up(&db.pool, nobody, 5, "").await,
         Err(LedgerError::InvalidOperation)
     ));
-}
-
-/// The constraint or message with which Postgres refuses a statement.
-async fn refusal(pool: &PgPool, sql: &str) -> String {
-    let error = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
-        .execute(pool)
-        .await
-        .expect_err(sql);
-    let error = error.into_database_error().unwrap();
-    error
-        .constraint()
-        .map_or_else(|| error.message().to_owned(), ToOwned::to_owned)
-}
-
-#[tokio::test]
-async fn the_database_itself_refuses_to_bend_the_ledger() {
-    let db = database().await;
-    let shop = shop(&db.pool, 0, 100).await;
-    let (id, broadcast) = (shop.id, Uuid::now_v7());
-    run(&db.pool, &format!("select ledger_hold('{broadcast}', '{id}', 60)")).await;
-    run(
-        &db.pool,
-        &format!("select ledger_settle('{broadcast}', 'line', 5, 5, 'a')"),
-    )
-    .await;
-    let never = "ledger entries are never changed or deleted; post a refund or an adjustment instead";
-    let cases = [
-        ("update ledger_entry set allowance = 1".to_owned(), never),
-        ("delete from ledger_entry".to_owned(), never),
-        ("truncate ledger_entry".to_owned(), never),
-        (
-            "update token_account set allowance = -1".to_owned(),
-            "allowance_not_overdrawn",
-        ),
-        (
-            "update token_account set allowance = held_allowance - 1".to_owned(),
-            "allowance_not_overdrawn",
-        ),
-        (
-            "update token_account set held_extra = 1".to_owned(),
-            "extra_not_overdrawn",
-        ),
-        (
-            format!("select ledger_post('{id}', 'adjust', 'adjust:x', null, null, -51, 0, 0, 0)"),
-            "allowance_not_overdrawn",
-        ),
-        (
-            format!("select ledger_post('{id}', 'grant', 'grant:2999-11', null, null, 1, 0, 0, 0)"),
-            "ledger_entry_shop_id_operation_key",
-        ),
-        (
-            format!("select ledger_post('{id}', 'grant', 'grant:y', null, null, -1, 0, 0, 0)"),
-            "kind_moves_its_own_way",
-        ),
-        (
-            format!("select ledger_settle('{broadcast}', 'line', 1, 0, 'a')"),
-            "ledger_entry_shop_id_operation_key",
-        ),
-        (
-            format!("select ledger_settle('{broadcast}', 'line', 51, 0, 'b')"),
-            "token_hold_open_allowance_check",
-        ),
-        (
-            format!("select ledger_settle('{broadcast}', 'line', -1, 0, 'c')"),
-            "captured and released are numbers of tokens, not -1 and 0",
-        ),
-        (
-            format!("select ledger_refund('{broadcast}', 'line', 6, 'd')"),
-            "refund_within_capture",
-        ),
-        (
-            format!("select ledger_refund('{broadcast}', 'line', 0, 'e')"),
-            "a refund is a positive number of tokens, not 0",
-        ),
-        (
-            format!("select ledger_hold('{broadcast}', '{id}', 1)"),
-            "token_hold_pkey",
-        ),
-        (
-            format!("select ledger_hold('{}', '{id}', -1)", Uuid::now_v7()),
-            "token_hold_allowance_check",
-        ),
-        (
-            format!("update token_hold set state = 'closed' where broadcast_id = '{broadcast}'"),
-            "closed_hold_is_empty",
-        ),
-        (
-            format!("update token_hold set released = 50 where broadcast_id = '{broadcast}'"),
-            "hold_adds_up",
-        ),
-    ];
-    for (sql, expected) in cases {
-        assert_eq!(refusal(&db.pool, &sql).await, expected, "{sql}");
-    }
-    assert_eq!(shop.available().await, 45);
 }
