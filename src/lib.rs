@@ -1,7 +1,7 @@
 //! Carillon: the messaging back office of an online-shop platform.
 //!
-//! Arrows point down only: `cli → web, worker, scheduler → broadcast → delivery → ledger, limit, queue → metrics → channel →
-//! the ground floor (config, clock, db, pause, telemetry, retry, secret, tls) → carillon_jobs`.
+//! Arrows point down only: `cli → web, worker → fleet → scheduler → broadcast → delivery → ledger, limit, queue → metrics →
+//! channel → the ground floor (config, clock, db, pause, telemetry, retry, secret, tls) → carillon_jobs`.
 
 pub mod app;
 pub mod broadcast;

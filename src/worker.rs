@@ -6,6 +6,7 @@ use crate::{
     app::{App, AppError},
     broadcast::BroadcastWork,
     queue::{self, JobContext, JobError, Outcome},
+    scheduler,
 };
 
 /// Everything the kinds need, built once.
@@ -27,9 +28,13 @@ pub async fn run(app: App) -> Result<(), AppError> {
     let work = Work {
         broadcast: app.broadcast_work()?,
     };
+    let db = app.db.clone();
     let handler = move |job: Job, context: JobContext| {
-        let work = work.clone();
-        async move { work.run(job, context).await }
+        let (work, db) = (work.clone(), db.clone());
+        async move {
+            let (kind, about) = (job.kind(), context.clone());
+            scheduler::keep_row(&db, kind, &about, work.run(job, context)).await
+        }
     };
     queue::run(
         app.queue_config(),

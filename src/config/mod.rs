@@ -73,6 +73,8 @@ sections! {
     broadcast: crate::broadcast::BroadcastConfig,
     /// Sending: how lanes and slices are worked through.
     delivery: crate::delivery::DeliveryConfig,
+    /// Schedules, and who looks at them.
+    scheduler: crate::scheduler::SchedulerConfig,
     /// What is logged, and how.
     log: LogConfig,
     /// Who may read `/metrics`, and where.

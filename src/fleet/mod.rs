@@ -31,6 +31,7 @@ use crate::{
     metrics::parts::{self, Surroundings},
     pause,
     queue::{DeadReason, Queue, QueueError},
+    scheduler::status,
 };
 
 #[cfg(test)]
@@ -131,6 +132,7 @@ pub async fn look(app: &App) -> Result<Seen, FleetError> {
         channels: channels(db).await?,
         dead: dead(db).await?,
         drift: drift(db).await?,
+        periods: status::waits(db, &app.config.scheduler.schedules).await?,
         ..broadcasts(db).await?
     })
 }

@@ -20,6 +20,7 @@ use crate::{
         sends::channels,
     },
     queue::{Backlog, DeadReason},
+    scheduler::status::Waits,
 };
 
 /// Where a job of the queue lies.
@@ -63,6 +64,8 @@ pub struct Seen {
     pub unplanned_secs: f64,
     /// Dead jobs nobody has dealt with.
     pub dead: HashMap<(Kind, DeadReason), i64>,
+    /// How long periods of schedules have waited, in the order of [`Kind::ALL`].
+    pub periods: Vec<Waits>,
     /// Tokens by which the books are off, in the order of [`CHECKS`].
     pub drift: [i64; 3],
     /// Bytes Redis uses, and may use; 0: as much as there is.
@@ -87,6 +90,8 @@ struct Fleet {
     unknown: Grid<IntGauge>,
     broadcasts: Grid<IntGauge>,
     unplanned: Gauge,
+    unrung: Grid<Gauge>,
+    undone: Grid<Gauge>,
     drift: Grid<IntGauge>,
     redis_used: IntGauge,
     redis_max: IntGauge,
@@ -184,6 +189,18 @@ impl Fleet {
                 &[Label("state", &STATES)],
             )?,
             unplanned,
+            unrung: seconds(
+                r,
+                "carillon_schedule_oldest_unrung_seconds",
+                "For how long the oldest period that came due has waited with nobody having rung for it.",
+                &[kind()],
+            )?,
+            undone: seconds(
+                r,
+                "carillon_schedule_oldest_undone_seconds",
+                "For how long the work of the oldest period that was rung for has not ended.",
+                &[kind()],
+            )?,
             drift: gauges(
                 r,
                 "carillon_ledger_drift_tokens",
@@ -239,6 +256,10 @@ impl Fleet {
             set(&self.broadcasts, row, 0, count);
         }
         self.unplanned.set(seen.unplanned_secs);
+        for (row, waits) in seen.periods.iter().enumerate() {
+            set_secs(&self.unrung, row, 0, waits.unrung_secs);
+            set_secs(&self.undone, row, 0, waits.undone_secs);
+        }
         for (row, tokens) in seen.drift.into_iter().enumerate() {
             set(&self.drift, row, 0, tokens);
         }
