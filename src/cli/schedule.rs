@@ -96,7 +96,9 @@ async fn list(app: &App, as_json: bool) -> Result<(), CliError> {
     let progress = status::progress(&app.db).await?;
     let newest = status::newest(&app.db).await?;
     let open = status::open(&app.db, OPEN).await?;
-    let leading = lease::leading(&app.db, schedules.fingerprint()).await?.filter(|leading| leading.in_force);
+    let leading = lease::leading(&app.db, schedules.fingerprint())
+        .await?
+        .filter(|leading| leading.in_force);
     let next = |schedule: &Schedule| schedule.rhythm.next(now, 1).into_iter().next();
     if as_json {
         let one = |schedule: &Schedule| {
@@ -108,7 +110,8 @@ async fn list(app: &App, as_json: bool) -> Result<(), CliError> {
                 "looked_until": progress.get(&schedule.name).map(|p| p.looked_until),
             })
         };
-        let leader = leading.map(|leading| json!({"id": leading.holder, "term": leading.term, "until": leading.lease_until}));
+        let leader =
+            leading.map(|leading| json!({"id": leading.holder, "term": leading.term, "until": leading.lease_until}));
         let all: Vec<Value> = schedules.all().iter().map(one).collect();
         return say(&json!({"leader": leader, "schedules": all, "open": open}).to_string());
     }
@@ -125,7 +128,10 @@ async fn list(app: &App, as_json: bool) -> Result<(), CliError> {
                 last.map_or_else(|| "-".to_owned(), |row| format!("{} {}", row.period, row.state)),
                 next(schedule).map_or_else(|| "-".to_owned(), |period| period.name.clone()),
                 next(schedule).map_or_else(|| "-".to_owned(), |period| local(schedule, period.due_at)),
-                progress.get(&schedule.name).map_or(0, |progress| progress.open).to_string(),
+                progress
+                    .get(&schedule.name)
+                    .map_or(0, |progress| progress.open)
+                    .to_string(),
             ]
         });
         let heads = ["schedule", "due", "rings", "catch up", "last", "next", "at"].map(|head| (head, Align::Left));
@@ -134,7 +140,10 @@ async fn list(app: &App, as_json: bool) -> Result<(), CliError> {
     }
     unfinished(&open)?;
     match leading {
-        Some(leading) => say(&format!("\nscheduler {} looks at them, term {}", leading.holder, leading.term)),
+        Some(leading) => say(&format!(
+            "\nscheduler {} looks at them, term {}",
+            leading.holder, leading.term
+        )),
         None => say("\nno scheduler looks at them now: is one running, of this release?"),
     }
 }
@@ -193,8 +202,16 @@ async fn preview(app: &App, args: Preview) -> Result<(), CliError> {
         if place > 0 {
             say("")?;
         }
-        say(&format!("{}  {} {}, rings {}", schedule.name, when(schedule), schedule.rhythm.zone, schedule.kind))?;
-        let behind = missed.into_iter().map(|(period, becomes)| (period, format!("missed, will be {becomes}")));
+        say(&format!(
+            "{}  {} {}, rings {}",
+            schedule.name,
+            when(schedule),
+            schedule.rhythm.zone,
+            schedule.kind
+        ))?;
+        let behind = missed
+            .into_iter()
+            .map(|(period, becomes)| (period, format!("missed, will be {becomes}")));
         let ahead = next.into_iter().map(|period| (period, String::new()));
         let rows = behind.chain(ahead).map(|(period, note)| {
             let at = local(schedule, period.due_at);
@@ -287,8 +304,15 @@ fn known<'a>(app: &'a App, name: &str) -> Result<&'a Schedule, CliError> {
     let schedules = &app.config.scheduler.schedules;
     schedules.get(name).ok_or_else(|| {
         let names: Vec<&str> = schedules.all().iter().map(|schedule| schedule.name.as_str()).collect();
-        let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        CliError::Wrong(format!("there is no schedule \"{}\"; there are: {there}", plain::cell(name, NAME_CHARS)))
+        let there = if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(", ")
+        };
+        CliError::Wrong(format!(
+            "there is no schedule \"{}\"; there are: {there}",
+            plain::cell(name, NAME_CHARS)
+        ))
     })
 }
 
@@ -305,7 +329,9 @@ fn when(schedule: &Schedule) -> String {
 
 /// A moment on the schedule's clocks.
 fn local(schedule: &Schedule, at: DateTime<Utc>) -> String {
-    at.with_timezone(&schedule.rhythm.zone).format("%Y-%m-%d %H:%M %:z").to_string()
+    at.with_timezone(&schedule.rhythm.zone)
+        .format("%Y-%m-%d %H:%M %:z")
+        .to_string()
 }
 
 fn as_object(period: &Period) -> Value {

@@ -5,7 +5,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{calendar::Period, list::Schedule, ring, work::PeriodId};
+use super::{calendar::Period, list::Schedule, ring::ring_now, work::PeriodId};
 use crate::{
     db::{self, PgPool},
     queue::Queue,
@@ -94,7 +94,7 @@ pub async fn ask(db: &PgPool, schedule: &Schedule, period: &Period, ask: &Ask<'_
 
 /// Rings for a period that is due; one that is not, or no longer, is left alone.
 pub async fn ring(db: &PgPool, queue: &Queue, schedule: &Schedule, period: &Period) -> Result<(), ReconcileError> {
-    ring::ring_now(db, queue, &PeriodId::new(&schedule.name, &period.name)).await
+    ring_now(db, queue, &PeriodId::new(&schedule.name, &period.name)).await
 }
 
 impl Row {

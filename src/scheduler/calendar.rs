@@ -11,7 +11,9 @@
 //!
 //! It must never read a clock, and never guess a name.
 
-use chrono::{DateTime, Datelike as _, Days, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone as _, Utc, Weekday};
+use chrono::{
+    DateTime, Datelike as _, Days, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone as _, Utc, Weekday,
+};
 use chrono_tz::Tz;
 
 /// No period has a name outside of these years.
@@ -126,7 +128,9 @@ impl Rhythm {
     /// The period of this name; `None` when its periods are not called so.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<Period> {
-        let (date, hour) = name.split_once('T').map_or((name, None), |(date, hour)| (date, Some(hour)));
+        let (date, hour) = name
+            .split_once('T')
+            .map_or((name, None), |(date, hour)| (date, Some(hour)));
         let place = match (self.every, hour) {
             (Every::Month { .. }, None) => place_of_month(date_of(&format!("{date}-01"))?),
             (Every::Week { .. }, None) => {

@@ -29,7 +29,10 @@ fn next(rhythm: &Rhythm, after: &str, count: usize) -> Vec<(String, String)> {
 }
 
 fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
-    expected.iter().map(|(name, at)| ((*name).to_owned(), (*at).to_owned())).collect()
+    expected
+        .iter()
+        .map(|(name, at)| ((*name).to_owned(), (*at).to_owned()))
+        .collect()
 }
 
 #[test]
@@ -43,13 +46,28 @@ fn a_month_that_lacks_the_day_is_due_on_its_last_one() {
     ];
     assert_eq!(next(&last, "2024-01-01T00:00:00Z", 4), pairs(&expected));
     let days = |day, month: &str| {
-        let due_at = rhythm(Every::Month { day }, "00:00", "UTC").named(month).unwrap().due_at;
+        let due_at = rhythm(Every::Month { day }, "00:00", "UTC")
+            .named(month)
+            .unwrap()
+            .due_at;
         due_at.format("%d").to_string()
     };
-    assert_eq!([28, 29, 30, 31].map(|day| days(day, "2026-02")), ["28", "28", "28", "28"]);
-    assert_eq!([28, 29, 30, 31].map(|day| days(day, "2028-02")), ["28", "29", "29", "29"]);
-    assert_eq!([28, 29, 30, 31].map(|day| days(day, "2100-02")), ["28", "28", "28", "28"]);
-    assert_eq!([28, 29, 30, 31].map(|day| days(day, "2026-11")), ["28", "29", "30", "30"]);
+    assert_eq!(
+        [28, 29, 30, 31].map(|day| days(day, "2026-02")),
+        ["28", "28", "28", "28"]
+    );
+    assert_eq!(
+        [28, 29, 30, 31].map(|day| days(day, "2028-02")),
+        ["28", "29", "29", "29"]
+    );
+    assert_eq!(
+        [28, 29, 30, 31].map(|day| days(day, "2100-02")),
+        ["28", "28", "28", "28"]
+    );
+    assert_eq!(
+        [28, 29, 30, 31].map(|day| days(day, "2026-11")),
+        ["28", "29", "30", "30"]
+    );
 }
 
 #[test]
@@ -91,7 +109,10 @@ fn a_time_in_a_gap_is_due_behind_it_and_one_that_comes_twice_the_first_time() {
     assert_eq!(next(&apia, "2011-12-29T00:00:00Z", 3), pairs(&expected));
     // Half an hour.
     let lord_howe = rhythm(Every::Day, "02:15", "Australia/Lord_Howe");
-    assert_eq!(lord_howe.named("2026-10-04").unwrap().due_at, utc("2026-10-03T15:30:00Z"));
+    assert_eq!(
+        lord_howe.named("2026-10-04").unwrap().due_at,
+        utc("2026-10-03T15:30:00Z")
+    );
 }
 
 #[test]
@@ -111,7 +132,10 @@ fn an_hour_that_comes_twice_is_one_period_and_one_left_out_shares_the_next_ones_
     ];
     assert_eq!(next(&berlin, "2026-03-28T23:30:00Z", 4), pairs(&forward));
     let kolkata = rhythm(Every::Hour, "00:15", "Asia/Kolkata");
-    assert_eq!(kolkata.named("2026-11-22T05").unwrap().due_at, utc("2026-11-21T23:45:00Z"));
+    assert_eq!(
+        kolkata.named("2026-11-22T05").unwrap().due_at,
+        utc("2026-11-21T23:45:00Z")
+    );
 }
 
 #[test]
@@ -119,9 +143,20 @@ fn the_line_is_behind_the_moment_and_moments_are_never_torn() {
     let hours = rhythm(Every::Hour, "00:00", "UTC");
     let due = |after: &str, until: &str, limit| hours.due_between(utc(after), utc(until), limit);
     let names = |due: Due| due.periods.into_iter().map(|period| period.name).collect::<Vec<_>>();
-    assert_eq!(names(due("2026-11-22T05:00:00Z", "2026-11-22T06:00:00Z", 9)), ["2026-11-22T06"]);
-    assert!(due("2026-11-22T05:00:00Z", "2026-11-22T05:59:59.999Z", 9).periods.is_empty());
-    assert!(due("2026-11-22T06:00:00Z", "2026-11-22T05:00:00Z", 9).periods.is_empty());
+    assert_eq!(
+        names(due("2026-11-22T05:00:00Z", "2026-11-22T06:00:00Z", 9)),
+        ["2026-11-22T06"]
+    );
+    assert!(
+        due("2026-11-22T05:00:00Z", "2026-11-22T05:59:59.999Z", 9)
+            .periods
+            .is_empty()
+    );
+    assert!(
+        due("2026-11-22T06:00:00Z", "2026-11-22T05:00:00Z", 9)
+            .periods
+            .is_empty()
+    );
     let some = due("2026-11-22T00:00:00Z", "2026-11-23T00:00:00Z", 3);
     assert!(some.more);
     assert_eq!(names(some), ["2026-11-22T01", "2026-11-22T02", "2026-11-22T03"]);
@@ -137,13 +172,41 @@ fn only_the_one_right_way_to_write_a_period_is_its_name() {
     let week = rhythm(Every::Week { weekday: Weekday::Mon }, "00:00", "UTC");
     let day = rhythm(Every::Day, "00:00", "UTC");
     let hour = rhythm(Every::Hour, "00:00", "UTC");
-    for (rhythm, right) in [(month, "2026-11"), (week, "2026-W47"), (day, "2026-11-22"), (hour, "2026-11-22T05")] {
+    for (rhythm, right) in [
+        (month, "2026-11"),
+        (week, "2026-W47"),
+        (day, "2026-11-22"),
+        (hour, "2026-11-22T05"),
+    ] {
         assert_eq!(rhythm.named(right).unwrap().name, right);
         assert_eq!(rhythm.every.example(), right);
         for wrong in [
-            "", "2026", "2026-1", "2026-13", "2026-00", "1999-12", "10000-01", "+2026-11", "2026-+1", "2026-W1", "2026-W00",
-            "2026-W54", "2025-W53", "2026-11-2", "2026-02-29", "2026-11-31", "2026-11-22T24", "2026-11-22T5",
-            "2026-11-22T+5", "2026-11-22T05:00", "2026-11-22 05", " 2026-11", "2026-11\n", "二〇二六", "T", "-W",
+            "",
+            "2026",
+            "2026-1",
+            "2026-13",
+            "2026-00",
+            "1999-12",
+            "10000-01",
+            "+2026-11",
+            "2026-+1",
+            "2026-W1",
+            "2026-W00",
+            "2026-W54",
+            "2025-W53",
+            "2026-11-2",
+            "2026-02-29",
+            "2026-11-31",
+            "2026-11-22T24",
+            "2026-11-22T5",
+            "2026-11-22T+5",
+            "2026-11-22T05:00",
+            "2026-11-22 05",
+            " 2026-11",
+            "2026-11\n",
+            "二〇二六",
+            "T",
+            "-W",
         ] {
             assert_eq!(rhythm.named(wrong), None, "{wrong}");
         }
@@ -160,12 +223,20 @@ fn only_the_one_right_way_to_write_a_period_is_its_name() {
 
 #[test]
 fn the_calendar_ends_quietly_at_both_ends() {
-    for every in [Every::Month { day: 1 }, Every::Week { weekday: Weekday::Mon }, Every::Day] {
+    for every in [
+        Every::Month { day: 1 },
+        Every::Week { weekday: Weekday::Mon },
+        Every::Day,
+    ] {
         for zone in ["UTC", "Pacific/Kiritimati", "Pacific/Niue"] {
             let rhythm = rhythm(every, "00:00", zone);
             let first = rhythm.next(DateTime::<Utc>::MIN_UTC + TimeDelta::days(400), 1);
             assert!(first[0].name.starts_with("2000-"), "{first:?}");
-            assert!(rhythm.next(utc("9999-12-31T23:59:59Z") + TimeDelta::days(2), 3).is_empty());
+            assert!(
+                rhythm
+                    .next(utc("9999-12-31T23:59:59Z") + TimeDelta::days(2), 3)
+                    .is_empty()
+            );
         }
     }
 }

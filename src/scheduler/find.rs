@@ -46,11 +46,12 @@ pub async fn find(db: &PgPool, list: &ScheduleList, at: Option<DateTime<Utc>>) -
     let names: Vec<&str> = list.all().iter().map(|schedule| schedule.name.as_str()).collect();
     let mut tx = db::begin(db).await?;
     let at = begin(&mut tx, &names, at).await?;
-    let marks: Vec<(String, DateTime<Utc>)> =
-        sqlx::query_as("select name, looked_until from schedule where name = any($1) order by name for update skip locked")
-            .bind(&names)
-            .fetch_all(&mut *tx)
-            .await?;
+    let marks: Vec<(String, DateTime<Utc>)> = sqlx::query_as(
+        "select name, looked_until from schedule where name = any($1) order by name for update skip locked",
+    )
+    .bind(&names)
+    .fetch_all(&mut *tx)
+    .await?;
     let mut rows = Rows::default();
     let (mut looked, mut until) = (Vec::new(), Vec::new());
     for (name, looked_until) in marks {
@@ -83,7 +84,10 @@ pub async fn find(db: &PgPool, list: &ScheduleList, at: Option<DateTime<Utc>>) -
 
 /// The time of this look; schedules that are new begin with it.
 async fn begin(tx: &mut PgConnection, names: &[&str], at: Option<DateTime<Utc>>) -> sqlx::Result<DateTime<Utc>> {
-    let at: DateTime<Utc> = sqlx::query_scalar("select coalesce($1, now())").bind(at).fetch_one(&mut *tx).await?;
+    let at: DateTime<Utc> = sqlx::query_scalar("select coalesce($1, now())")
+        .bind(at)
+        .fetch_one(&mut *tx)
+        .await?;
     sqlx::query(
         "insert into schedule (name, began_at, looked_until) select name, $2, $2 from unnest($1::text[]) as name
          on conflict do nothing",
@@ -150,7 +154,8 @@ impl Rows {
             self.periods.push(period.name);
             self.kinds.push(schedule.kind.name());
             self.due_at.push(period.due_at);
-            self.give_up_at.push(schedule.catch_up.give_up_at(period.due_at, schedule.grace));
+            self.give_up_at
+                .push(schedule.catch_up.give_up_at(period.due_at, schedule.grace));
             self.states.push(if is_chosen { "due" } else { "skipped" });
         }
         match last {

@@ -79,8 +79,10 @@ impl Leader {
 
 /// Who leads the schedulers with this list.
 pub async fn leading(db: &PgPool, list: &str) -> sqlx::Result<Option<Leading>> {
-    sqlx::query_as("select holder, term, lease_until, lease_until > now() as in_force from scheduler_lease where list = $1")
-        .bind(list)
-        .fetch_optional(db)
-        .await
+    sqlx::query_as(
+        "select holder, term, lease_until, lease_until > now() as in_force from scheduler_lease where list = $1",
+    )
+    .bind(list)
+    .fetch_optional(db)
+    .await
 }

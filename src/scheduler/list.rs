@@ -90,7 +90,9 @@ fn with_period(value: &Value, period: &str) -> Value {
         Value::String(text) => text.replace(PERIOD, period).into(),
         Value::Array(list) => list.iter().map(|value| with_period(value, period)).collect(),
         Value::Object(fields) => {
-            let filled = fields.iter().map(|(key, value)| (key.clone(), with_period(value, period)));
+            let filled = fields
+                .iter()
+                .map(|(key, value)| (key.clone(), with_period(value, period)));
             Value::Object(filled.collect())
         }
         other @ (Value::Null | Value::Bool(_) | Value::Number(_)) => other.clone(),
@@ -145,7 +147,12 @@ impl ScheduleList {
             }
         }
         let digest = digest(&SHA256, text.as_bytes());
-        let fingerprint = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let fingerprint = digest
+            .as_ref()
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         Ok(Self { schedules, fingerprint })
     }
 
@@ -244,10 +251,14 @@ impl Entry {
 
     fn checked_name(&self) -> Result<String, ScheduleListError> {
         let word = |word: &str| {
-            !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+            !word.is_empty()
+                && word
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
         };
         if self.name.len() > MOST_NAME_CHARS || !self.name.split('-').all(word) {
-            let what = format!("must be at most {MOST_NAME_CHARS} small letters, digits and single hyphens: monthly-refill");
+            let what =
+                format!("must be at most {MOST_NAME_CHARS} small letters, digits and single hyphens: monthly-refill");
             return Err(self.wrong("name", what));
         }
         Ok(self.name.clone())
@@ -256,8 +267,12 @@ impl Entry {
     fn rhythm(&self) -> Result<Rhythm, ScheduleListError> {
         self.only_keys_that_count()?;
         let every = match self.every {
-            Word::Month => Every::Month { day: self.day.unwrap_or(1) },
-            Word::Week => Every::Week { weekday: self.checked_weekday()? },
+            Word::Month => Every::Month {
+                day: self.day.unwrap_or(1),
+            },
+            Word::Week => Every::Week {
+                weekday: self.checked_weekday()?,
+            },
             Word::Day => Every::Day,
             Word::Hour => Every::Hour,
         };
@@ -279,10 +294,30 @@ impl Entry {
     /// A key that does nothing here would be believed to do something.
     fn only_keys_that_count(&self) -> Result<(), ScheduleListError> {
         let set = [
-            ("day", self.day.is_some(), self.every == Word::Month, "only every = \"month\" has one"),
-            ("weekday", self.weekday.is_some(), self.every == Word::Week, "only every = \"week\" has one"),
-            ("at", self.at.is_some(), self.every != Word::Hour, "an hour has a minute instead"),
-            ("minute", self.minute.is_some(), self.every == Word::Hour, "only every = \"hour\" has one; write at = \"HH:MM\""),
+            (
+                "day",
+                self.day.is_some(),
+                self.every == Word::Month,
+                "only every = \"month\" has one",
+            ),
+            (
+                "weekday",
+                self.weekday.is_some(),
+                self.every == Word::Week,
+                "only every = \"week\" has one",
+            ),
+            (
+                "at",
+                self.at.is_some(),
+                self.every != Word::Hour,
+                "an hour has a minute instead",
+            ),
+            (
+                "minute",
+                self.minute.is_some(),
+                self.every == Word::Hour,
+                "only every = \"hour\" has one; write at = \"HH:MM\"",
+            ),
             (
                 "grace_mins",
                 self.grace_mins.is_some(),
@@ -297,7 +332,15 @@ impl Entry {
     }
 
     fn checked_weekday(&self) -> Result<Weekday, ScheduleListError> {
-        let days = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
+        let days = [
+            "monday",
+            "tuesday",
+            "wednesday",
+            "thursday",
+            "friday",
+            "saturday",
+            "sunday",
+        ];
         let name = self.weekday.as_deref().unwrap_or("monday");
         days.iter()
             .position(|day| *day == name)

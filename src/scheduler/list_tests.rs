@@ -21,7 +21,10 @@ fn one(name: &str, lines: &str) -> String {
         ("args", format!("{{ broadcast_id = \"{ID}\" }}")),
         ("catch_up", "\"all\"".to_owned()),
     ];
-    let rest = given.iter().filter(|(key, _)| !has(key)).map(|(key, value)| format!("{key} = {value}\n"));
+    let rest = given
+        .iter()
+        .filter(|(key, _)| !has(key))
+        .map(|(key, value)| format!("{key} = {value}\n"));
     format!("[[schedule]]\nname = \"{name}\"\n{lines}\n{}", rest.collect::<String>())
 }
 
@@ -47,9 +50,15 @@ fn what_is_not_said_has_its_default() {
     assert_eq!((day.rhythm.every, day.rhythm.at), (Every::Day, NaiveTime::MIN));
     assert_eq!(day.grace, TimeDelta::minutes(60));
     assert_eq!(read("every = \"month\"").rhythm.every, Every::Month { day: 1 });
-    assert_eq!(read("every = \"week\"").rhythm.every, Every::Week { weekday: Weekday::Mon });
+    assert_eq!(
+        read("every = \"week\"").rhythm.every,
+        Every::Week { weekday: Weekday::Mon }
+    );
     let hour = read("every = \"hour\"\nminute = 59");
-    assert_eq!((hour.rhythm.every, hour.rhythm.at), (Every::Hour, NaiveTime::from_hms_opt(0, 59, 0).unwrap()));
+    assert_eq!(
+        (hour.rhythm.every, hour.rhythm.at),
+        (Every::Hour, NaiveTime::from_hms_opt(0, 59, 0).unwrap())
+    );
     let sunday = read("every = \"week\"\nweekday = \"sunday\"\nat = \"23:59\"\ncatch_up = \"skip\"\ngrace_mins = 5");
     assert_eq!(sunday.rhythm.every, Every::Week { weekday: Weekday::Sun });
     assert_eq!((sunday.catch_up, sunday.grace), (CatchUp::Skip, TimeDelta::minutes(5)));
@@ -57,7 +66,8 @@ fn what_is_not_said_has_its_default() {
 
 #[test]
 fn the_periods_name_stands_wherever_a_text_asks_for_it() {
-    let args = json!({"period": "{period}", "deep": [{"of": "the {period} of {period}"}, 7, true, null], "{period}": 1});
+    let args =
+        json!({"period": "{period}", "deep": [{"of": "the {period} of {period}"}, 7, true, null], "{period}": 1});
     assert_eq!(
         with_period(&args, "2026-11"),
         json!({"period": "2026-11", "deep": [{"of": "the 2026-11 of 2026-11"}, 7, true, null], "{period}": 1})
@@ -71,7 +81,11 @@ fn a_schedule_that_could_not_ring_is_refused_with_its_name_the_key_and_what_woul
         ("args = { }", "args", "broadcast_id"),
         ("args = { broadcast_id = \"{period}\" }", "args", "broadcast_id"),
         ("args = { broadcast_id = 2026-11-22 }", "args", "broadcast-send"),
-        (&format!("args = {{ broadcast_id = \"{ID}\", period = \"{{period}}\" }}"), "args", "period"),
+        (
+            &format!("args = {{ broadcast_id = \"{ID}\", period = \"{{period}}\" }}"),
+            "args",
+            "period",
+        ),
         ("zone = \"Asia/Atlantis\"", "zone", "Asia/Taipei"),
         ("zone = \"+08:00\"", "zone", "Asia/Taipei"),
         ("at = \"24:00\"", "at", "23:59"),
@@ -89,22 +103,48 @@ fn a_schedule_that_could_not_ring_is_refused_with_its_name_the_key_and_what_woul
         ("catch_up = \"skip\"\ngrace_mins = 0", "grace_mins", "1 to"),
     ] {
         let error = list(lines).unwrap_err();
-        let ScheduleListError::Wrong { schedule, key: named, what } = &error else {
+        let ScheduleListError::Wrong {
+            schedule,
+            key: named,
+            what,
+        } = &error
+        else {
             unreachable!("{lines}: {error}");
         };
         assert_eq!((schedule.as_str(), *named), ("try", key), "{lines}: {error}");
         assert!(what.contains(says), "{lines}: {error}");
     }
-    for name in ["", "Audit", "two words", "-a", "a-", "a--b", "a_b", "稽核", &"a".repeat(61)] {
+    for name in [
+        "",
+        "Audit",
+        "two words",
+        "-a",
+        "a-",
+        "a--b",
+        "a_b",
+        "稽核",
+        &"a".repeat(61),
+    ] {
         let error = ScheduleList::parse(&one(name, "")).unwrap_err();
-        assert!(matches!(error, ScheduleListError::Wrong { key: "name", .. }), "{name}: {error}");
+        assert!(
+            matches!(error, ScheduleListError::Wrong { key: "name", .. }),
+            "{name}: {error}"
+        );
     }
-    for lines in ["every = \"year\"", "catch_up = \"some\"", "every = 1", "colour = \"red\""] {
+    for lines in [
+        "every = \"year\"",
+        "catch_up = \"some\"",
+        "every = 1",
+        "colour = \"red\"",
+    ] {
         assert!(matches!(list(lines), Err(ScheduleListError::Malformed(_))), "{lines}");
     }
     let twice = format!("{}{}", one("try", ""), one("try", "every = \"hour\""));
     assert!(matches!(ScheduleList::parse(&twice), Err(ScheduleListError::Twice(name)) if name == "try"));
-    assert!(matches!(ScheduleList::try_from("/nowhere/at-all.toml".to_owned()), Err(ScheduleListError::Unreadable { .. })));
+    assert!(matches!(
+        ScheduleList::try_from("/nowhere/at-all.toml".to_owned()),
+        Err(ScheduleListError::Unreadable { .. })
+    ));
 }
 
 #[test]

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
+use self::lease::Leader;
 pub use self::{
     config::SchedulerConfig,
     find::{Found, find},
@@ -38,7 +39,6 @@ pub use self::{
     ring::{Rang, ring},
     work::{PeriodId, keep_row},
 };
-use self::lease::Leader;
 use crate::{
     app::{App, AppError},
     metrics::parts,

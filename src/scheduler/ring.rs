@@ -87,7 +87,10 @@ pub(super) async fn ring_now(db: &PgPool, queue: &Queue, id: &PeriodId) -> Resul
 async fn waiting(db: &PgPool, stale: Duration) -> sqlx::Result<Vec<Waiting>> {
     let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
     // An attempt that runs longer is aborted; the next one is soon begun, and says so.
-    let runs: Vec<f64> = Kind::ALL.iter().map(|kind| f64::from(kind.policy().timeout_secs) + 60.0).collect();
+    let runs: Vec<f64> = Kind::ALL
+        .iter()
+        .map(|kind| f64::from(kind.policy().timeout_secs) + 60.0)
+        .collect();
     // A time ahead of now was written before the clock was put back: it says nothing.
     sqlx::query_as(
         "select p.schedule, p.period, p.kind, p.args

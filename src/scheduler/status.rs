@@ -123,7 +123,9 @@ pub async fn waits(db: &PgPool, list: &ScheduleList) -> sqlx::Result<Vec<Waits>>
     let now = now(db).await?;
     let progress = progress(db).await?;
     for schedule in list.all() {
-        let Some(mark) = progress.get(&schedule.name) else { continue };
+        let Some(mark) = progress.get(&schedule.name) else {
+            continue;
+        };
         let missed = schedule.rhythm.due_between(mark.looked_until, now, 1);
         if let Some(first) = missed.periods.first() {
             note(schedule.kind, (now - first.due_at).as_seconds_f64(), 0.0);

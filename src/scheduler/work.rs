@@ -82,7 +82,10 @@ where
             if context.lease.is_lost()
                 && let Err(error) = put_back(db, kind, &id).await
             {
-                tracing::debug!(error = db::describe(&error), "A period could not be put back; it is found later");
+                tracing::debug!(
+                    error = db::describe(&error),
+                    "A period could not be put back; it is found later"
+                );
             }
             other
         }

@@ -53,6 +53,8 @@ mod queue_stop;
 mod redis_server;
 mod rolling;
 mod scene;
+mod schedule;
+mod schedule_process;
 mod seed;
 mod send_sql;
 mod start;
