@@ -157,7 +157,8 @@ impl Rhythm {
         let days = i64::from(local.date().num_days_from_ce());
         match self.every {
             Every::Month { .. } => place_of_month(local.date()),
-            Every::Week { .. } => place_of_week(local.date()),
+            // The first days of 2000 belong to the last week of 1999.
+            Every::Week { .. } => place_of_week(local.date()).max(place_of_week(earliest + Days::new(6))),
             Every::Day => days,
             Every::Hour => days * 24 + i64::from(chrono::Timelike::hour(&local)),
         }

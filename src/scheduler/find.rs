@@ -122,7 +122,7 @@ async fn forget_future(tx: &mut PgConnection, name: &str, at: DateTime<Utc>) -> 
 async fn supersede(tx: &mut PgConnection, list: &ScheduleList, rows: &Rows) -> sqlx::Result<()> {
     let mut newest: Vec<(&str, DateTime<Utc>)> = Vec::new();
     for ((name, due_at), state) in rows.schedules.iter().zip(&rows.due_at).zip(&rows.states) {
-        let latest_only = list.get(name).is_some_and(|schedule| schedule.rings_latest_only());
+        let latest_only = list.get(name).is_some_and(Schedule::rings_latest_only);
         if latest_only && *state == "due" {
             newest.push((name, *due_at));
         }

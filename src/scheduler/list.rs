@@ -147,12 +147,11 @@ impl ScheduleList {
             }
         }
         let digest = digest(&SHA256, text.as_bytes());
-        let fingerprint = digest
+        let head = digest
             .as_ref()
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+            .first_chunk()
+            .map_or(0, |bytes: &[u8; 8]| u64::from_be_bytes(*bytes));
+        let fingerprint = format!("{head:016x}");
         Ok(Self { schedules, fingerprint })
     }
 

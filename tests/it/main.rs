@@ -55,6 +55,7 @@ mod rolling;
 mod scene;
 mod schedule;
 mod schedule_process;
+mod schedule_work;
 mod seed;
 mod send_sql;
 mod start;

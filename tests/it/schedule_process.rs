@@ -11,7 +11,7 @@ use carillon::{app::ProcessKind, scheduler};
 use crate::{
     cli::{keys, run, run_with},
     redis_server::{Memory, RedisServer},
-    schedule::list_text,
+    schedule::{hourly, list_text},
     wait::{eventually, until},
     world::World,
 };
@@ -35,12 +35,6 @@ impl Drop for ListFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
-}
-
-/// Every hour, at a minute that is half an hour away: none comes due by itself while a test runs.
-fn hourly() -> String {
-    let minute = (chrono::Timelike::minute(&Utc::now()) + 30) % 60;
-    format!("\"hour\"\nminute = {minute}")
 }
 
 /// A world with these schedules, and their file.
