@@ -189,7 +189,7 @@ async fn preview(app: &App, args: Preview) -> Result<(), CliError> {
     let progress = status::progress(&app.db).await?;
     let mut objects = Vec::new();
     for (place, schedule) in chosen.iter().enumerate() {
-        let missed = missed(schedule, progress.get(&schedule.name), now);
+        let missed = missed(app, schedule, progress.get(&schedule.name), now).await?;
         let next = schedule.rhythm.next(now, args.count.into());
         if args.json {
             objects.push(json!({
@@ -230,14 +230,23 @@ async fn preview(app: &App, args: Preview) -> Result<(), CliError> {
 }
 
 /// What no scheduler has looked at yet, and what the next one will do about it.
-fn missed(schedule: &Schedule, progress: Option<&Progress>, now: DateTime<Utc>) -> Vec<(Period, &'static str)> {
+async fn missed(
+    app: &App,
+    schedule: &Schedule,
+    progress: Option<&Progress>,
+    now: DateTime<Utc>,
+) -> Result<Vec<(Period, &'static str)>, CliError> {
     let Some(progress) = progress else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
     let found: Due = schedule.rhythm.due_between(progress.looked_until, now, MISSED);
+    let names: Vec<&str> = found.periods.iter().map(|period| period.name.as_str()).collect();
+    // What was rung by hand meanwhile is not rung again.
+    let known = status::known(&app.db, &schedule.name, &names).await?;
     let chosen = schedule.catch_up.choose(&found, schedule.grace, now);
     let fate = chosen.into_iter().map(|rung| if rung { "rung" } else { "skipped" });
-    found.periods.into_iter().zip(fate).collect()
+    let missed = found.periods.into_iter().zip(fate);
+    Ok(missed.filter(|(period, _)| !known.contains(&period.name)).collect())
 }
 
 async fn run_one(app: &App, args: Run) -> Result<(), CliError> {

@@ -84,6 +84,15 @@ pub async fn newest(db: &PgPool) -> sqlx::Result<BTreeMap<String, PeriodRow>> {
     Ok(rows.into_iter().map(|row| (row.schedule.clone(), row)).collect())
 }
 
+/// Which of these periods of a schedule have their row.
+pub async fn known(db: &PgPool, schedule: &str, periods: &[&str]) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar("select period from schedule_period where schedule = $1 and period = any($2)")
+        .bind(schedule)
+        .bind(periods)
+        .fetch_all(db)
+        .await
+}
+
 /// The periods whose work has not ended, the oldest first, at most `limit`.
 pub async fn open(db: &PgPool, limit: i64) -> sqlx::Result<Vec<PeriodRow>> {
     sqlx::query_as(

@@ -283,6 +283,13 @@ async fn an_operator_sees_what_comes_next_what_was_missed_and_rings_for_one() {
     );
     assert_eq!(run(&world, &["schedule", "run", "a", &missed, "--again"]).await.code, 0);
 
+    let preview = run(&world, &["schedule", "preview", "a", "--json"]).await.json();
+    assert_eq!(
+        preview[0]["missed"].as_array().unwrap().len(),
+        2,
+        "what was rung by hand is not missed"
+    );
+
     let listed = run(&world, &["schedule", "list", "--json"]).await.json();
     assert_eq!(
         (&listed["leader"], listed["schedules"][0]["open"].as_i64()),
