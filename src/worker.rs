@@ -9,6 +9,7 @@ use crate::{
     ledger,
     ledger::refill::RefillWork,
     queue::{self, JobContext, JobError, Outcome},
+    scheduler,
     top_up::TopUpWork,
 };
 
@@ -40,9 +41,13 @@ pub async fn run(app: App) -> Result<(), AppError> {
         db: app.db.clone(),
         top_up: app.top_up_work(),
     };
+    let db = app.db.clone();
     let handler = move |job: Job, context: JobContext| {
-        let work = work.clone();
-        async move { work.run(job, context).await }
+        let (work, db) = (work.clone(), db.clone());
+        async move {
+            let (kind, about) = (job.kind(), context.clone());
+            scheduler::keep_row(&db, kind, &about, work.run(job, context)).await
+        }
     };
     queue::run(
         app.queue_config(),

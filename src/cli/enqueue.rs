@@ -131,7 +131,8 @@ fn refused(kind: Kind, text: &[u8], error: &ContractError) -> CliError {
     CliError::Wrong(format!("{kind}: {said}{hint}"))
 }
 
-fn time(text: &str) -> Result<DateTime<Utc>, String> {
+/// A time as the options of commands take it.
+pub(super) fn time(text: &str) -> Result<DateTime<Utc>, String> {
     DateTime::parse_from_rfc3339(text)
         .map(|time| time.to_utc())
         .map_err(|_| "write a time with its offset, as in 2026-12-01T09:00:00+08:00".to_owned())

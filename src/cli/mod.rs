@@ -16,6 +16,7 @@ mod migrate;
 mod pause;
 mod plain;
 mod process;
+mod schedule;
 pub mod seed;
 mod sender;
 mod span;
@@ -82,6 +83,9 @@ enum Command {
     Resume(pause::GoOn),
     /// Show what is paused: since when, by whom, why, and what waits behind it
     Paused(pause::List),
+    /// Show what is done by the calendar, what comes next and what was missed; ring for one period
+    #[command(subcommand)]
+    Schedule(schedule::Args),
     /// Look at the accounts messages leave from
     #[command(subcommand)]
     Sender(sender::Args),
@@ -218,6 +222,7 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Pause(what) => with_app(ProcessKind::Command, |app| pause::pause(app, what)),
         Command::Resume(what) => with_app(ProcessKind::Command, |app| pause::resume(app, what)),
         Command::Paused(args) => with_app(ProcessKind::Command, |app| pause::list(app, args)),
+        Command::Schedule(args) => with_app(ProcessKind::Command, |app| schedule::run(app, args)),
         Command::Sender(args) => with_app(ProcessKind::Command, |app| sender::run(app, args)),
         Command::Audit(args) => with_app(ProcessKind::Command, |app| audit::run(app, args)),
         Command::Broadcast(command) => with_app(ProcessKind::Command, |app| broadcast::run(app, *command)),
@@ -332,6 +337,8 @@ mod tests {
             &["carillon", "tokens", "topup", "mark-charged"],
             &["carillon", "tokens", "balance"],
             &["carillon", "tokens", "adjust", "request"],
+            &["carillon", "schedule"],
+            &["carillon", "schedule", "run", "daily-audit"],
             &["carillon"],
         ] {
             let error = Cli::try_parse_from(call).unwrap_err();

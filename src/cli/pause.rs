@@ -101,19 +101,20 @@ pub(super) struct List {
 
 impl Who {
     fn name(&self) -> Result<String, CliError> {
-        let login = || {
-            std::env::var("USER")
-                .or_else(|_| std::env::var("LOGNAME"))
-                .ok()
-                .filter(|name| !name.trim().is_empty())
-        };
-        let name = self
-            .by
-            .clone()
-            .or_else(login)
-            .unwrap_or_else(|| "an operator".to_owned());
-        said("--by", &name, NAME_CHARS)
+        asking(self.by.as_deref())
     }
+}
+
+/// Who asks: the name given, or that of this account.
+pub(super) fn asking(by: Option<&str>) -> Result<String, CliError> {
+    let login = || {
+        std::env::var("USER")
+            .or_else(|_| std::env::var("LOGNAME"))
+            .ok()
+            .filter(|name| !name.trim().is_empty())
+    };
+    let name = by.map(str::to_owned).or_else(login);
+    said("--by", &name.unwrap_or_else(|| "an operator".to_owned()), NAME_CHARS)
 }
 
 fn said(option: &str, text: &str, most: usize) -> Result<String, CliError> {

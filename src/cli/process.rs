@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::CliError;
 use crate::{
     app::{App, AppError, ProcessKind},
-    scheduler, start, web, worker,
+    fleet, scheduler, start, web, worker,
 };
 
 /// Platforms kill a process about 30 s after SIGTERM. One that hangs ends itself before; what it held is then recovered as
@@ -25,7 +25,7 @@ pub(super) async fn run(app: App) -> Result<(), CliError> {
     match app.process {
         ProcessKind::Web => serve(app).await?,
         ProcessKind::Worker => after_check(app, worker::run).await?,
-        ProcessKind::Scheduler => after_check(app, scheduler::run).await?,
+        ProcessKind::Scheduler => after_check(app, schedule).await?,
         ProcessKind::Command => {}
     }
     tracing::info!("Stopped");
@@ -45,6 +45,12 @@ async fn serve(app: App) -> Result<(), AppError> {
         ended = web::run(app) => ended,
         refused = refused => refused,
     }
+}
+
+/// Figures are looked at beside the ringing, never before it: bells must not wait for them. Ends with the process.
+async fn schedule(app: App) -> Result<(), AppError> {
+    tokio::spawn(fleet::watch(app.clone()));
+    scheduler::run(app).await
 }
 
 /// The others have nothing to do before PostgreSQL and Redis are there.

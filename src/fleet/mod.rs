@@ -33,6 +33,7 @@ use crate::{
     metrics::parts::{self, Surroundings},
     pause,
     queue::{DeadReason, Queue, QueueError},
+    scheduler::status,
 };
 
 #[cfg(test)]
@@ -135,6 +136,7 @@ pub async fn look(app: &App) -> Result<Seen, FleetError> {
         top_up_overdue_secs: top_up_overdue_secs(db).await?,
         drift: drift(db).await?,
         audit: ledger::last(db).await?,
+        periods: status::waits(db, &app.config.scheduler.schedules).await?,
         ..broadcasts(db).await?
     })
 }

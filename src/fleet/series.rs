@@ -21,6 +21,7 @@ use crate::{
         sends::channels,
     },
     queue::{Backlog, DeadReason},
+    scheduler::status::Waits,
 };
 
 /// Where a job of the queue lies.
@@ -66,6 +67,8 @@ pub struct Seen {
     pub top_up_overdue_secs: f64,
     /// Dead jobs nobody has dealt with.
     pub dead: HashMap<(Kind, DeadReason), i64>,
+    /// How long periods of schedules have waited, in the order of [`Kind::ALL`].
+    pub periods: Vec<Waits>,
     /// Tokens by which the books are off, in the order of [`CHECKS`].
     pub drift: [i64; 3],
     /// What the newest kept audit found; none before the first.
@@ -93,6 +96,8 @@ struct Fleet {
     broadcasts: Grid<IntGauge>,
     unplanned: Gauge,
     top_up_oldest: Gauge,
+    unrung: Grid<Gauge>,
+    undone: Grid<Gauge>,
     drift: Grid<IntGauge>,
     audit_broken: IntGauge,
     audit_off: IntGauge,
@@ -199,6 +204,18 @@ impl Fleet {
             )?,
             unplanned,
             top_up_oldest,
+            unrung: seconds(
+                r,
+                "carillon_schedule_oldest_unrung_seconds",
+                "For how long the oldest period that came due has waited with nobody having rung for it.",
+                &[kind()],
+            )?,
+            undone: seconds(
+                r,
+                "carillon_schedule_oldest_undone_seconds",
+                "For how long the work of the oldest period that was rung for has not ended.",
+                &[kind()],
+            )?,
             drift: gauges(
                 r,
                 "carillon_ledger_drift_tokens",
@@ -270,6 +287,10 @@ impl Fleet {
         }
         self.unplanned.set(seen.unplanned_secs);
         self.top_up_oldest.set(seen.top_up_overdue_secs);
+        for (row, waits) in seen.periods.iter().enumerate() {
+            set_secs(&self.unrung, row, 0, waits.unrung_secs);
+            set_secs(&self.undone, row, 0, waits.undone_secs);
+        }
         for (row, tokens) in seen.drift.into_iter().enumerate() {
             set(&self.drift, row, 0, tokens);
         }

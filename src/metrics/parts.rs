@@ -19,6 +19,7 @@ pub(super) struct Parts {
     pool_max: IntGauge,
     memory: IntGauge,
     reconciled: Grid<IntCounter>,
+    periods: Grid<IntCounter>,
 }
 
 impl Parts {
@@ -57,6 +58,12 @@ impl Parts {
                 "carillon_reconciled_total",
                 "What this scheduler found in nobody's hands and rang for, or finished.",
                 &[Label("found", &FOUND)],
+            )?,
+            periods: counters(
+                registry,
+                "carillon_schedule_periods_total",
+                "Periods of schedules this scheduler skipped because they were missed, and bells it rang for periods.",
+                &[Label("outcome", &["skipped", "rung"])],
             )?,
         };
         let started = gauge(
@@ -110,6 +117,18 @@ pub fn reconciled(found: [usize; 6]) {
     };
     for (place, count) in found.into_iter().enumerate() {
         if let Some(counter) = parts.reconciled.at(place, 0) {
+            counter.inc_by(count as u64);
+        }
+    }
+}
+
+/// The scheduler left out so many missed periods, and rang so many bells for periods.
+pub fn rang_periods(skipped: usize, rung: usize) {
+    let Some(parts) = own().map(|own| &own.parts) else {
+        return;
+    };
+    for (place, count) in [skipped, rung].into_iter().enumerate() {
+        if let Some(counter) = parts.periods.at(place, 0) {
             counter.inc_by(count as u64);
         }
     }
