@@ -47,6 +47,7 @@ impl EntryKind {
             Self::Release => "release",
             Self::Refund => "refund",
             Self::TopUp => "top_up",
+            Self::TopUpRefund => "top_up_refund",
             Self::Adjust => "adjust",
         }
     }
