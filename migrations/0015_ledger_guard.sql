@@ -304,7 +304,6 @@ begin
             raise exception 'an adjustment begins as a request' using errcode = 'restrict_violation',
                 constraint = 'adjustment_begins_as_a_request';
         end if;
-        perform log_operator_action(new.requested_by, 'adjust.request', 'adjustment ' || new.id, new.reason);
         return new;
     end if;
     if tg_op <> 'UPDATE' then
@@ -325,8 +324,12 @@ create trigger token_adjustment_stays before truncate on token_adjustment
     for each statement execute function token_adjustment_moves();
 
 -- After the row's own constraints have agreed.
-create function token_adjustment_decided() returns trigger language plpgsql as $$
+create function token_adjustment_is_told() returns trigger language plpgsql as $$
 begin
+    if tg_op = 'INSERT' then
+        perform log_operator_action(new.requested_by, 'adjust.request', 'adjustment ' || new.id, new.reason);
+        return null;
+    end if;
     perform log_operator_action(new.decided_by, case new.state when 'applied' then 'adjust.approve' else 'adjust.reject' end,
         'adjustment ' || new.id, coalesce(new.decided_why, new.reason));
     if new.state = 'applied' then
@@ -334,8 +337,8 @@ begin
     end if;
     return null;
 end $$;
-create trigger token_adjustment_decided after update on token_adjustment
-    for each row execute function token_adjustment_decided();
+create trigger token_adjustment_is_told after insert or update on token_adjustment
+    for each row execute function token_adjustment_is_told();
 
 -- Asks for a correction; returns the id that another person approves.
 create function request_adjustment(p_shop uuid, p_allowance bigint, p_extra bigint, p_reason text, p_by text) returns bigint

@@ -137,7 +137,7 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("insert into ledger_move (move, shop_id, kind, operation, extra) values ('post', 'S', 'adjust', 'adjust:x', 1)", DOOR),
     ("select ledger_post('S', 'expire', 'expire:x', null, null, -21, 0, 0, 0)", "allowance_not_overdrawn"),
     ("select ledger_post('S', 'grant', 'grant:2026-11', null, null, 1, 0, 0, 0)", "ledger_entry_shop_id_operation_key"),
-    ("select ledger_post('S', 'grant', 'grant:y', null, null, -1, 0, 0, 0)", "kind_moves_its_own_way"),
+    ("select ledger_post('S', 'grant', 'grant:y', null, null, 1, 1, 0, 0)", "kind_moves_its_own_way"),
     ("select ledger_post('S', 'grant', 'top_up:y', null, null, 1, 0, 0, 0)", "kind_moves_its_own_way"),
     ("select ledger_post('S', 'gift', 'gift:y', null, null, 1, 0, 0, 0)", "kind_moves_its_own_way"),
     // Two persons, and what they did.
