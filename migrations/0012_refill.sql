@@ -29,12 +29,16 @@ begin
     return to_char((v_period || '-01')::date - interval '1 month', 'YYYY-MM');
 end $$;
 
--- A zone nobody knows would stop the refills of everybody.
+-- A zone nobody knows would stop the refills of everybody. An abbreviation, such as CET, is a fixed offset here and a zone with
+-- summer time elsewhere.
 create function time_zone_must_be_known(p_zone text) returns void language plpgsql as $$
 begin
+    if p_zone not in ('UTC', 'GMT') and exists (select from pg_timezone_abbrevs where abbrev = upper(p_zone)) then
+        raise invalid_parameter_value;
+    end if;
     perform now() at time zone p_zone;
 exception when invalid_parameter_value then
-    raise exception 'there is no time zone %; use a name such as Asia/Taipei', p_zone
+    raise exception '% is not the name of a time zone; use one such as Asia/Taipei', p_zone
         using errcode = 'check_violation', constraint = 'time_zone_is_known';
 end $$;
 do $$ begin perform time_zone_must_be_known(time_zone) from (select distinct time_zone from shop) s; end $$;
@@ -195,7 +199,10 @@ begin
     if s.state <> 'active' or a.allowance_period is distinct from period_at(now(), s.time_zone, s.anchor_day) then
         return 0;
     end if;
-    v_tokens := plan_allowance_at(s.plan, price_day());
+    -- By the prices of the period's first day, as its refill: what plans give from today on is for the next period.
+    v_tokens := coalesce(plan_allowance_at(s.plan,
+            (period_starts_at(a.allowance_period, s.time_zone, s.anchor_day) at time zone 'Asia/Taipei')::date),
+        plan_allowance_at(s.plan, price_day()));
     v_granted := coalesce(a.granted, (select e.allowance from ledger_entry e
         where e.shop_id = p_shop and e.operation = 'grant:' || a.allowance_period), 0);
     if v_tokens is null or v_tokens <= v_granted then

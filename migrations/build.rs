@@ -20,12 +20,13 @@ fn main() -> io::Result<()> {
         }
     }
     names.sort_unstable();
-    let lines: String = names
+    let lines: Vec<String> = names
         .iter()
         .map(|name| {
             let path = Path::new(&root).join(PRICES).join(format!("{name}.toml"));
-            format!("({name:?}, include_str!({:?})),\n", path.display().to_string())
+            format!("({name:?}, include_str!({:?}))", path.display().to_string())
         })
         .collect();
-    fs::write(Path::new(&out).join("price_files.rs"), format!("[\n{lines}]\n"))
+    let list = format!("[\n{}\n]\n", lines.join(",\n"));
+    fs::write(Path::new(&out).join("price_files.rs"), list)
 }

@@ -10,10 +10,13 @@ use crate::fixture_db::database;
 #[tokio::test]
 async fn the_calendar_in_sql_is_the_one_in_rust() {
     let db = database().await;
-    let known: Vec<String> = sqlx::query_scalar("select name from pg_timezone_names")
-        .fetch_all(&db.pool)
-        .await
-        .unwrap();
+    let known: Vec<String> = sqlx::query_scalar(
+        "select name from pg_timezone_names where name in ('UTC', 'GMT')
+            or not exists (select from pg_timezone_abbrevs where abbrev = upper(name))",
+    )
+    .fetch_all(&db.pool)
+    .await
+    .unwrap();
     let zones: Vec<Tz> = chrono_tz::TZ_VARIANTS
         .into_iter()
         .filter(|zone| known.iter().any(|name| name == zone.name()))
