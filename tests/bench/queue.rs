@@ -14,7 +14,7 @@ use std::{
 };
 
 use carillon::queue::{self, Outcome, Queue, QueueConfig, RedisConn};
-use carillon_jobs::{BroadcastId, BroadcastSend, Envelope};
+use carillon_jobs::{BroadcastId, BroadcastSend, Envelope, Kind};
 use redis::{AsyncCommands as _, aio::MultiplexedConnection};
 use serde_json::json;
 use sqlx::postgres::PgPoolOptions;
@@ -112,9 +112,12 @@ fn percentile(values: &mut [f64], percent: usize) -> f64 {
 }
 
 pub(crate) fn config(concurrency: u32) -> QueueConfig {
+    let others = Kind::ALL.iter().filter(|kind| **kind != Kind::BroadcastSend);
+    let others: u32 = others.map(|kind| kind.policy().reserved_slots).sum();
     QueueConfig {
         key_prefix: format!("{{bench-{}}}", uuid::Uuid::new_v4().simple()),
-        concurrency,
+        // So many of the kind that is measured: the others keep some for themselves.
+        concurrency: concurrency + others,
         ..QueueConfig::default()
     }
 }

@@ -13,7 +13,7 @@ use carillon::{
         dead::{self, DeadFilter, DeadJob},
     },
 };
-use carillon_jobs::{BroadcastId, BroadcastSend, Job};
+use carillon_jobs::{BroadcastId, BroadcastSend, Job, Kind};
 use redis::AsyncCommands as _;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,12 @@ pub(crate) struct Fixture {
     pub(crate) raw: redis::aio::MultiplexedConnection,
 }
 
+/// Slots no broadcast may take: those the other kinds keep for themselves.
+pub(crate) fn others_slots() -> u32 {
+    let others = Kind::ALL.iter().filter(|kind| **kind != Kind::BroadcastSend);
+    others.map(|kind| kind.policy().reserved_slots).sum()
+}
+
 impl Fixture {
     pub(crate) async fn new() -> Self {
         Self::at(&service("CARILLON_TEST_REDIS_URL")).await
@@ -43,7 +49,7 @@ impl Fixture {
     pub(crate) async fn at(redis_url: &str) -> Self {
         let config = QueueConfig {
             key_prefix: format!("{{test-{}}}", Uuid::new_v4().simple()),
-            concurrency: 10,
+            concurrency: 11 + others_slots(),
             retry_first_ms: 10,
             ..QueueConfig::default()
         };

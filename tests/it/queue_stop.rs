@@ -12,7 +12,7 @@ use carillon::queue::{JobError, Outcome};
 use carillon_jobs::Envelope;
 
 use crate::{
-    fixture::{Fixture, Runs, job},
+    fixture::{Fixture, Runs, job, others_slots},
     redis_server::{Memory, RedisServer},
     wait::until,
 };
@@ -20,7 +20,7 @@ use crate::{
 #[tokio::test]
 async fn a_stop_gives_back_what_cannot_finish_and_counts_no_attempt() {
     let mut fixture = Fixture::new().await;
-    fixture.config.concurrency = 200;
+    fixture.config.concurrency = 200 + others_slots();
     fixture.config.drain_secs = 1;
     let started = Runs::default();
     let jobs: Vec<Envelope> = (0..300)

@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use crate::{
+    fixture::others_slots,
     gate::Gate,
     process::STOP_LIMIT,
     redis_server::{Memory, RedisServer},
@@ -70,7 +71,7 @@ impl Lists {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_running_jobs_are_given_back_though_postgres_hangs() {
-    let mut world = World::new(&[("QUEUE__CONCURRENCY", "200")]).await;
+    let mut world = World::new(&[("QUEUE__CONCURRENCY", &(200 + others_slots()).to_string())]).await;
     let direct = world.env["DATABASE_URL"].clone();
     let (gate, through) = Gate::before(&direct).await;
     world.env.insert("DATABASE_URL".to_owned(), through);
