@@ -31,7 +31,7 @@ async fn a_balance_its_entries_and_what_was_spent_read_as_tables_and_as_json() {
         "  tokens     balance  held  to spend",
         "  allowance        0     0         0",
         "  extra       12,385    30    12,355",
-        "the allowance is that of 2026-11",
+        "the allowance is that of 2999-11",
     ] {
         assert!(table.out.contains(line), "{line}: {}", table.out);
     }
@@ -113,7 +113,7 @@ async fn assert_exported(world: &World, shop: &str, broadcast: Uuid) {
     let lines: Vec<&str> = csv.out.lines().collect();
     assert_eq!((lines[0], lines.len()), (CSV_HEADER, 8), "{csv:?}");
     assert!(
-        lines[1].starts_with(shop) && lines[1].contains(",grant,grant:2026-11,,,1000,0,0,0,1000,0,0,0"),
+        lines[1].starts_with(shop) && lines[1].contains(",grant,grant:2999-11,,,1000,0,0,0,1000,0,0,0"),
         "{csv:?}"
     );
     assert!(

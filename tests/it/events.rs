@@ -58,7 +58,7 @@ async fn tokens_that_come_are_told_in_the_transaction_that_brings_them() {
         &format!(
             "begin; select ledger_top_up('{0}', 40, 'order-1'); rollback;
              select ledger_top_up('{0}', 50, 'order-2'); select ledger_top_up('{0}', 50, 'order-2');
-             select ledger_refill('{0}', '2026-11', 100); select ledger_refill('{0}', '2026-12', 200)",
+             select ledger_refill('{0}', '2999-11', 100); select ledger_refill('{0}', '2999-12', 200)",
             shop.id
         ),
     )
@@ -72,9 +72,9 @@ async fn tokens_that_come_are_told_in_the_transaction_that_brings_them() {
     assert_eq!(
         facts,
         [
-            ("refill_done", "2026-11", json!({"granted": 100, "available": 100})),
+            ("refill_done", "2999-11", json!({"granted": 100, "available": 100})),
             ("top_up_settled", "order-2", json!({"tokens": 50, "available": 150})),
-            ("refill_done", "2026-12", json!({"granted": 200, "available": 250})),
+            ("refill_done", "2999-12", json!({"granted": 200, "available": 250})),
         ]
     );
 }
@@ -96,12 +96,12 @@ async fn a_low_balance_is_told_once_a_period_and_as_configured() {
             events[1].subject.as_str(),
             events[1].data.clone()
         ),
-        ("balance_low", "2026-11", json!({"granted": 100, "available": 19}))
+        ("balance_low", "2999-11", json!({"granted": 100, "available": 19}))
     );
     // The next period is another one, and what is low is the operator's to say.
     run(
         &db.pool,
-        &format!("select ledger_refill('{}', '2026-12', 100)", shop.id),
+        &format!("select ledger_refill('{}', '2999-12', 100)", shop.id),
     )
     .await;
     let config = EventsConfig {
@@ -113,7 +113,7 @@ async fn a_low_balance_is_told_once_a_period_and_as_configured() {
     let events = told(&db.pool, "", 4).await;
     assert_eq!(
         (events[3].kind.as_str(), events[3].subject.as_str()),
-        ("balance_low", "2026-12")
+        ("balance_low", "2999-12")
     );
     let never = EventsConfig {
         balance_low_percent: 0,
@@ -122,7 +122,7 @@ async fn a_low_balance_is_told_once_a_period_and_as_configured() {
     publish_settings(&db.pool, &never).await.unwrap();
     run(
         &db.pool,
-        &format!("select ledger_refill('{}', '2027-01', 100)", shop.id),
+        &format!("select ledger_refill('{}', '3000-01', 100)", shop.id),
     )
     .await;
     run(&db.pool, &hold(100)).await;

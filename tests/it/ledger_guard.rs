@@ -111,7 +111,7 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("update token_hold set shop_id = gen_random_uuid()", DOOR),
     (
         "insert into token_hold (broadcast_id, shop_id, period, allowance, extra, open_allowance, open_extra)
-         values (gen_random_uuid(), 'S', '2026-11', 1, 0, 1, 0)",
+         values (gen_random_uuid(), 'S', '2999-11', 1, 0, 1, 0)",
         DOOR,
     ),
     ("delete from token_hold", DOOR),
@@ -128,7 +128,7 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("select ledger_hold('B', 'S', 1)", "token_hold_pkey"),
     ("select ledger_hold(gen_random_uuid(), 'S', -1)", "token_hold_allowance_check"),
     ("select ledger_top_up('S', -1, 'x')", "kind_moves_its_own_way"),
-    ("select ledger_refill('S', '2026-12', -1)", "allowance_not_overdrawn"),
+    ("select ledger_refill('S', '2999-12', -1)", "allowance_not_overdrawn"),
     ("select ledger_post('S', 'capture', 'capture:x', 'B', 'line', -1, 0, -1, 0)", DOOR),
     ("select ledger_post('S', 'hold', 'hold:x', 'B', null, 0, 0, 1, 0)", DOOR),
     ("select ledger_post('S', 'release', 'release:x', 'B', null, 0, 0, -1, 0)", DOOR),
@@ -136,7 +136,7 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("select ledger_post('S', 'adjust', 'adjust:x', null, null, 1, 0, 0, 0)", DOOR),
     ("insert into ledger_move (move, shop_id, kind, operation, extra) values ('post', 'S', 'adjust', 'adjust:x', 1)", DOOR),
     ("select ledger_post('S', 'expire', 'expire:x', null, null, -21, 0, 0, 0)", "allowance_not_overdrawn"),
-    ("select ledger_post('S', 'grant', 'grant:2026-11', null, null, 1, 0, 0, 0)", "ledger_entry_shop_id_operation_key"),
+    ("select ledger_post('S', 'grant', 'grant:2999-11', null, null, 1, 0, 0, 0)", "ledger_entry_shop_id_operation_key"),
     ("select ledger_post('S', 'grant', 'grant:y', null, null, 1, 1, 0, 0)", "kind_moves_its_own_way"),
     ("select ledger_post('S', 'grant', 'top_up:y', null, null, 1, 0, 0, 0)", "kind_moves_its_own_way"),
     ("select ledger_post('S', 'gift', 'gift:y', null, null, 1, 0, 0, 0)", "kind_moves_its_own_way"),

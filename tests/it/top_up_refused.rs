@@ -215,7 +215,7 @@ async fn the_database_itself_refuses_to_bend_an_order() {
         ),
         (
             format!("select ledger_post('{}', 'gift', 'gift:x', null, null, 0, 5, 0, 0)", shop.id),
-            "ledger_entry_kind_check",
+            "kind_moves_its_own_way",
         ),
     ];
     for (sql, expected) in cases {
