@@ -30,7 +30,7 @@ pub struct Notes(Mutex<BTreeSet<(Fact, String)>>);
 
 impl Notes {
     /// Notes a fact.
-    pub fn add(&self, fact: Fact, of: impl ToString) {
+    pub fn add(&self, fact: Fact, of: &impl ToString) {
         let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         notes.insert((fact, of.to_string()));
     }

@@ -122,7 +122,7 @@ async fn begin(town: &Town, shop: Uuid, name: &str, brief: &Brief) -> Uuid {
     for attempt in 0_u64.. {
         match draft_and_send(town, shop, &format!("{name}.{attempt}"), brief).await {
             Ok(id) => {
-                town.notes.add(Fact::Begun, id);
+                town.notes.add(Fact::Begun, &id);
                 ring(town, id).await;
                 return id;
             }

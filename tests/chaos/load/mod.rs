@@ -123,7 +123,7 @@ where
         match ask().await {
             Ok(answer) => return answer,
             Err(error) => {
-                let code = error.as_database_error().and_then(|error| error.code());
+                let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
                 let refused =
                     code.is_some_and(|code| ["22", "23", "42", "P0"].iter().any(|class| code.starts_with(class)));
                 assert!(!refused, "refused: {error}");

@@ -2,7 +2,7 @@
 //! less far than it has: what is due since then is found like anything that was missed, and what was found before once more.
 //! It must never write a period's row: finding it, once, is what is shown.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,8 @@ use crate::{dice::Dice, notes::Fact, outcome::Outcome, town::Town};
 
 /// The schedules, beside those of the product.
 const NAMES: [&str; 2] = ["chaos-a", "chaos-b"];
+/// What they are like.
+const REST: &str = "every = \"hour\"\nzone = \"UTC\"\nkind = \"top-up-settlement\"\nargs = {}\ncatch_up = \"all\"";
 /// So many hours are gone back at most; then it begins again.
 const MOST_HOURS: u64 = 400;
 
@@ -19,10 +21,8 @@ const MOST_HOURS: u64 = 400;
 pub fn schedules() -> String {
     let mut text = include_str!("../../../config/schedule.toml").to_owned();
     for name in NAMES {
-        text.push_str(&format!(
-            "\n[[schedule]]\nname = \"{name}\"\nevery = \"hour\"\nzone = \"UTC\"\nkind = \"top-up-settlement\"\nargs = {{}}\n\
-             catch_up = \"all\"\n"
-        ));
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "\n[[schedule]]\nname = \"{name}\"\n{REST}");
     }
     text
 }
@@ -36,14 +36,27 @@ pub(super) async fn run(town: Arc<Town>, stop: CancellationToken) {
             stop.run_until_cancelled(bring(&town, track as u64, name)).await;
         });
     }
+    tracks.spawn(async move {
+        stop.run_until_cancelled(take_the_lead_away(&town)).await;
+    });
     tracks.join_all().await;
+}
+
+/// Ends the leading scheduler's lease again and again: whoever looks next leads, beside one that still rings.
+async fn take_the_lead_away(town: &Town) {
+    for n in 0_u64.. {
+        rest(Dice::of(town.seed, &[8, n]).between(500, 4_000)).await;
+        let _ = sqlx::query("update scheduler_lease set lease_until = now() - interval '1 second'")
+            .execute(&town.pool)
+            .await;
+    }
 }
 
 async fn bring(town: &Town, track: u64, name: &'static str) {
     for n in 0_u64.. {
         rest(Dice::of(town.seed, &[5, track, n]).between(500, 3_000)).await;
         let period = until_answered(|| came_due(town, name, n % MOST_HOURS)).await;
-        town.notes.add(Fact::CameDue, format!("{name} {period}"));
+        town.notes.add(Fact::CameDue, &format!("{name} {period}"));
     }
 }
 
@@ -100,8 +113,10 @@ pub(super) async fn judge(town: &Town, outcome: &mut Outcome) {
         .await
         .unwrap();
     let once = outcome.once.entry("periods").or_default();
-    once.counts
-        .insert("terms of leaders", u64::try_from(terms.unwrap_or(0)).unwrap());
+    once.counts.insert(
+        "changes of the lead",
+        u64::try_from(terms.map_or(0, |term| term - 1)).unwrap(),
+    );
     let mut rows_of = BTreeMap::<&str, u64>::new();
     for period in &rows {
         let Period { name, state, .. } = period;

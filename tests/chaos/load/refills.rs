@@ -2,7 +2,7 @@
 //! are rung for, refilled by hand at once, suspended and back, or change their plan.
 //! It must never post a grant of a current period itself: the product does.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use futures::future::join_all;
@@ -11,7 +11,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{millis, rest, until_answered};
-use crate::{dice::Dice, notes::Fact, outcome::Outcome, town::Town};
+use crate::{
+    dice::Dice,
+    notes::Fact,
+    outcome::{Once, Outcome},
+    town::Town,
+};
 
 /// So many shops come in side by side.
 const TRACKS: u64 = 3;
@@ -90,7 +95,7 @@ async fn bring(town: &Town, track: u64) {
     for n in 0_u64.. {
         let brief = Brief::of(&mut Dice::of(town.seed, &[3, track, n]));
         let (shop, period) = until_answered(|| open(town, &brief)).await;
-        town.notes.add(Fact::Opened, shop);
+        town.notes.add(Fact::Opened, &shop);
         rest(brief.after_ms).await;
         match brief.whim {
             Whim::Nothing => {}
@@ -203,10 +208,7 @@ struct Shop {
     foreign: Vec<String>,
 }
 
-/// Each shop has one grant of its current period, over what its plan gives, and nothing is left to it of the month before.
-pub(super) async fn judge(town: &Town, outcome: &mut Outcome) {
-    let shops: Vec<Shop> = sqlx::query_as(
-        "with looked as (
+const SHOPS: &str = "with looked as (
             select s.*, s.name like 'refill %' as is_new, period_at(now(), s.time_zone, s.anchor_day) as period,
                    s.created_at + nullif(split_part(s.name, ' ', 3), '')::float8 * interval '1 millisecond' as due_at
               from shop s)
@@ -221,51 +223,52 @@ pub(super) async fn judge(town: &Town, outcome: &mut Outcome) {
                     (s.period, to_char((s.period || '-01')::date - interval '1 month', 'YYYY-MM'))), '{}') as foreign
            from looked s join token_account a on a.shop_id = s.id
            left join ledger_entry e on e.shop_id = s.id and e.kind = 'grant'
-          group by s.id, s.is_new, s.due_at, s.period, a.allowance, s.plan, s.name",
-    )
-    .fetch_all(&town.pool)
-    .await
-    .unwrap();
+          group by s.id, s.is_new, s.due_at, s.period, a.allowance, s.plan, s.name";
+
+/// Each shop has one grant of its current period, over what its plan gives, and nothing is left to it of the month before.
+pub(super) async fn judge(town: &Town, outcome: &mut Outcome) {
+    let shops: Vec<Shop> = sqlx::query_as(SHOPS).fetch_all(&town.pool).await.unwrap();
     let once = outcome.once.entry("refills").or_default();
-    let mut known = BTreeMap::new();
-    for shop in shops {
-        let Shop {
-            id,
-            period,
-            grants,
-            granted,
-            plan_gives,
-            ..
-        } = &shop;
-        known.insert(id.to_string(), ());
-        once.due += 1;
-        once.done += u64::from(*grants > 0);
-        *once.counts.entry("late").or_default() += u64::from(shop.was_late);
-        if let Some(took) = shop.due_at.zip(shop.granted_at).map(|(due_at, at)| at - due_at) {
-            once.slowest_ms = once.slowest_ms.max(u64::try_from(took.num_milliseconds()).unwrap_or(0));
-        }
-        match grants {
-            0 => once.missing.add(|| format!("shop {id} has no grant of {period}")),
-            1 => {}
-            _ => once.twice.add(|| format!("shop {id} has {grants} grants of {period}")),
-        }
-        if granted != plan_gives {
+    let there: BTreeSet<String> = shops.iter().map(|shop| shop.id.to_string()).collect();
+    for shop in &shops {
+        look(shop, once);
+    }
+    for id in town.notes.all(Fact::Opened).difference(&there) {
+        once.missing.add(|| format!("shop {id} was confirmed and is not there"));
+    }
+}
+
+fn look(shop: &Shop, once: &mut Once) {
+    let Shop {
+        id,
+        period,
+        grants,
+        granted,
+        plan_gives,
+        ..
+    } = shop;
+    once.due += 1;
+    once.done += u64::from(*grants > 0);
+    *once.counts.entry("late").or_default() += u64::from(shop.was_late);
+    if let Some(took) = shop.due_at.zip(shop.granted_at).map(|(due_at, at)| at - due_at) {
+        let took_ms = u64::try_from(took.num_milliseconds()).unwrap_or(0);
+        once.slowest_ms = once.slowest_ms.max(took_ms);
+    }
+    match grants {
+        0 => once.missing.add(|| format!("shop {id} has no grant of {period}")),
+        1 if granted != plan_gives => {
             once.undue
                 .add(|| format!("shop {id} was granted {granted} for {period} and not {plan_gives}"));
-        } else if shop.is_new && shop.allowance != *granted {
+        }
+        1 if shop.is_new && shop.allowance != *granted => {
+            let left = shop.allowance;
             once.undue
-                .add(|| format!("shop {id} has {} and not {granted}: nothing was spent", shop.allowance));
+                .add(|| format!("shop {id} has {left} and not {granted}: nothing was spent"));
         }
-        for operation in &shop.foreign {
-            once.undue.add(|| format!("shop {id} has {operation}"));
-        }
+        1 => {}
+        _ => once.twice.add(|| format!("shop {id} has {grants} grants of {period}")),
     }
-    for id in town
-        .notes
-        .all(Fact::Opened)
-        .into_iter()
-        .filter(|id| !known.contains_key(id))
-    {
-        once.missing.add(|| format!("shop {id} was confirmed and is not there"));
+    for operation in &shop.foreign {
+        once.undue.add(|| format!("shop {id} has {operation}"));
     }
 }

@@ -104,7 +104,7 @@ async fn bring(town: &Town, track: u64) {
         let brief = Brief::of(&mut dice);
         // A yes that was lost leaves an order nobody pays.
         let id = until_answered(|| request(town, shop, &brief)).await;
-        town.notes.add(Fact::Ordered, id);
+        town.notes.add(Fact::Ordered, &id);
         match brief.whim {
             Whim::Leave => {}
             Whim::Fail => fail(town, id).await,
@@ -145,12 +145,12 @@ async fn fail(town: &Town, id: Uuid) {
 
 /// All reports of its payment, then the bells and the refund.
 async fn pay(town: &Town, id: Uuid, brief: &Brief) {
-    town.notes.add(Fact::MayBePaid, id);
+    town.notes.add(Fact::MayBePaid, &id);
     join_all(brief.reports.iter().map(|(after_ms, card)| async move {
         rest(*after_ms).await;
         until_answered(|| charge(town, id, *card, brief.credit_in_ms)).await;
         // Whatever the answer: this payment counts, or one before it did.
-        town.notes.add(Fact::Paid, id);
+        town.notes.add(Fact::Paid, &id);
     }))
     .await;
     for _ in 0..brief.bells {
