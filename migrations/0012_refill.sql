@@ -29,11 +29,13 @@ begin
     return to_char((v_period || '-01')::date - interval '1 month', 'YYYY-MM');
 end $$;
 
--- A zone nobody knows would stop the refills of everybody. An abbreviation, such as CET, is a fixed offset here and a zone with
--- summer time elsewhere.
+-- A zone nobody knows would stop the refills of everybody. Postgres takes more than names: `UTC+8`, which is eight hours west,
+-- whatever stands before a number, and abbreviations, such as CET, which are a fixed offset here and a zone with summer time
+-- elsewhere. Of names only those of fixed offsets hold a digit, and those count westwards too, as their own standard says.
 create function time_zone_must_be_known(p_zone text) returns void language plpgsql as $$
 begin
-    if p_zone not in ('UTC', 'GMT') and exists (select from pg_timezone_abbrevs where abbrev = upper(p_zone)) then
+    if p_zone !~ '^([A-Z][A-Za-z_-]*(/[A-Z][A-Za-z_-]*)*|Etc/GMT[+-][0-9]{1,2})$' or p_zone = 'Factory'
+       or (p_zone not in ('UTC', 'GMT') and exists (select from pg_timezone_abbrevs where abbrev = upper(p_zone))) then
         raise invalid_parameter_value;
     end if;
     perform now() at time zone p_zone;
@@ -219,7 +221,8 @@ end $$;
 create function change_plan(p_shop uuid, p_plan text) returns bigint language plpgsql as $$
 declare v_before bigint; v_after bigint;
 begin
-    perform from shop where id = p_shop for update;
+    -- Not `for update`: a plan that opens its lanes has the account and names the shop; it would wait here, and this for the account.
+    perform from shop where id = p_shop for no key update;
     if not found then
         raise exception 'there is no shop %', p_shop using errcode = 'no_data_found';
     end if;

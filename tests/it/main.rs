@@ -8,6 +8,7 @@
 mod alerts;
 mod audit;
 mod audit_kept;
+mod audit_lies;
 mod broadcast_create;
 mod broadcast_plan;
 mod broadcast_plan_ends;
