@@ -188,6 +188,8 @@ begin
     select w.period, now() from wanted w
      -- A row that is being worked on is never waited for.
      where not exists (select from refill_run o where o.period = w.period and o.rung_at > now() - p_stale_secs * interval '1 second')
+     -- In one order: two schedulers that ring for the same two periods never wait for each other.
+     order by w.period
     on conflict on constraint refill_run_pkey do update set rung_at = now()
     returning r.period;
 end $$;

@@ -61,8 +61,9 @@ begin
         when 'top_up' then
             new.result := ledger_top_up_inside(new.shop_id, new.extra, new.operation)::int;
         when 'post' then
-            -- What belongs to a hold moves with its hold, and a correction needs two persons.
-            if new.kind in ('hold', 'capture', 'release', 'refund', 'adjust') then
+            -- What belongs to a hold moves with its hold, what is granted or expires with its refill, and a correction needs two
+            -- persons. A refund's order must have its entry before it may say so.
+            if new.kind is distinct from 'top_up_refund' then
                 raise exception 'an entry of kind % is posted only by the move it belongs to', new.kind
                     using errcode = 'restrict_violation', constraint = 'ledger_has_one_door';
             end if;

@@ -23,7 +23,9 @@ brought as (
            -sum(extra) filter (where kind = 'top_up_refund')::bigint as taken
       from entry where order_id is not null group by 1),
 history as (
-    select order_id, count(*) filter (where not coalesce(top_up_may_move(before, state), state = 'requested')) as wrong,
+    select order_id,
+           count(*) filter (where not case when before is null then state = 'requested'
+                                           else top_up_may_move(before, state) end) as wrong,
            (array_agg(state order by id desc))[1] as last
       from (select h.order_id, h.id, h.state, lag(h.state) over (partition by h.order_id order by h.id) as before
               from top_up_history h join o on o.id = h.order_id) h
