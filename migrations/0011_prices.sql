@@ -2,6 +2,11 @@
 -- what the program reads; and with which of them a broadcast was priced. The files in config/prices are the source: the program
 -- publishes them (`publish_prices`) when it migrates and when it starts.
 
+-- All locks at once, in the order in which planning and settles take them: a deploy and they never wait for each other.
+lock table broadcast in access exclusive mode;
+lock table shop in share row exclusive mode;
+lock table token_hold in access exclusive mode;
+
 -- One price table: one file, one version. It holds until the next one of its kind begins; days are Asia/Taipei's.
 create table price_table (
     version        text primary key check (version <> ''),

@@ -1,6 +1,11 @@
 -- why: every shop's monthly tokens. A period is a name, so that a refill run twice, late, or from anywhere is still the same one;
 -- when the next one falls due stands in the account, so that whoever looks (the job, reconcile, a hold) finds it.
 
+-- All locks at once, in the order in which planning takes them, which has a broadcast and its shop before it asks for the account.
+lock table broadcast in exclusive mode;
+lock table shop in share row exclusive mode;
+lock table token_account, ledger_entry in access exclusive mode;
+
 -- The calendar, the same as src/ledger/period.rs; a test holds one against the other. A period is named by the month in which it
 -- begins: at midnight of the anchor day in the shop's time zone, of the month's last day where the month is shorter.
 create function period_starts_at(p_period text, p_zone text, p_anchor int) returns timestamptz

@@ -44,6 +44,7 @@ mod ledger_property;
 mod limit;
 mod limit_scripts;
 mod metrics;
+mod migrating;
 mod pause;
 mod period;
 mod pgbouncer;
