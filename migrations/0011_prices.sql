@@ -2,6 +2,11 @@
 -- what the program reads; and with which of them a broadcast was priced. The files in config/prices are the source: the program
 -- publishes them (`publish_prices`) when it migrates and when it starts.
 
+-- All locks at once, in the order in which planning and settles take them: a deploy and they never wait for each other.
+lock table broadcast in access exclusive mode;
+lock table shop in share row exclusive mode;
+lock table token_hold in access exclusive mode;
+
 -- One price table: one file, one version. It holds until the next one of its kind begins; days are Asia/Taipei's.
 create table price_table (
     version        text primary key check (version <> ''),
@@ -114,11 +119,18 @@ begin
     end loop;
 end $$;
 
--- A shop on a plan that gives nothing known would wait for its tokens for ever. Until plans are published anything goes.
+-- A shop on a plan that gives nothing known would wait for its tokens for ever, now or from the day on which a table that is
+-- published already leaves its plan out. Until plans are published anything goes.
 create function plan_must_be_known(p_plan text) returns void language plpgsql as $$
+declare v_from date;
 begin
-    if plan_allowance_at(p_plan, price_day()) is null
-       and exists (select from price_table where kind = 'plans' and effective_from <= price_day()) then
+    select effective_from into v_from from price_in_force
+     where kind = 'plans' and (effective_until is null or effective_until > price_day()) and not document ? p_plan
+     order by effective_from limit 1;
+    if v_from > price_day() then
+        raise exception 'the plan % ends on %: no shop begins it any more', p_plan, v_from
+            using errcode = 'check_violation', constraint = 'plan_is_known';
+    elsif found then
         raise exception 'there is no plan %; there are: %', p_plan,
             (select string_agg(plan, ', ' order by plan) from plan_allowance where effective_from <= price_day()
                 and (effective_until is null or effective_until > price_day()))

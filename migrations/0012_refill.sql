@@ -1,6 +1,11 @@
 -- why: every shop's monthly tokens. A period is a name, so that a refill run twice, late, or from anywhere is still the same one;
 -- when the next one falls due stands in the account, so that whoever looks (the job, reconcile, a hold) finds it.
 
+-- All locks at once, in the order in which planning takes them, which has a broadcast and its shop before it asks for the account.
+lock table broadcast in exclusive mode;
+lock table shop in share row exclusive mode;
+lock table token_account, ledger_entry in access exclusive mode;
+
 -- The calendar, the same as src/ledger/period.rs; a test holds one against the other. A period is named by the month in which it
 -- begins: at midnight of the anchor day in the shop's time zone, of the month's last day where the month is shorter.
 create function period_starts_at(p_period text, p_zone text, p_anchor int) returns timestamptz
@@ -29,11 +34,13 @@ begin
     return to_char((v_period || '-01')::date - interval '1 month', 'YYYY-MM');
 end $$;
 
--- A zone nobody knows would stop the refills of everybody. An abbreviation, such as CET, is a fixed offset here and a zone with
--- summer time elsewhere.
+-- A zone nobody knows would stop the refills of everybody. Postgres takes more than names: `UTC+8`, which is eight hours west,
+-- whatever stands before a number, and abbreviations, such as CET, which are a fixed offset here and a zone with summer time
+-- elsewhere. Of names only those of fixed offsets hold a digit, and those count westwards too, as their own standard says.
 create function time_zone_must_be_known(p_zone text) returns void language plpgsql as $$
 begin
-    if p_zone not in ('UTC', 'GMT') and exists (select from pg_timezone_abbrevs where abbrev = upper(p_zone)) then
+    if p_zone !~ '^([A-Z][A-Za-z_-]*(/[A-Z][A-Za-z_-]*)*|Etc/GMT[+-][0-9]{1,2})$' or p_zone = 'Factory'
+       or (p_zone not in ('UTC', 'GMT') and exists (select from pg_timezone_abbrevs where abbrev = upper(p_zone))) then
         raise invalid_parameter_value;
     end if;
     perform now() at time zone p_zone;
@@ -186,6 +193,8 @@ begin
     select w.period, now() from wanted w
      -- A row that is being worked on is never waited for.
      where not exists (select from refill_run o where o.period = w.period and o.rung_at > now() - p_stale_secs * interval '1 second')
+     -- In one order: two schedulers that ring for the same two periods never wait for each other.
+     order by w.period
     on conflict on constraint refill_run_pkey do update set rung_at = now()
     returning r.period;
 end $$;
@@ -219,7 +228,8 @@ end $$;
 create function change_plan(p_shop uuid, p_plan text) returns bigint language plpgsql as $$
 declare v_before bigint; v_after bigint;
 begin
-    perform from shop where id = p_shop for update;
+    -- Not `for update`: a plan that opens its lanes has the account and names the shop; it would wait here, and this for the account.
+    perform from shop where id = p_shop for no key update;
     if not found then
         raise exception 'there is no shop %', p_shop using errcode = 'no_data_found';
     end if;

@@ -3,7 +3,7 @@
 -- that are met once.
 
 -- Whether a lane has work left, for the indexes: an index whose condition names the counter itself is written anew whenever
--- the counter moves.
+-- the counter moves. This rewrites the table: it has a row for a broadcast and channel, not for a message.
 alter table lane add column is_open boolean generated always as (remaining > 0) stored;
 drop index lane_to_do, lane_of_sender;
 create index lane_to_do on lane (shop_id, due_at) where is_open;

@@ -135,11 +135,12 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("select ledger_post('S', 'refund', 'refund:x', 'B', null, 1, 0, 0, 0)", DOOR),
     ("select ledger_post('S', 'adjust', 'adjust:x', null, null, 1, 0, 0, 0)", DOOR),
     ("insert into ledger_move (move, shop_id, kind, operation, extra) values ('post', 'S', 'adjust', 'adjust:x', 1)", DOOR),
-    ("select ledger_post('S', 'expire', 'expire:x', null, null, -21, 0, 0, 0)", "allowance_not_overdrawn"),
-    ("select ledger_post('S', 'grant', 'grant:2999-11', null, null, 1, 0, 0, 0)", "ledger_entry_shop_id_operation_key"),
-    ("select ledger_post('S', 'grant', 'grant:y', null, null, 1, 1, 0, 0)", "kind_moves_its_own_way"),
-    ("select ledger_post('S', 'grant', 'top_up:y', null, null, 1, 0, 0, 0)", "kind_moves_its_own_way"),
-    ("select ledger_post('S', 'gift', 'gift:y', null, null, 1, 0, 0, 0)", "kind_moves_its_own_way"),
+    ("select ledger_post('S', 'expire', 'expire:x', null, null, -1, 0, 0, 0)", DOOR),
+    ("select ledger_post('S', 'grant', 'grant:2020-01:y', null, null, 1, 0, 0, 0)", DOOR),
+    ("select ledger_post('S', 'top_up', 'top_up:y', null, null, 0, 1, 0, 0)", DOOR),
+    ("select ledger_post('S', null, 'grant:y', null, null, 1, 0, 0, 0)", DOOR),
+    ("select ledger_post('S', 'top_up_refund', 'top_up_refund:x', null, null, 0, -999, 0, 0)", "extra_not_overdrawn"),
+    ("select ledger_post('S', 'top_up_refund', 'top_up:y', null, null, 0, -1, 0, 0)", "kind_moves_its_own_way"),
     // Two persons, and what they did.
     ("insert into token_adjustment (shop_id, allowance, extra, reason, requested_by, state, decided_by)
       values ('S', 0, 5, 'gift', 'Ann', 'applied', 'Bob')", "adjustment_begins_as_a_request"),
@@ -232,6 +233,6 @@ async fn a_shop_without_an_account_has_no_tokens_and_no_door() {
     )
     .await;
     assert_eq!(held, 7, "all of them are missing");
-    let post = format!("select ledger_post('{nobody}', 'grant', 'grant:x', null, null, 1, 0, 0, 0)");
+    let post = format!("select ledger_post('{nobody}', 'top_up_refund', 'top_up_refund:x', null, null, 0, -1, 0, 0)");
     assert!(refusal(&db.pool, &post).await.contains("has no token account"));
 }

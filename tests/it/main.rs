@@ -8,6 +8,7 @@
 mod alerts;
 mod audit;
 mod audit_kept;
+mod audit_lies;
 mod broadcast_create;
 mod broadcast_plan;
 mod broadcast_plan_ends;
@@ -43,6 +44,7 @@ mod ledger_property;
 mod limit;
 mod limit_scripts;
 mod metrics;
+mod migrating;
 mod pause;
 mod period;
 mod pgbouncer;

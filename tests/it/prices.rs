@@ -148,14 +148,63 @@ async fn a_shop_always_has_a_plan_that_is_known() {
         .await
         .unwrap_err();
     assert_eq!(error.into_database_error().unwrap().constraint(), Some("plan_is_known"));
-    let zone = sqlx::query("update shop set time_zone = 'Mars/Olympus'")
+    // Nor one that a table which is published already leaves out.
+    run(pool, "update shop set plan = 'core'").await;
+    prices::publish(pool, &without).await.unwrap();
+    let ends = sqlx::query("update shop set plan = 'growth'")
         .execute(pool)
         .await
-        .unwrap_err();
+        .unwrap_err()
+        .into_database_error()
+        .unwrap();
     assert_eq!(
-        zone.into_database_error().unwrap().constraint(),
-        Some("time_zone_is_known")
+        ends.message(),
+        "the plan growth ends on 2999-01-01: no shop begins it any more"
     );
+}
+
+/// Postgres takes anything before a number for a zone, and counts it the other way round: `UTC+8` is eight hours west.
+#[tokio::test]
+async fn a_shop_has_a_time_zone_that_is_known_by_its_name() {
+    let db = database().await;
+    let set = async |zone: &str| {
+        sqlx::query("select time_zone_must_be_known($1)")
+            .bind(zone)
+            .execute(&db.pool)
+            .await
+            .map_err(|error| error.into_database_error().unwrap().constraint().map(str::to_owned))
+    };
+    for zone in [
+        "Asia/Taipei",
+        "America/Argentina/ComodRivadavia",
+        "Etc/GMT-8",
+        "UTC",
+        "Singapore",
+    ] {
+        assert!(set(zone).await.is_ok(), "{zone}");
+    }
+    for zone in [
+        "Mars/Olympus",
+        "UTC+8",
+        "+08",
+        "08:00",
+        "Asia/Taipei8",
+        "asia/taipei",
+        "CET",
+        "localtime",
+        "Factory",
+        "",
+        "Asia/Taipei ",
+    ] {
+        assert_eq!(
+            set(zone).await.unwrap_err().as_deref(),
+            Some("time_zone_is_known"),
+            "{zone}"
+        );
+    }
+    let shop =
+        "insert into shop (id, name, url, plan, time_zone) values (gen_random_uuid(), 'Tea', 'u', 'core', 'UTC+8')";
+    assert!(sqlx::query(shop).execute(&db.pool).await.is_err());
 }
 
 #[tokio::test]

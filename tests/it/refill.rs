@@ -256,6 +256,17 @@ async fn an_upgrade_grants_the_difference_once_and_a_downgrade_waits_for_the_res
 }
 
 #[tokio::test]
+async fn who_names_a_shop_never_waits_for_its_change_of_plan() {
+    let town = Town::new("2026-11-20 10:00+08").await;
+    let shop = town.shop("core", 1, "Asia/Taipei").await;
+    let mut change = carillon::db::begin(&town.clock.pool).await.unwrap();
+    one::<i64>(&mut *change, &format!("select change_plan('{shop}', 'growth')")).await;
+    // A plan that opens its lanes names the shop when it has the account already: it would wait for the change, and the change for it.
+    town.run(&format!("select request_top_up('{shop}', 1)")).await;
+    change.commit().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_suspended_shop_gets_nothing_and_on_its_return_the_current_period_only() {
     let town = Town::new("2026-08-10 10:00+08").await;
     let shop = town.shop("core", 1, "Asia/Taipei").await;

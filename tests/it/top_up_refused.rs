@@ -215,7 +215,7 @@ async fn the_database_itself_refuses_to_bend_an_order() {
         ),
         (
             format!("select ledger_post('{}', 'gift', 'gift:x', null, null, 0, 5, 0, 0)", shop.id),
-            "kind_moves_its_own_way",
+            "ledger_has_one_door",
         ),
     ];
     for (sql, expected) in cases {

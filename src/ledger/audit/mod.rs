@@ -11,6 +11,8 @@ mod delivery;
 mod guards;
 mod job;
 mod kept;
+mod operators;
+mod orders;
 mod tokens;
 
 use std::collections::HashMap;
@@ -108,11 +110,13 @@ struct Group {
 }
 
 /// The table of contents of what is proved.
-const GROUPS: [&Group; 11] = [
+const GROUPS: [&Group; 13] = [
     &guards::GUARDS,
     &tokens::ACCOUNTS,
     &tokens::ENTRIES,
     &tokens::HOLDS,
+    &orders::ORDERS,
+    &operators::OPERATORS,
     &broadcast::LANES,
     &broadcast::TALLIES,
     &broadcast::SKIPPED,

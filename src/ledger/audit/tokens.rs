@@ -15,7 +15,7 @@ pub(super) const ACCOUNTS: Group = Group {
         ),
         (
             "period_is_granted",
-            "the period of each allowance is the last one that was granted",
+            "the period of each allowance is the last one that was granted, and what was granted in it is known",
         ),
     ],
     sql: "
@@ -23,8 +23,10 @@ with account as (select * from token_account where $1::uuid is null or shop_id =
 entry as (
     select shop_id, sum(allowance)::bigint as allowance, sum(extra)::bigint as extra,
            sum(held_allowance)::bigint as held_allowance, sum(held_extra)::bigint as held_extra,
-           max(substr(operation, 7, 7)) filter (where kind = 'grant') as granted_period
-      from ledger_entry where $1::uuid is null or shop_id = $1 group by shop_id),
+           max(substr(operation, 7, 7)) filter (where kind = 'grant') as granted_period,
+           sum(allowance) filter (where kind = 'grant' and substr(operation, 7, 7) = allowance_period)::bigint as granted
+      from (select e.*, a.allowance_period from ledger_entry e left join account a using (shop_id)
+             where $1::uuid is null or shop_id = $1) e group by shop_id),
 hold as (
     select shop_id, sum(open_allowance)::bigint as allowance, sum(open_extra)::bigint as extra
       from token_hold where $1::uuid is null or shop_id = $1 group by shop_id)
@@ -40,7 +42,9 @@ select v.name, shop_id, null::uuid as broadcast_id, 0::bigint as place, v.what,
     ('held_is_open_holds', 'held allowance', h.allowance, a.held_allowance),
     ('held_is_open_holds', 'held extra', h.extra, a.held_extra),
     ('period_is_granted', format('allowances of %s where the last grant is of %s', coalesce(nullif(a.allowance_period, ''), 'no period'),
-        coalesce(e.granted_period, 'none')), 0, (coalesce(a.allowance_period, '') <> coalesce(e.granted_period, ''))::int::bigint)
+        coalesce(e.granted_period, 'none')), 0, (coalesce(a.allowance_period, '') <> coalesce(e.granted_period, ''))::int::bigint),
+    -- Accounts from before it was kept say nothing here.
+    ('period_is_granted', 'granted in the period', e.granted, coalesce(a.granted, e.granted))
     ) as v (name, what, expected, actual)",
 };
 
