@@ -37,10 +37,10 @@ $$;
 -- written by hand. Guards that compare rows afterwards were measured: they cost a settle 5 to 10 %, the door costs it 2 to 3 %.
 -- What it cannot stop is who changes the schema or switches triggers off; the audit finds what they leave.
 --
--- All locks at once, in the order in which a settle takes them, so that this and a settle never wait for each other. What opens a
--- broadcast has the account before the hold: it is kept out by its broadcast.
-lock table broadcast in exclusive mode;
-lock table token_hold, token_account, ledger_entry in access exclusive mode;
+-- All locks at once, the broadcast first: every settle, claim and plan reads its broadcast before it calls the ledger. So all of them
+-- have ended, or wait there and then call the functions as they are below. One that waited in the middle of an old function would
+-- come to the door from outside and be refused, with results of messages that were sent.
+lock table broadcast, token_hold, token_account, ledger_entry in access exclusive mode;
 
 create view ledger_move as
 select null::text as move, null::uuid as shop_id, null::uuid as broadcast_id, null::channel as channel, null::text as operation,

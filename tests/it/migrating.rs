@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use carillon::db::{PgPool, Transaction};
 use uuid::Uuid;
 
 use crate::{
@@ -49,49 +50,58 @@ async fn a_migration_and_those_at_work_never_wait_for_each_other() {
     )
     .await;
     for (number, text) in new {
-        let mut settle = carillon::db::begin(pool).await.unwrap();
-        one::<String>(
-            &mut *settle,
-            &format!("select state from broadcast where id = '{sent}'"),
-        )
-        .await;
+        let settle = looked(pool, sent).await;
         let mut plan = carillon::db::begin(pool).await.unwrap();
-        one::<String>(
-            &mut *plan,
-            &format!("select state from broadcast where id = '{opened}' for update"),
-        )
-        .await;
-        one::<String>(
-            &mut *plan,
-            &format!("update shop set name = name where id = '{other}' returning name"),
-        )
-        .await;
-        let migration = {
+        let lock = format!("select state from broadcast where id = '{opened}' for update");
+        one::<String>(&mut *plan, &lock).await;
+        let shop = format!("update shop set name = name where id = '{other}' returning name");
+        one::<String>(&mut *plan, &shop).await;
+        let migration = tokio::spawn({
             let pool = pool.clone();
-            tokio::spawn(async move { run(&pool, &format!("begin; {text}; commit")).await })
-        };
+            async move { run(&pool, &format!("begin; {text}; commit")).await }
+        });
         until("it waits for them, or is done", async || {
-            migration.is_finished()
-                || one::<bool>(
-                    pool,
-                    "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')",
-                )
-                .await
+            migration.is_finished() || one::<i64>(pool, WAITING).await > 0
         })
         .await;
-        one::<i64>(
-            &mut *plan,
-            &format!("select ledger_hold('{}', '{other}', 1)", Uuid::now_v7()),
-        )
+        // Begins in the middle of it: it must not be found inside an old function when the new rules are there.
+        let late = tokio::spawn({
+            let pool = pool.clone();
+            async move { settled(looked(&pool, sent).await, sent, &format!("late{number}")).await }
+        });
+        until("the late one waits, too, or somebody is done", async || {
+            late.is_finished() || migration.is_finished() || one::<i64>(pool, WAITING).await > 1
+        })
         .await;
+        let hold = format!("select ledger_hold('{}', '{other}', 1)", Uuid::now_v7());
+        one::<i64>(&mut *plan, &hold).await;
         plan.commit().await.unwrap();
-        let settled = format!("select 1::bigint from ledger_settle('{sent}', 'line', 1, 1, 'k{number}')");
-        one::<i64>(&mut *settle, &settled).await;
-        settle.commit().await.unwrap();
+        settled(settle, sent, &format!("early{number}")).await;
         migration.await.unwrap();
+        late.await.unwrap();
     }
-    assert_eq!(
-        one::<i64>(pool, "select count(*) from ledger_entry where kind = 'capture'").await,
-        7
-    );
+    let captures = "select count(*) from ledger_entry where kind = 'capture'";
+    assert_eq!(one::<i64>(pool, captures).await, 14);
+}
+
+/// How many wait for a lock.
+const WAITING: &str =
+    "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+
+/// A settle that has read its broadcast.
+async fn looked(pool: &PgPool, broadcast: Uuid) -> Transaction {
+    let mut tx = carillon::db::begin(pool).await.unwrap();
+    one::<String>(
+        &mut *tx,
+        &format!("select state from broadcast where id = '{broadcast}'"),
+    )
+    .await;
+    tx
+}
+
+/// The rest of it.
+async fn settled(mut tx: Transaction, broadcast: Uuid, operation: &str) {
+    let settle = format!("select 1::bigint from ledger_settle('{broadcast}', 'line', 1, 1, '{operation}')");
+    one::<i64>(&mut *tx, &settle).await;
+    tx.commit().await.unwrap();
 }
