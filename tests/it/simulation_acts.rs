@@ -1,8 +1,9 @@
 //! What the shops, their workers and their providers do in the simulation: each act once as SQL and once in the model.
 
 use crate::{
+    simulation_broadcasts::{Claim, LEASE_SECS},
     simulation_calendar::Time,
-    simulation_model::{Claim, LEASE_SECS, Model, Settings},
+    simulation_model::{Model, Settings},
     simulation_world::state,
 };
 

@@ -22,7 +22,6 @@ pub(crate) struct Order {
     pub(crate) id: String,
     pub(crate) shop: usize,
     pub(crate) blocks: i32,
-    pub(crate) price: i64,
     pub(crate) requested_at: Time,
     pub(crate) state: OrderState,
     pub(crate) reference: Option<String>,

@@ -128,12 +128,11 @@ impl Simulation {
                 self.at
             );
         }
-        if let Some((id, price)) = placed {
+        if let Some((id, _)) = placed {
             self.model.orders.push(Order {
                 id,
                 shop,
                 blocks: package_blocks * quantity,
-                price,
                 requested_at: self.at,
                 state: OrderState::Requested,
                 reference: None,

@@ -13,8 +13,9 @@ use crate::{
     fake_clock::FakeClock,
     fixture_db::{TestDb, database},
     scene::{one, run},
+    simulation_broadcasts::Broadcast,
     simulation_calendar::{ALLOWANCES, PLANS, Time},
-    simulation_model::{Broadcast, Line, Shop},
+    simulation_model::{Line, Shop},
     wait::until,
 };
 
