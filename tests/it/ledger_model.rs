@@ -143,14 +143,15 @@ impl Model {
         true
     }
 
-    /// What the plan gives beyond what was granted for this month.
+    /// What the plan gives beyond what was granted for the period the shop is in: this month's, or one it was refilled for ahead.
     fn upgrade(&mut self, shop: usize) -> i64 {
-        let period = month(self.now);
+        let now = month(self.now);
         let account = self.accounts.get_mut(&shop).unwrap();
         let more = PLANS[account.plan].1 - account.granted;
-        if account.suspended || account.period != period || more <= 0 {
+        if account.suspended || account.period < now || more <= 0 {
             return 0;
         }
+        let period = account.period.clone();
         account.granted += more;
         account.post(
             "grant",
