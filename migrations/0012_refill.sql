@@ -101,11 +101,11 @@ begin
                c.today > (greatest(d.refill_due_at, c.starts_at) at time zone d.time_zone)::date as late
           from due d
           join calendar c on c.time_zone = d.time_zone and c.anchor_day = d.anchor_day
-          -- Late or not, it is what the plan gave on the day it fell due; a plan younger than that gives what it gives now.
+          -- Whoever comes when, it is what the plan gave on the period's first day, as for an upgrade; a plan younger than that
+          -- gives what it gives now.
           left join plans p on p.plan = d.plan
-               and p.effective_from <= (greatest(d.refill_due_at, c.starts_at) at time zone 'Asia/Taipei')::date
-               and (p.effective_until is null
-                    or p.effective_until > (greatest(d.refill_due_at, c.starts_at) at time zone 'Asia/Taipei')::date)
+               and p.effective_from <= (c.starts_at at time zone 'Asia/Taipei')::date
+               and (p.effective_until is null or p.effective_until > (c.starts_at at time zone 'Asia/Taipei')::date)
           left join plans t on t.plan = d.plan and t.effective_from <= price_day()
                and (t.effective_until is null or t.effective_until > price_day())),
     moved as (
@@ -207,12 +207,13 @@ declare s shop; a token_account; v_tokens bigint; v_granted bigint;
 begin
     select * into s from shop where id = p_shop;
     select * into a from token_account where shop_id = p_shop for update;
-    if s.state <> 'active' or a.allowance_period is distinct from period_at(now(), s.time_zone, s.anchor_day) then
+    -- A shop that has moved its anchor day back may be ahead of its calendar: it is in the period it was granted all the same.
+    if s.state <> 'active' or a.allowance_period < period_at(now(), s.time_zone, s.anchor_day) then
         return 0;
     end if;
     -- By the prices of the period's first day, as its refill: what plans give from today on is for the next period.
-    v_tokens := coalesce(plan_allowance_at(s.plan,
-            (period_starts_at(a.allowance_period, s.time_zone, s.anchor_day) at time zone 'Asia/Taipei')::date),
+    v_tokens := coalesce(plan_allowance_at(s.plan, (least(now(),
+            period_starts_at(a.allowance_period, s.time_zone, s.anchor_day)) at time zone 'Asia/Taipei')::date),
         plan_allowance_at(s.plan, price_day()));
     v_granted := coalesce(a.granted, (select e.allowance from ledger_entry e
         where e.shop_id = p_shop and e.operation = 'grant:' || a.allowance_period), 0);

@@ -34,7 +34,7 @@ $$;
 -- The ledger's door. Accounts, entries and holds are written only from inside its trigger, where every move writes all that
 -- belongs to it; a statement that reaches for the tables themselves is refused before it touches a row. So an overdraft, a
 -- balance without its entry, an entry that does not follow the one before it, or a hold that moved without either cannot be
--- written by hand. Guards that compare rows afterwards were measured: they cost a settle 5 to 10 %, the door costs it 1 to 2 %.
+-- written by hand. Guards that compare rows afterwards were measured: they cost a settle 5 to 10 %, the door costs it 2 to 3 %.
 -- What it cannot stop is who changes the schema or switches triggers off; the audit finds what they leave.
 --
 -- All locks at once, the broadcast first: every settle, claim and plan reads its broadcast before it calls the ledger. So all of them

@@ -29,8 +29,8 @@ impl MonthlyTokenRefill {
         // As for broadcasts: what fails here is a database that stays away, and reconcile rings again after it.
         max_attempts: 20,
         lease_secs: 15,
-        // One at work is enough: the job goes over all shops in steps. It must not wait for a flood of broadcasts to end.
-        reserved_slots: 1,
+        // None of its own: it is claimed before any turn of a broadcast, and one of those ends every few moments.
+        reserved_slots: 0,
         priority: 40,
         // A turn is a time budget of a few seconds.
         timeout_secs: 300,

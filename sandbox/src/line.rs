@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::channel::Channel;
 use crate::check::{Fields, Findings, Place};
-use crate::faults::Hit;
+use crate::faults::{FaultKind, Hit};
 use crate::http::{Answer, Request, Verdict};
 use crate::json::Json;
 use crate::line::answers::{No, write_fault, write_repeat, write_sent};
@@ -150,6 +150,10 @@ fn attempt(
     };
     let concerns = |set: &HashSet<String>| to.iter().any(|id| set.contains(*id));
     *hit = state.faults.ask(Channel::Line, endpoint.name(), concerns);
+    // Whom it has accepted LINE does not look at again: a repeat is answered by its key.
+    if hit.kind == Some(FaultKind::InvalidRecipient) && key.is_some_and(|key| official.keys.knows(key, now)) {
+        hit.kind = None;
+    }
     if hit.before().is_some() {
         return Ok(());
     }

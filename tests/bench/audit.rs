@@ -71,7 +71,7 @@ async fn size(pool: &PgPool, deliveries: u64) -> serde_json::Value {
     let mut report = None;
     for _ in 0..3 {
         floor = floor.min(bare(pool).await);
-        let watch = Memory::watch(pool).await;
+        let watch = Memory::watch(pool);
         let started = Instant::now();
         report = Some(ledger::audit(pool, None).await.unwrap());
         ours = ours.min(started.elapsed().as_secs_f64());
@@ -176,7 +176,7 @@ struct Memory {
 }
 
 impl Memory {
-    async fn watch(pool: &PgPool) -> Self {
+    fn watch(pool: &PgPool) -> Self {
         let (stop, peak) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopped, seen, pool) = (Arc::clone(&stop), Arc::clone(&peak), pool.clone());
         let watching = tokio::spawn(async move {

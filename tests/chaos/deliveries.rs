@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{
     load::Told,
+    notes::Fact,
     outcome::{Because, Outcome},
     told::{self, Arrival},
     town::{Town, provider},
@@ -131,11 +132,12 @@ fn by_the_provider(town: &Town, outcome: &mut Outcome) {
 async fn broadcasts(town: &Town, outcome: &mut Outcome) {
     let states: Vec<(Uuid, String, Option<String>)> =
         rows(&town.pool, "select id, state, state_reason from broadcast").await;
-    let states: BTreeMap<Uuid, (String, Option<String>)> = states
+    let states: BTreeMap<String, (String, Option<String>)> = states
         .into_iter()
-        .map(|(id, state, reason)| (id, (state, reason)))
+        .map(|(id, state, reason)| (id.to_string(), (state, reason)))
         .collect();
-    for id in town.all_begun().into_iter().filter(|id| !states.contains_key(id)) {
+    let begun = town.notes.all(Fact::Begun);
+    for id in begun.into_iter().filter(|id| !states.contains_key(id)) {
         outcome
             .lost
             .add(|| format!("broadcast {id} was confirmed and is not there"));

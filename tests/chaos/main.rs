@@ -1,10 +1,11 @@
-//! Chaos: `bin/chaos`. Real processes work on broadcasts that keep coming while they, Redis, PostgreSQL and the providers
-//! are killed, frozen and made to misbehave; then everything is healed, and every message is accounted for.
+//! Chaos: `bin/chaos`. Real processes work on broadcasts, refills, top-ups and schedules that keep coming while they, Redis,
+//! PostgreSQL and the providers are killed, frozen and made to misbehave; then everything is healed, and every message and
+//! every token is accounted for.
 //!
 //! ```text
 //! plan (pure) ─ faults ─┬─ fleet, services, town's sandbox      load ─ town
 //!                       └─ told ─┐                              watch ─┐
-//!                                └──────── deliveries, figures ────────┴─ outcome (pure) ─ report
+//!                                └── load, deliveries, figures ────────┴─ outcome (pure) ─ report
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -25,6 +26,7 @@ mod faults;
 mod figures;
 mod fleet;
 mod load;
+mod notes;
 mod options;
 mod outcome;
 mod plan;
@@ -104,7 +106,7 @@ async fn run(options: &Options, plan: &[plan::Fault]) -> bool {
         town::SHOPS,
         logs.display()
     );
-    let town = Arc::new(Town::build(Services::of_environment(), options.seed, biggest).await);
+    let town = Arc::new(Town::build(Services::of_environment(), options.seed, biggest, &logs).await);
     let fleet = Arc::new(Fleet::start(options.fleet, town.env.clone(), logs.clone(), town.clock));
     let (samples, stop) = (Samples::default(), CancellationToken::new());
     let watching = {

@@ -36,7 +36,8 @@ impl Options {
                 workers: 3,
                 schedulers: 2,
             },
-            patience: Duration::from_mins(3),
+            // Somebody whose job was lost while it waited for PostgreSQL is looked for after three minutes.
+            patience: Duration::from_mins(4),
             json: false,
             keep: false,
             plan: false,

@@ -54,6 +54,26 @@ pub struct Because {
     pub cause: Option<String>,
 }
 
+/// Work that is done exactly once for each thing that falls due, however often it is asked for: a shop's monthly tokens, the
+/// credit of an order.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct Once {
+    /// Things that fell due.
+    pub due: u64,
+    /// Of these done.
+    pub done: u64,
+    /// Done more than once.
+    pub twice: Wrong,
+    /// Due, or confirmed, and not done.
+    pub missing: Wrong,
+    /// Done although it was not due, or otherwise than was due.
+    pub undue: Wrong,
+    /// The longest from due to done, in milliseconds; of those of which both are known.
+    pub slowest_ms: u64,
+    /// What else is worth knowing.
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
 /// Everything found.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct Outcome {
@@ -61,6 +81,8 @@ pub struct Outcome {
     pub broadcasts: BTreeMap<String, u64>,
     /// Channel by channel.
     pub channels: BTreeMap<&'static str, ChannelCount>,
+    /// What is done exactly once, kind by kind.
+    pub once: BTreeMap<&'static str, Once>,
     /// Planned or confirmed and without an end; or accepted by our books and never received.
     pub lost: Wrong,
     /// Received although our books say it was not sent, or by somebody who was not in any plan.
@@ -145,6 +167,19 @@ impl Outcome {
                 self.unaccounted.count
             ),
         );
+        promise(!self.once.is_empty(), "nothing fell due".to_owned());
+        for (name, once) in &self.once {
+            promise(once.due > 0, format!("{name}: none fell due, so nothing was shown"));
+            promise(once.twice.count == 0, format!("{name}: {} twice", once.twice.count));
+            promise(
+                once.missing.count == 0,
+                format!("{name}: {} missing", once.missing.count),
+            );
+            promise(
+                once.undue.count == 0,
+                format!("{name}: {} not as was due", once.undue.count),
+            );
+        }
         for (what, counts) in [
             ("unknown", &self.unknown),
             ("failed", &self.failed),

@@ -78,6 +78,7 @@ impl fmt::Display for Report<'_> {
             self.faults.len()
         )?;
         self.channels(f)?;
+        self.once(f)?;
         self.findings(f)?;
         self.times(f)?;
         self.verdict(f)
@@ -101,6 +102,41 @@ impl Report<'_> {
             writeln!(f, "  │{received:>9}{duplicates:>12}{:>13}", channel.most_to_one)?;
         }
         Ok(())
+    }
+
+    fn once(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = ["due", "done", "twice", "missing", "undue"];
+        write!(f, "\n  {:<9}", "once")?;
+        for column in columns {
+            write!(f, "{column:>9}")?;
+        }
+        writeln!(f, "{:>11}", "slowest")?;
+        writeln!(f, "  {}", "─".repeat(65))?;
+        for (name, once) in &self.outcome.once {
+            write!(f, "  {name:<9}")?;
+            for n in [
+                once.due,
+                once.done,
+                once.twice.count,
+                once.missing.count,
+                once.undue.count,
+            ] {
+                write!(f, "{:>9}", number(n))?;
+            }
+            let counts: Vec<String> = once
+                .counts
+                .iter()
+                .map(|(what, n)| format!("{} {what}", number(*n)))
+                .collect();
+            writeln!(f, "{:>9.1} s  {}", secs(once.slowest_ms), counts.join(", "))?;
+            for what in [&once.twice, &once.missing, &once.undue]
+                .into_iter()
+                .flat_map(|wrong| &wrong.first)
+            {
+                writeln!(f, "      · {what}")?;
+            }
+        }
+        writeln!(f)
     }
 
     fn findings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

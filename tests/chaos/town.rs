@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use uuid::Uuid;
 
-use super::{clock::Clock, services::Services, told::Arrival};
+use super::{clock::Clock, dice::Dice, load, notes::Notes, services::Services, told::Arrival};
 
 const KEY: &str = "chaos:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 /// Shops; the later half has no mail relay of its own and uses the platform's.
@@ -30,6 +30,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("CHANNEL__APP__TIMEOUT_SECS", "6"),
     ("CHANNEL__EMAIL__COMMAND_TIMEOUT_SECS", "6"),
     ("CHANNEL__EMAIL__BODY_TIMEOUT_SECS", "8"),
+    // Each bell that is lost doubles the wait for the next one.
+    ("SCHEDULER__BELL_STALE_SECS", "5"),
     ("LOG__FORMAT", "json"),
 ];
 
@@ -49,15 +51,17 @@ pub struct Town {
     pub clock: Clock,
     /// The environment of the product's processes.
     pub env: BTreeMap<String, String>,
-    begun: Mutex<Vec<Uuid>>,
+    /// What the frontends know.
+    pub notes: Notes,
     sandbox: Running,
     /// When the sandbox's time began.
     sandbox_began: Instant,
 }
 
 impl Town {
-    /// Builds it; `biggest` is the size of the largest audience. The run's time begins when it stands.
-    pub async fn build(services: Services, seed: u64, biggest: u64) -> Self {
+    /// Builds it; `biggest` is the size of the largest audience, `files` a folder for what the processes read. The run's
+    /// time begins when it stands.
+    pub async fn build(services: Services, seed: u64, biggest: u64, files: &Path) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let pool = PgPoolOptions::new()
             .max_connections(6)
@@ -66,6 +70,8 @@ impl Town {
             .await
             .unwrap();
         carillon::db::MIGRATOR.run(&pool).await.unwrap();
+        let prices = carillon::prices::Prices::embedded().unwrap();
+        carillon::prices::publish(&pool.clone().into(), &prices).await.unwrap();
         let sandbox_began = Instant::now();
         let config = SandboxConfig {
             seed,
@@ -73,7 +79,9 @@ impl Town {
             ..SandboxConfig::default()
         };
         let sandbox = Sandbox::start(config).await.unwrap();
-        let env = environment(&services, &sandbox);
+        let schedules = files.join("schedule.toml");
+        std::fs::write(&schedules, load::schedules()).unwrap();
+        let env = environment(&services, &sandbox, &schedules);
         let mut town = Self {
             pool,
             services,
@@ -82,7 +90,7 @@ impl Town {
             seed,
             clock: Clock::start(),
             env,
-            begun: Mutex::default(),
+            notes: Notes::default(),
             sandbox,
             sandbox_began,
         };
@@ -99,16 +107,6 @@ impl Town {
     /// Drives the providers.
     pub fn providers(&self) -> Handle {
         self.sandbox.handle()
-    }
-
-    /// Notes a broadcast whose start Postgres has confirmed.
-    pub fn begun(&self, id: Uuid) {
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner).push(id);
-    }
-
-    /// The broadcasts whose start Postgres has confirmed.
-    pub fn all_begun(&self) -> Vec<Uuid> {
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Everything the providers took, in order of time.
@@ -135,10 +133,15 @@ impl Town {
     }
 
     async fn settle_in(&self, customers: u64) {
+        let mut dice = Dice::of(self.seed, &[7]);
         for (number, shop) in self.shops.iter().enumerate() {
+            // Its month ends while messages of it are under way, so that what they hold is of a period that is over.
+            let refill_in_ms = dice.between(6_000, 25_000);
             self.run(format!(
                 "insert into shop (id, name, url, plan) values ('{shop}', '好日子選物 {number}', 'https://shop.example', 'core');
-                 select ledger_top_up('{shop}', 1000000000, 'chaos')"
+                 select ledger_top_up('{shop}', 1000000000, 'chaos');
+                 select ledger_refill('{shop}', to_char(now() at time zone 'Asia/Taipei' - interval '1 month', 'YYYY-MM'), 5000);
+                 update token_account set refill_due_at = now() + {refill_in_ms} * interval '1 millisecond' where shop_id = '{shop}'"
             ))
             .await;
         }
@@ -221,7 +224,7 @@ pub fn provider(channel: Channel) -> carillon_sandbox::Channel {
     }
 }
 
-fn environment(services: &Services, sandbox: &Running) -> BTreeMap<String, String> {
+fn environment(services: &Services, sandbox: &Running, schedules: &Path) -> BTreeMap<String, String> {
     let mut env: BTreeMap<String, String> = [
         ("DATABASE_URL", services.database_url.clone()),
         ("REDIS_URL", services.redis_url.clone()),
@@ -232,6 +235,7 @@ fn environment(services: &Services, sandbox: &Running) -> BTreeMap<String, Strin
             "CARILLON__CHANNEL__APP__TOKEN_URL",
             format!("{}/token", sandbox.http_url()),
         ),
+        ("CARILLON__SCHEDULER__SCHEDULE_FILE", schedules.display().to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();

@@ -24,7 +24,7 @@ use carillon::channel::Channel;
 
 use self::{
     figures::{abandoned, recoveries, stalls},
-    outcome::{Because, ChannelCount, Outcome, Wrong},
+    outcome::{Because, ChannelCount, Once, Outcome, Wrong},
     plan::{Fault, Kind, Size, Target, plan},
     told::{Arrival, Sample, cause_of_death, cause_of_unknown},
 };
@@ -137,6 +137,14 @@ fn every_broken_promise_is_noticed() {
                 ..ChannelCount::default()
             },
         )]),
+        once: BTreeMap::from([(
+            "refills",
+            Once {
+                due: 1,
+                done: 1,
+                ..Once::default()
+            },
+        )]),
         audited: 1,
         ..Outcome::default()
     };
@@ -147,7 +155,7 @@ fn every_broken_promise_is_noticed() {
         wrong
     };
     let nameless = || BTreeMap::from([(Because::default(), 1)]);
-    let breaks: [Break<'_>; 14] = [
+    let breaks: [Break<'_>; 19] = [
         &|outcome| outcome.channels.clear(),
         &|outcome| outcome.audited = 0,
         &|outcome| outcome.not_quiet.push("it".to_owned()),
@@ -155,6 +163,11 @@ fn every_broken_promise_is_noticed() {
         &|outcome| outcome.channels.entry("line").or_default().duplicates = 1,
         &|outcome| outcome.channels.entry("line").or_default().most_to_one = 2,
         &|outcome| outcome.unaccounted = one(),
+        &|outcome| outcome.once.clear(),
+        &|outcome| outcome.once.entry("refills").or_default().due = 0,
+        &|outcome| outcome.once.entry("refills").or_default().twice = one(),
+        &|outcome| outcome.once.entry("refills").or_default().missing = one(),
+        &|outcome| outcome.once.entry("refills").or_default().undue = one(),
         &|outcome| outcome.unknown = nameless(),
         &|outcome| outcome.failed = nameless(),
         &|outcome| outcome.dead = nameless(),

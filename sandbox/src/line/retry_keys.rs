@@ -31,6 +31,12 @@ struct Entry {
     at_secs: u32,
 }
 
+impl Entry {
+    fn lives(&self, now: Duration) -> bool {
+        now.as_secs().saturating_sub(u64::from(self.at_secs)) < LIFETIME_SECS
+    }
+}
+
 /// How a request with a key fares.
 pub(crate) enum Keyed<E> {
     /// First time: accepted.
@@ -55,6 +61,19 @@ impl RetryKeys {
         }
     }
 
+    /// Whether the key was accepted less than 24 h ago.
+    pub(crate) fn knows(&self, key: Uuid, now: Duration) -> bool {
+        let entries = self
+            .shard(key)
+            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner));
+        entries.is_some_and(|entries| entries.get(&key).is_some_and(|entry| entry.lives(now)))
+    }
+
+    fn shard(&self, key: Uuid) -> Option<&Mutex<HashMap<Uuid, Entry>>> {
+        // UUID version 4 and 5 both vary in their lowest bits.
+        self.shards.get(usize::try_from(key.as_u128() % SHARDS).unwrap_or(0))
+    }
+
     /// Runs `accept` unless the key was accepted less than 24 h ago. `body` is a fingerprint of endpoint and body.
     pub(crate) fn accept<E>(
         &self,
@@ -63,14 +82,12 @@ impl RetryKeys {
         now: Duration,
         accept: impl FnOnce() -> Result<Accepted, E>,
     ) -> Keyed<E> {
-        // UUID version 4 and 5 both vary in their lowest bits.
-        let index = usize::try_from(key.as_u128() % SHARDS).unwrap_or(0);
-        let Some(shard) = self.shards.get(index) else {
+        let Some(shard) = self.shard(key) else {
             return Keyed::Mismatch;
         };
         let mut entries = shard.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = entries.get(&key)
-            && now.as_secs() - u64::from(entry.at_secs).min(now.as_secs()) < LIFETIME_SECS
+            && entry.lives(now)
         {
             return if entry.body == body {
                 Keyed::Repeat(entry.accepted)

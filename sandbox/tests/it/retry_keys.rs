@@ -111,6 +111,18 @@ async fn a_cut_after_acceptance_is_told_by_the_409_and_counted_once() {
 }
 
 #[tokio::test]
+async fn whom_it_has_accepted_it_does_not_look_at_again() {
+    let running = start().await;
+    let handle = running.handle();
+    let body = json!({"to": user(1), "messages": text("x")});
+    assert_eq!(keyed(&running, "push", KEY, &body).await.unwrap().status, 200);
+    handle
+        .set_fault(Fault::new(Channel::Line, FaultKind::InvalidRecipient))
+        .unwrap();
+    assert_eq!(keyed(&running, "push", KEY, &body).await.unwrap().status, 409);
+}
+
+#[tokio::test]
 async fn of_many_racing_requests_with_one_key_exactly_one_is_accepted() {
     let running = start().await;
     let body = json!({"to": user(1), "messages": text("x")});

@@ -2,18 +2,17 @@
 //! a shop is like follows from the seed; when it begins is up to the run.
 //! It must never judge: it only sends as a frontend does, with the SQL functions and a bell.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{dice::Dice, town::Town};
+use super::{AGAIN, millis, rest};
+use crate::{dice::Dice, notes::Fact, town::Town};
 
 /// Broadcasts a shop has going at once.
 const TRACKS: u64 = 2;
-/// How often a frontend that was refused tries again, and looks whether its broadcast has ended.
-const AGAIN: Duration = Duration::from_millis(250);
 
 /// What a shop does with a broadcast besides sending it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,21 +98,21 @@ async fn bring(town: &Town, shop: usize, track: u64) {
         match brief.whim {
             Whim::Nothing | Whim::Later { .. } => {}
             Whim::Pause { after_ms, for_ms } => {
-                tokio::time::sleep(Duration::from_millis(after_ms)).await;
+                rest(after_ms).await;
                 tell(town, "pause_broadcast", id).await;
-                tokio::time::sleep(Duration::from_millis(for_ms)).await;
+                rest(for_ms).await;
                 tell(town, "resume_broadcast", id).await;
                 ring(town, id).await;
             }
             Whim::Cancel { after_ms } => {
-                tokio::time::sleep(Duration::from_millis(after_ms)).await;
+                rest(after_ms).await;
                 tell(town, "cancel_broadcast", id).await;
             }
         }
         while !ended(town, id).await.unwrap_or(false) {
             tokio::time::sleep(AGAIN).await;
         }
-        tokio::time::sleep(Duration::from_millis(brief.rest_ms)).await;
+        rest(brief.rest_ms).await;
     }
 }
 
@@ -123,7 +122,7 @@ async fn begin(town: &Town, shop: Uuid, name: &str, brief: &Brief) -> Uuid {
     for attempt in 0_u64.. {
         match draft_and_send(town, shop, &format!("{name}.{attempt}"), brief).await {
             Ok(id) => {
-                town.begun(id);
+                town.notes.add(Fact::Begun, &id);
                 ring(town, id).await;
                 return id;
             }
@@ -153,7 +152,7 @@ async fn draft_and_send(town: &Town, shop: Uuid, name: &str, brief: &Brief) -> s
     if let Whim::Later { in_ms } = brief.whim {
         sqlx::query("update broadcast set scheduled_at = now() + $2 * interval '1 millisecond' where id = $1")
             .bind(id)
-            .bind(f64::from(u32::try_from(in_ms).unwrap()))
+            .bind(millis(in_ms))
             .execute(&mut *tx)
             .await?;
     }
@@ -165,17 +164,8 @@ async fn draft_and_send(town: &Town, shop: Uuid, name: &str, brief: &Brief) -> s
     Ok(id)
 }
 
-/// The bell, as a program in any language rings it. Where Redis is away it is lost, and the scheduler rings.
 async fn ring(town: &Town, id: Uuid) {
-    let Ok(mut redis) = town.services.redis().await else {
-        return;
-    };
-    let bell = json!({ "args": { "broadcast_id": id } }).to_string();
-    let _ = redis::cmd("RPUSH")
-        .arg("{carillon}:ready:broadcast-send")
-        .arg(bell)
-        .query_async::<i64>(&mut redis)
-        .await;
+    super::ring(town, "broadcast-send", json!({ "broadcast_id": id })).await;
 }
 
 /// Calls one of the functions that move a broadcast, until Postgres has answered.
