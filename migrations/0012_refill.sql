@@ -192,7 +192,9 @@ begin
     insert into refill_run as r (period, rung_at)
     select w.period, now() from wanted w
      -- A row that is being worked on is never waited for.
-     where not exists (select from refill_run o where o.period = w.period and o.rung_at > now() - p_stale_secs * interval '1 second')
+     where not exists (select from refill_run o where o.period = w.period
+                          -- One rung for later than now was rung by a clock that has been put back since.
+                          and o.rung_at > now() - p_stale_secs * interval '1 second' and o.rung_at <= now())
      -- In one order: two schedulers that ring for the same two periods never wait for each other.
      order by w.period
     on conflict on constraint refill_run_pkey do update set rung_at = now()

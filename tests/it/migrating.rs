@@ -28,7 +28,8 @@ fn files() -> Vec<(u32, String)> {
         .collect()
 }
 
-/// Before each of them a planner has its broadcast and shop and a settle its broadcast; after it has begun they want the tokens.
+/// Before each of them a planner has its broadcast and shop, a settle its broadcast, and an export reads the ledger; after it has
+/// begun, the first two want the tokens.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_and_those_at_work_never_wait_for_each_other() {
     let db = empty_database().await;
@@ -51,6 +52,8 @@ async fn a_migration_and_those_at_work_never_wait_for_each_other() {
     .await;
     for (number, text) in new {
         let settle = looked(pool, sent).await;
+        let mut export = carillon::db::begin(pool).await.unwrap();
+        one::<i64>(&mut *export, "select count(*) from ledger_entry").await;
         let mut plan = carillon::db::begin(pool).await.unwrap();
         let lock = format!("select state from broadcast where id = '{opened}' for update");
         one::<String>(&mut *plan, &lock).await;
@@ -73,6 +76,7 @@ async fn a_migration_and_those_at_work_never_wait_for_each_other() {
             late.is_finished() || migration.is_finished() || one::<i64>(pool, WAITING).await > 1
         })
         .await;
+        export.commit().await.unwrap();
         let hold = format!("select ledger_hold('{}', '{other}', 1)", Uuid::now_v7());
         one::<i64>(&mut *plan, &hold).await;
         plan.commit().await.unwrap();

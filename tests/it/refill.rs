@@ -256,6 +256,16 @@ async fn an_upgrade_grants_the_difference_once_and_a_downgrade_waits_for_the_res
 }
 
 #[tokio::test]
+async fn a_bell_from_a_day_that_has_not_come_keeps_none_of_today_back() {
+    let town = Town::new("2026-11-25 10:00+08").await;
+    town.shop("core", 1, "Asia/Taipei").await;
+    assert_eq!(town.rings().await, ["2026-11"]);
+    town.clock.set("2026-11-20 10:00+08").await;
+    town.shop("core", 1, "Asia/Taipei").await;
+    assert_eq!(town.rings().await, ["2026-11"]);
+}
+
+#[tokio::test]
 async fn who_names_a_shop_never_waits_for_its_change_of_plan() {
     let town = Town::new("2026-11-20 10:00+08").await;
     let shop = town.shop("core", 1, "Asia/Taipei").await;
