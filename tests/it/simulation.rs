@@ -176,10 +176,10 @@ impl Simulation {
         // The model is asked what the database must answer; a worker that dies now leaves the slice to its lease.
         let epochs = self.model.epochs(b, lane);
         self.act(Act::Claim(b, lane)).await;
-        if let Some(claim) = self.model.claimed_since(b, lane, &epochs) {
-            if self.rng.random_bool(0.9) {
-                self.claims.push(claim);
-            }
+        if let Some(claim) = self.model.claimed_since(b, lane, &epochs)
+            && self.rng.random_bool(0.9)
+        {
+            self.claims.push(claim);
         }
     }
 

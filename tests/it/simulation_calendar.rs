@@ -54,9 +54,9 @@ pub(crate) fn price(at: Time, blocks: i32) -> Option<i64> {
 
 /// The anchor day of a month, or its last day where there is none.
 fn anchor_date(year: i32, month: u32, anchor: u32) -> NaiveDate {
-    let days = (1..=anchor).rev();
-    days.filter_map(|day| NaiveDate::from_ymd_opt(year, month, day))
-        .next()
+    (1..=anchor)
+        .rev()
+        .find_map(|day| NaiveDate::from_ymd_opt(year, month, day))
         .unwrap()
 }
 
@@ -83,10 +83,9 @@ pub(crate) fn starts_at(period: &str, zone: Tz, anchor: u32) -> Time {
 
 fn day_begins(day: NaiveDate, zone: Tz) -> Time {
     let midnight = day.and_time(NaiveTime::MIN);
-    let times = (0..96).map(|quarter| midnight + TimeDelta::minutes(15 * quarter));
-    times
-        .filter_map(|time| zone.from_local_datetime(&time).earliest())
-        .next()
+    (0..96)
+        .map(|quarter| midnight + TimeDelta::minutes(15 * quarter))
+        .find_map(|time| zone.from_local_datetime(&time).earliest())
         .unwrap()
         .to_utc()
 }

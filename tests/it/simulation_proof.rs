@@ -7,6 +7,9 @@ use crate::{
     simulation_orders::{Order, OrderState},
 };
 
+/// What is counted: its name, which operations it is, and whether only late ones.
+type Rule = (&'static str, fn(&str) -> bool, bool);
+
 impl Simulation {
     pub(crate) async fn assert_equals_model(&self) {
         for (n, shop) in self.model.shops.iter().enumerate() {
@@ -35,7 +38,7 @@ impl Simulation {
     /// What happened, by kind: a simulation in which something never happens shows nothing.
     pub(crate) fn seen(&self) -> BTreeMap<&'static str, usize> {
         let mut seen = BTreeMap::new();
-        let rules: [(&str, fn(&str) -> bool, bool); 14] = [
+        let rules: [Rule; 14] = [
             (
                 "grants in time",
                 |name| name.starts_with("grant:") && !name.contains("upgrade"),

@@ -36,6 +36,9 @@ pub(crate) struct World {
     _db: TestDb,
 }
 
+/// Kind, operation, changes, balances after, late.
+type EntryRow = (String, String, Vec<i64>, Vec<i64>, bool);
+
 impl World {
     pub(crate) async fn new(at: Time) -> Self {
         let db = database().await;
@@ -200,7 +203,7 @@ impl World {
 
     /// A shop's entries, oldest first.
     pub(crate) async fn lines(&self, shop: Uuid) -> Vec<Line> {
-        let rows: Vec<(String, String, Vec<i64>, Vec<i64>, bool)> = sqlx::query_as(
+        let rows: Vec<EntryRow> = sqlx::query_as(
             "select kind, operation, array[allowance, extra, held_allowance, held_extra],
                     array[allowance_after, extra_after, held_allowance_after, held_extra_after], late
                from ledger_entry where shop_id = $1 order by id",
