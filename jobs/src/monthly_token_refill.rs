@@ -29,8 +29,7 @@ impl MonthlyTokenRefill {
         // As for broadcasts: what fails here is a database that stays away, and reconcile rings again after it.
         max_attempts: 20,
         lease_secs: 15,
-        // None of its own: it is claimed before any turn of a broadcast, and one of those ends every few moments.
-        reserved_slots: 0,
+        reserved_slots: 1,
         priority: 40,
         // A turn is a time budget of a few seconds.
         timeout_secs: 300,

@@ -49,7 +49,7 @@ impl Fixture {
     pub(crate) async fn at(redis_url: &str) -> Self {
         let config = QueueConfig {
             key_prefix: format!("{{test-{}}}", Uuid::new_v4().simple()),
-            concurrency: 11 + others_slots(),
+            concurrency: 10 + others_slots(),
             retry_first_ms: 10,
             ..QueueConfig::default()
         };

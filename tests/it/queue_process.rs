@@ -87,7 +87,7 @@ fn a_worker_process() {
     let poison = variable("CHILD_POISON");
     let config = QueueConfig {
         key_prefix: variable("CHILD_PREFIX"),
-        concurrency: 10,
+        concurrency: 10 + crate::fixture::others_slots(),
         lease_ms: (lease_ms > 0).then_some(lease_ms),
         ..QueueConfig::default()
     };
