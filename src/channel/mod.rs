@@ -8,10 +8,12 @@
 //! - `merge`, `gsm7`, `link`: its merge fields, its character set, its links (pure)
 //! - `render`: the same message for one customer on one channel (pure)
 //! - `key`: the idempotency keys, derived and never random (pure)
+//! - `mark`: which delivery a message is, written into it and read back from what the provider tells (pure)
 //! - `sender`: an account on a channel and its credentials, parsed
 //! - `outcome`: accepted, or refused with a class
 //! - `http`: the one HTTP client and its bounded reads
 //! - `line`, `fcm`, `email`: the providers
+//! - `webhook`: what providers tell us, in one set of words for all of them (pure)
 //! - `config`: their settings
 //!
 //! It must never report a message as accepted unless the provider said so in its own words, never read or write
@@ -28,10 +30,12 @@ mod http;
 mod key;
 mod line;
 mod link;
+mod mark;
 mod merge;
 mod outcome;
 mod render;
 mod sender;
+pub mod webhook;
 
 use std::{fmt, str::FromStr};
 
@@ -42,6 +46,7 @@ pub use config::{AppConfig, ChannelConfig, ChannelsError, EmailConfig, HttpConfi
 pub use content::{Button, Content, ContentProblem, InvalidContent, TEXT_LIMIT, TEXT_LIMIT_GSM7};
 pub use key::{delivery_key, slice_key};
 pub use line::MULTICAST_LIMIT;
+pub use mark::DeliveryMark;
 pub use merge::{Fallbacks, Field};
 pub use outcome::{ErrorClass, Refusal, SendOutcome};
 pub use render::{Letterhead, Recipient, Rendered, Template};
