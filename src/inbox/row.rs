@@ -106,13 +106,19 @@ impl<'a> Row<'a> {
                 message_id: text(Some(message_id)),
                 ..row
             },
-            What::Followed => Row { what: "followed", ..row },
+            What::Followed => Row {
+                what: "followed",
+                ..row
+            },
             What::Unfollowed => Row {
                 what: "unfollowed",
                 ..row
             },
             What::Consent { .. } => Row { what: "consent", ..row },
-            What::Referred(_) => Row { what: "referred", ..row },
+            What::Referred(_) => Row {
+                what: "referred",
+                ..row
+            },
             What::Receipt(_) => Row { what: "receipt", ..row },
             What::Unknown(_) => Row { what: "unknown", ..row },
         }
@@ -122,7 +128,10 @@ impl<'a> Row<'a> {
     /// which has its own rows: it makes no conversation and brings none back from the archive.
     fn echoed(self, key: &'a str, echo: &'a Echo) -> Self {
         if echo.mark.is_some() {
-            return Row { what: "receipt", ..self };
+            return Row {
+                what: "receipt",
+                ..self
+            };
         }
         Row {
             what: "echo",
@@ -191,7 +200,10 @@ fn attachment(attachment: &Attachment) -> AttachmentRow<'_> {
 /// The first half of the SHA-256 of a provider's key.
 fn digest_of(key: &str) -> Uuid {
     let mut bytes = [0; 16];
-    for (byte, of_key) in bytes.iter_mut().zip(digest::digest(&digest::SHA256, key.as_bytes()).as_ref()) {
+    for (byte, of_key) in bytes
+        .iter_mut()
+        .zip(digest::digest(&digest::SHA256, key.as_bytes()).as_ref())
+    {
         *byte = *of_key;
     }
     Uuid::from_bytes(bytes)

@@ -35,6 +35,8 @@ mod foreign;
 mod frontend;
 mod gate;
 mod hostile;
+mod inbox;
+mod inbox_model;
 mod kill;
 mod ledger;
 mod ledger_adjust;
