@@ -6,9 +6,28 @@
 //! It must never read a clock, Postgres or Redis, never panic whatever the bytes, and never lose an event: what it does
 //! not know becomes [`What::Unknown`] and is counted.
 
+//!
+//! Table of contents:
+//! - `provider`: who can tell us something
+//! - `secrets`, `verify`: what proves that it was they
+//! - `parse`: the door from a verified body to events; `json`: foreign fields, read safely
+//! - `line`, `messenger`, `whatsapp`, `twilio`, `mitake`, `store`, `bounce`: each provider's body
+
+mod json;
+mod line;
+mod parse;
+mod provider;
+mod secrets;
+mod verify;
+
 use chrono::{DateTime, Utc};
 
 use super::{DeliveryMark, ErrorClass};
+
+pub use parse::{ParseError, parse, well_formed};
+pub use provider::{Provider, UnknownProvider};
+pub use secrets::{SecretsError, WebhookSecrets};
+pub use verify::{Rejected, challenge, verify};
 
 /// One thing that happened, as one provider told it.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,6 +101,31 @@ pub struct InboundMessage {
     pub referral: Option<Referral>,
     /// The name the provider gives the customer.
     pub profile_name: Option<String>,
+    /// Where on the shop's side it was written.
+    pub thread: Thread,
+    /// Shop fronts: how a guest wants to be answered.
+    pub contact: Contact,
+}
+
+/// Which of a customer's threads a message belongs to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum Thread {
+    /// The chat with an account on a channel.
+    #[default]
+    Social,
+    /// The message page of the shop's own front.
+    Store,
+    /// The messages beside an order; its number at the shop.
+    Order(String),
+}
+
+/// How a customer of a shop front can be reached: what they left in its form, or what their account there says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Contact {
+    /// Mail address.
+    pub email: Option<String>,
+    /// Phone number as it was typed.
+    pub phone: Option<String>,
 }
 
 /// Something attached to a message.
@@ -134,6 +178,8 @@ pub struct Echo {
     pub text: Option<String>,
     /// What is attached.
     pub attachments: Vec<Attachment>,
+    /// Where on the shop's side it was written.
+    pub thread: Thread,
 }
 
 /// A button of ours that was pressed.
