@@ -7,7 +7,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Provider, WebhookEvent, json, line};
+use super::{Provider, WebhookEvent, WebhookSecrets, json, line};
 
 /// A body that holds no events in any form its provider uses. It is kept, and can be tried again by a later release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +29,8 @@ pub enum ParseError {
 /// The events of a verified webhook, in the order the body has them.
 ///
 /// `query` is the request's query as it came, without the question mark. `received_at` stands in where the provider does
-/// not say when something happened; keys never depend on it.
+/// not say when something happened; keys never depend on it. `secrets`, where at hand, are those of the sender it was addressed to: by
+/// them a bounce is known to be of a mail of ours, and without them none is.
 ///
 /// # Errors
 /// Nothing in the body can be read as this provider's.
@@ -38,8 +39,9 @@ pub fn parse(
     body: &[u8],
     query: &str,
     received_at: DateTime<Utc>,
+    secrets: Option<&WebhookSecrets>,
 ) -> Result<Vec<WebhookEvent>, ParseError> {
-    let _ = query;
+    let _ = (query, secrets.map(WebhookSecrets::return_paths));
     match provider {
         Provider::Line => line::events(&json::body(body)?, received_at),
         _ => Err(ParseError::Shape("not read yet")),
