@@ -40,7 +40,7 @@ impl ReturnPathKey {
     }
 
     /// The return path of a delivery, in the mailbox `base` (`bounce@shop.example`). `None` where that has so long a name that
-    /// the mark finds no room beside it (at most 8 bytes fit always): send from `base` itself then.
+    /// the mark finds no room beside it (10 bytes always fit): send from `base` itself then.
     #[must_use]
     pub fn address(&self, mark: DeliveryMark, base: &str) -> Option<String> {
         let (mailbox, domain) = base.rsplit_once('@')?;

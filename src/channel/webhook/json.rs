@@ -125,7 +125,11 @@ pub(super) fn place(location: &Value, title: &str) -> Option<String> {
 
 /// A web address, whole or not at all.
 pub(super) fn link(value: &Value, name: &str) -> Option<String> {
-    let link = value.get(name)?.as_str()?;
+    plain_link(value.get(name)?.as_str()?)
+}
+
+/// The same for a text at hand.
+pub(super) fn plain_link(link: &str) -> Option<String> {
     let web = link.starts_with("https://") || link.starts_with("http://");
     (web && link.len() <= LINK_BYTES && !link.contains(|c: char| c.is_control() || c == ' ')).then(|| link.to_owned())
 }
@@ -227,6 +231,11 @@ pub(super) fn key_of(kind: &str, event: &Value) -> String {
     let mut bytes = Vec::new();
     canonical(event, &mut bytes);
     key(&name(kind), &[&hash(&bytes)])
+}
+
+/// The same from bytes that are no JSON.
+pub(super) fn key_of_bytes(kind: &str, bytes: &[u8]) -> String {
+    key(kind, &[&hash(bytes)])
 }
 
 fn canonical(value: &Value, into: &mut Vec<u8>) {

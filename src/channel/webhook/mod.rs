@@ -10,15 +10,24 @@
 //! Table of contents:
 //! - `provider`: who can tell us something
 //! - `secrets`, `verify`: what proves that it was they
-//! - `parse`: the door from a verified body to events; `json`: foreign fields, read safely
+//! - `parse`: the door from a verified body to events; `json`, `form`: foreign fields, read safely
 //! - `line`, `messenger`, `whatsapp`, `twilio`, `mitake`, `store`, `bounce`: each provider's body
 
+mod bounce;
+mod form;
 mod json;
 mod line;
+mod messenger;
+mod mitake;
 mod parse;
 mod provider;
 mod secrets;
+mod store;
+#[cfg(test)]
+mod tests;
+mod twilio;
 mod verify;
+mod whatsapp;
 
 use chrono::{DateTime, Utc};
 
@@ -40,7 +49,8 @@ pub struct WebhookEvent {
     pub key: String,
     /// When it happened, by the provider's clock.
     pub at: DateTime<Utc>,
-    /// The customer's address on the sender; `None` where the provider names nobody.
+    /// The customer's address on the sender, phone numbers as `+` and digits; `None` where the provider names nobody, which it never
+    /// does for what a customer did: a message, an edit, a postback, a follow, a consent, a referral, or a receipt up to a moment.
     pub from: Option<String>,
     /// What happened.
     pub what: What,
@@ -53,14 +63,14 @@ pub enum What {
     Message(InboundMessage),
     /// The shop wrote: we did, or a person in the provider's own app. `from` is the customer it went to.
     Echo(Echo),
-    /// The customer changed the text of a message.
+    /// The customer, or the shop in the provider's own app, changed the text of a message.
     Edited {
         /// The provider's id of the message.
         message_id: String,
         /// Its text now.
         text: String,
     },
-    /// The customer took a message back.
+    /// The customer, or the shop in the provider's own app, took a message back.
     Unsent {
         /// The provider's id of the message.
         message_id: String,
@@ -75,6 +85,11 @@ pub enum What {
     Consent {
         /// Whether messages are wanted.
         wanted: bool,
+    },
+    /// The customer called a mail of ours spam: it arrived, and none may follow.
+    Complained {
+        /// Which mail.
+        mark: DeliveryMark,
     },
     /// The customer came from an advertisement or link into an existing conversation.
     Referred(Referral),

@@ -7,7 +7,10 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Provider, WebhookEvent, WebhookSecrets, json, line};
+use super::{
+    Provider, Receipt, ReceiptOf, WebhookEvent, WebhookSecrets, What, bounce, json, line, messenger, mitake, store,
+    twilio, whatsapp,
+};
 
 /// A body that holds no events in any form its provider uses. It is kept, and can be tried again by a later release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -41,10 +44,44 @@ pub fn parse(
     received_at: DateTime<Utc>,
     secrets: Option<&WebhookSecrets>,
 ) -> Result<Vec<WebhookEvent>, ParseError> {
-    let _ = (query, secrets.map(WebhookSecrets::return_paths));
-    match provider {
-        Provider::Line => line::events(&json::body(body)?, received_at),
-        _ => Err(ParseError::Shape("not read yet")),
+    let mut events = match provider {
+        Provider::Line => line::events(&json::body(body)?, received_at)?,
+        Provider::Messenger => messenger::events(&json::body(body)?, received_at)?,
+        Provider::Whatsapp => whatsapp::events(&json::body(body)?, received_at)?,
+        Provider::Twilio => twilio::events(body, query, received_at)?,
+        Provider::Mitake => mitake::events(body, query, received_at)?,
+        Provider::Store => store::events(&json::body(body)?, received_at)?,
+        Provider::Email => {
+            let keys = secrets.map_or(&[][..], WebhookSecrets::return_paths);
+            bounce::events(body, query, received_at, keys)?
+        }
+    };
+    for event in &mut events {
+        if event.from.is_none()
+            && let Some(name) = needs_somebody(&event.what)
+        {
+            event.what = What::Unknown(format!("{name}.nobody"));
+        }
+    }
+    Ok(events)
+}
+
+/// What cannot be without a customer, by name.
+const fn needs_somebody(what: &What) -> Option<&'static str> {
+    match what {
+        What::Message(_) => Some("message"),
+        What::Edited { .. } => Some("edited"),
+        What::Unsent { .. } => Some("unsent"),
+        What::Postback(_) => Some("postback"),
+        What::Followed => Some("followed"),
+        What::Unfollowed => Some("unfollowed"),
+        What::Consent { .. } => Some("consent"),
+        What::Referred(_) => Some("referred"),
+        What::Receipt(Receipt {
+            of: ReceiptOf::UpTo(_), ..
+        }) => Some("receipt"),
+        // An echo without a customer still proves by its mark that a message left; a complaint has only a mark.
+        What::Echo(_) | What::Receipt(_) | What::Complained { .. } | What::Unknown(_) => None,
     }
 }
 
