@@ -81,6 +81,8 @@ sections! {
     events: crate::event::EventsConfig,
     /// Top-up orders: when their tokens arrive.
     top_up: crate::top_up::TopUpConfig,
+    /// What customers attach: where it is kept.
+    media: crate::inbox::media::MediaConfig,
     /// Schedules, and who looks at them.
     scheduler: crate::scheduler::SchedulerConfig,
     /// What is logged, and how.

@@ -91,6 +91,7 @@ fn referral_of(event: &WebhookEvent) -> Option<&Referral> {
         | What::Followed
         | What::Unfollowed
         | What::Consent { .. }
+        | What::Complained { .. }
         | What::Receipt(_)
         | What::Unknown(_) => None,
     }

@@ -155,8 +155,6 @@ fn referral(ad: usize) -> Referral {
 struct Person {
     name: Option<(i64, String)>,
     inbound_at: Option<i64>,
-    followed_at: Option<i64>,
-    unfollowed_at: Option<i64>,
     has_conversation: bool,
     ads: Vec<Ad>,
 }
@@ -242,20 +240,15 @@ pub(crate) fn expected(happenings: &[Happening]) -> Vec<String> {
                     (there.text, there.attachments) = (None, 0);
                 }
             }
-            Happening::Followed { person, at } => {
-                let person = people.entry(person).or_default();
-                person.followed_at = person.followed_at.max(Some(at));
-            }
-            Happening::Unfollowed { person, at } => {
-                let person = people.entry(person).or_default();
-                person.unfollowed_at = person.unfollowed_at.max(Some(at));
+            Happening::Followed { person, .. } => {
+                people.entry(person).or_default();
             }
             Happening::Referred { person, ad, .. } => {
                 let person = people.entry(person).or_default();
                 person.has_conversation = true;
                 click(person, &referral(ad), event.at);
             }
-            Happening::Read { .. } | Happening::Unknown { .. } => {}
+            Happening::Unfollowed { .. } | Happening::Read { .. } | Happening::Unknown { .. } => {}
         }
     }
     let mut lines: Vec<String> = people
@@ -292,10 +285,8 @@ fn line_of(n: usize, person: &Person, messages: &BTreeMap<String, Message>) -> S
     let number = |at: Option<i64>| at.map_or("-".to_owned(), |at| at.to_string());
     let name = person.name.as_ref().map_or("", |(_, name)| name);
     let mut line = format!(
-        "person U{n} name {name} inbound {} followed {} unfollowed {}",
-        number(person.inbound_at),
-        number(person.followed_at),
-        number(person.unfollowed_at)
+        "person U{n} name {name} inbound {}",
+        number(person.inbound_at)
     );
     if person.has_conversation {
         let mine: Vec<&Message> = messages.values().filter(|message| message.person == n).collect();
@@ -322,12 +313,11 @@ fn line_of(n: usize, person: &Person, messages: &BTreeMap<String, Message>) -> S
 /// The same lines, read from Postgres.
 pub(crate) const STANDING: &str = "
     with a as (
-        select a.address, c.id as customer_id, c.first_name, a.last_inbound_at, a.followed_at, a.unfollowed_at
+        select a.address, c.id as customer_id, c.first_name, a.last_inbound_at
           from address a join customer c on c.id = a.customer_id where a.sender_id = 'SENDER'
     )
     select coalesce(array_agg(line order by line collate \"C\"), '{}') from (
-        select format('person %s name %s inbound %s followed %s unfollowed %s', a.address, a.first_name, secs(a.last_inbound_at),
-                      secs(a.followed_at), secs(a.unfollowed_at))
+        select format('person %s name %s inbound %s', a.address, a.first_name, secs(a.last_inbound_at))
                || coalesce(format(' unread %s last %s inbound %s phone %s ad %s ads %s', t.unread, secs(t.last_message_at), secs(t.last_inbound_at),
                       case when t.has_phone then 'true' else 'false' end, case when t.from_ad then 'true' else 'false' end,
                       (select string_agg(r.ad_id, ',' order by r.referred_at desc, r.ad_id collate \"C\" desc) from referral r
