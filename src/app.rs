@@ -15,6 +15,7 @@ use crate::{
     config::{Config, RedisConfig},
     db::{self, DbError, PgPool, SchemaState},
     delivery::Delivery,
+    inbox::ingest::IngestWork,
     ledger::refill::RefillWork,
     limit::Limits,
     queue::{Queue, QueueConfig, QueueError, RedisConn},
@@ -175,6 +176,17 @@ impl App {
         RefillWork {
             db: self.db.clone(),
             config: self.config.refill,
+            postgres: Arc::default(),
+        }
+    }
+
+    /// What works on `webhook-ingest` jobs.
+    #[must_use]
+    pub fn ingest_work(&self) -> IngestWork {
+        IngestWork {
+            db: self.db.clone(),
+            secrets: self.secrets.clone(),
+            public_url: self.config.web.public_url.clone(),
             postgres: Arc::default(),
         }
     }

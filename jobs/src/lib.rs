@@ -19,15 +19,17 @@ mod monthly_token_refill;
 mod object;
 mod top_up_settlement;
 mod traceparent;
+mod webhook_ingest;
 mod wire;
 
 pub use audit::{Audit, AuditPeriod, InvalidAuditPeriod};
 pub use broadcast_send::BroadcastSend;
 pub use envelope::Envelope;
 pub use error::ContractError;
-pub use ids::{AddressId, BroadcastId, CustomerId, SenderId, ShopId, TopUpId};
+pub use ids::{AddressId, BroadcastId, CustomerId, SenderId, ShopId, TopUpId, WebhookId};
 pub use kind::{Job, Kind, Policy};
 pub use limits::{MAX_ATTEMPTS, MAX_DEPTH, MAX_ID_CHARS, MAX_RUN_AHEAD_DAYS, MAX_TEXT_BYTES, MAX_UNIQUE_CHARS};
 pub use monthly_token_refill::{MonthlyTokenRefill, NotAPeriod, PeriodName};
 pub use top_up_settlement::TopUpSettlement;
 pub use traceparent::{NoTraceParent, TraceParent};
+pub use webhook_ingest::WebhookIngest;

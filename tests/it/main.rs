@@ -90,4 +90,6 @@ mod top_up_scene;
 mod trace;
 mod wait;
 mod web;
+mod webhook;
+mod webhook_scene;
 mod world;
