@@ -11,7 +11,7 @@ use ring::hmac;
 use serde::Deserialize;
 
 use super::Provider;
-use crate::secret::Hidden;
+use crate::{channel::ReturnPathKey, secret::Hidden};
 
 /// The shortest secret of ours that is taken: what we choose ourselves need not be guessable.
 const OWN_SECRET_BYTES: usize = 16;
@@ -22,6 +22,7 @@ pub struct WebhookSecrets {
     provider: Provider,
     account: Option<String>,
     pub(super) keys: Keys,
+    return_paths: Vec<ReturnPathKey>,
 }
 
 /// What checks a request.
@@ -89,6 +90,7 @@ impl WebhookSecrets {
     pub fn parse(provider: Provider, json: &str) -> Result<Self, SecretsError> {
         let stored: Stored = serde_json::from_str(json).map_err(|_| SecretsError::Malformed)?;
         let sha256 = |name, current, previous| keys(hmac::HMAC_SHA256, name, current, previous);
+        let mut return_paths = Vec::new();
         let (account, keys) = match provider {
             Provider::Line => {
                 let keys = sha256("channel_secret", stored.channel_secret, stored.previous_channel_secret)?;
@@ -105,10 +107,10 @@ impl WebhookSecrets {
             }
             Provider::Twilio => {
                 of_sms(provider, stored.provider.as_deref())?;
-                let account = required("account_sid", stored.account_sid)?;
+                required("account_sid", stored.account_sid)?;
                 let sha1 = hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY;
                 let keys = keys(sha1, "auth_token", stored.auth_token, stored.previous_auth_token)?;
-                (Some(account), Keys::Signed(keys))
+                (None, Keys::Signed(keys))
             }
             Provider::Mitake => {
                 of_sms(provider, stored.provider.as_deref())?;
@@ -124,15 +126,24 @@ impl WebhookSecrets {
             }
             Provider::Email => {
                 let current = own("bounce_secret", required("bounce_secret", stored.bounce_secret)?)?;
-                let keys = sha256("bounce_secret", Some(current), stored.previous_bounce_secret)?;
-                (None, Keys::Signed(keys))
+                let previous = required("previous_bounce_secret", stored.previous_bounce_secret).ok();
+                return_paths.push(ReturnPathKey::new(&current));
+                return_paths.extend(previous.as_deref().map(ReturnPathKey::new));
+                (None, Keys::Signed(sha256("bounce_secret", Some(current), previous)?))
             }
         };
         Ok(Self {
             provider,
             account,
             keys,
+            return_paths,
         })
+    }
+
+    /// What reads the return paths of the sender's mails, the current key first; none on other channels.
+    #[must_use]
+    pub fn return_paths(&self) -> &[ReturnPathKey] {
+        &self.return_paths
     }
 
     /// Whose secrets they are.
