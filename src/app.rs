@@ -15,6 +15,7 @@ use crate::{
     config::{Config, RedisConfig},
     db::{self, DbError, PgPool, SchemaState},
     delivery::Delivery,
+    inbox::{ingest::IngestWork, media::MediaWork},
     ledger::refill::RefillWork,
     limit::Limits,
     queue::{Queue, QueueConfig, QueueError, RedisConn},
@@ -72,6 +73,9 @@ pub enum AppError {
     /// Settings of the channels that cannot work together.
     #[error("{0}")]
     Channels(#[from] crate::channel::ChannelsError),
+    /// Settings of media that cannot work.
+    #[error("media: {0}")]
+    Media(String),
     /// Listening, signals and other things of the operating system.
     #[error("{what}: {source}")]
     System {
@@ -175,6 +179,22 @@ impl App {
         RefillWork {
             db: self.db.clone(),
             config: self.config.refill,
+            postgres: Arc::default(),
+        }
+    }
+
+    /// What works on `media-fetch` jobs.
+    pub fn media_work(&self) -> Result<MediaWork, AppError> {
+        MediaWork::new(self.db.clone(), self.secrets.clone(), &self.config.media).map_err(AppError::Media)
+    }
+
+    /// What works on `webhook-ingest` jobs.
+    #[must_use]
+    pub fn ingest_work(&self) -> IngestWork {
+        IngestWork {
+            db: self.db.clone(),
+            secrets: self.secrets.clone(),
+            public_url: self.config.web.public_url.clone(),
             postgres: Arc::default(),
         }
     }

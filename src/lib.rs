@@ -1,6 +1,6 @@
 //! Carillon: the messaging back office of an online-shop platform.
 //!
-//! Arrows point down only: `cli → web, worker → fleet → scheduler → broadcast, top_up, inbox → delivery → ledger, limit, queue → metrics → channel →
+//! Arrows point down only: `cli → web, worker → fleet → scheduler → broadcast, inbox, top_up → delivery → ledger, limit, queue → metrics → channel →
 //! the ground floor (config, clock, db, event, pause, telemetry, retry, secret, tls) → carillon_jobs`.
 
 pub mod app;

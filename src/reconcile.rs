@@ -7,7 +7,10 @@
 
 use std::time::Duration;
 
-use carillon_jobs::{BroadcastId, BroadcastSend, Envelope, MonthlyTokenRefill, SenderId, TopUpSettlement, TraceParent};
+use carillon_jobs::{
+    BroadcastId, BroadcastSend, Envelope, MediaFetch, MonthlyTokenRefill, SenderId, TopUpSettlement, TraceParent,
+    WebhookIngest,
+};
 use sqlx::types::Uuid;
 
 use crate::{
@@ -17,6 +20,7 @@ use crate::{
         DeliveryConfig,
         store::{self, Ringing},
     },
+    inbox::{media, webhook},
     ledger::refill,
     queue::{Queue, Rung},
     telemetry,
@@ -40,6 +44,10 @@ pub struct Found {
     pub refills: usize,
     /// Bells for top-up orders that are due; one is for all of them.
     pub top_ups: usize,
+    /// Bells for webhooks that wait longer than they should; one is for all of them.
+    pub webhooks: usize,
+    /// Bells for what customers attached; one is for all of it.
+    pub media: usize,
 }
 
 /// Why a look was cut short. The next one does what is left.
@@ -66,6 +74,8 @@ pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result
     let lanes = ring_lanes(db, queue, config, Ringing::Everybody).await?;
     let refills = ring_refills(db, queue, config).await?;
     let top_ups = ring_top_ups(db, queue).await?;
+    let webhooks = ring_webhooks(db, queue).await?;
+    let media = ring_media(db, queue).await?;
     Ok(Found {
         due,
         unplanned: unplanned.len(),
@@ -73,6 +83,8 @@ pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result
         finished,
         refills,
         top_ups,
+        webhooks,
+        media,
     })
 }
 
@@ -146,6 +158,28 @@ async fn ring_top_ups(db: &PgPool, queue: &Queue) -> Result<usize, ReconcileErro
     }
     let mut bell = Envelope::new(TopUpSettlement { order_id: None });
     bell.unique = Some("due".to_owned());
+    let rung = queue.ring(bell).await?;
+    Ok(usize::from(matches!(rung, Rung::Queued { .. })))
+}
+
+/// Rings once for all files that are due, unless a bell waits.
+async fn ring_media(db: &PgPool, queue: &Queue) -> Result<usize, ReconcileError> {
+    if !media::has_due(db).await? {
+        return Ok(0);
+    }
+    let mut bell = Envelope::new(MediaFetch {});
+    bell.unique = Some("due".to_owned());
+    let rung = queue.ring(bell).await?;
+    Ok(usize::from(matches!(rung, Rung::Queued { .. })))
+}
+
+/// Rings once for all webhooks that wait longer than they should, unless a bell waits.
+async fn ring_webhooks(db: &PgPool, queue: &Queue) -> Result<usize, ReconcileError> {
+    if !webhook::is_overdue(db).await? {
+        return Ok(0);
+    }
+    let mut bell = Envelope::new(WebhookIngest { webhook_id: None });
+    bell.unique = Some("overdue".to_owned());
     let rung = queue.ring(bell).await?;
     Ok(usize::from(matches!(rung, Rung::Queued { .. })))
 }

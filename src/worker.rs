@@ -6,6 +6,7 @@ use crate::{
     app::{App, AppError},
     broadcast::BroadcastWork,
     db::PgPool,
+    inbox::{ingest::IngestWork, media::MediaWork},
     ledger,
     ledger::refill::RefillWork,
     queue::{self, JobContext, JobError, Outcome},
@@ -20,6 +21,8 @@ struct Work {
     refill: RefillWork,
     db: PgPool,
     top_up: TopUpWork,
+    ingest: IngestWork,
+    media: MediaWork,
 }
 
 impl Work {
@@ -29,6 +32,8 @@ impl Work {
             Job::MonthlyTokenRefill(args) => self.refill.run(args, &context).await,
             Job::Audit(args) => ledger::audit_period(&self.db, args, &context).await,
             Job::TopUpSettlement(args) => self.top_up.run(args, &context).await,
+            Job::WebhookIngest(args) => self.ingest.run(args, &context).await,
+            Job::MediaFetch(args) => self.media.run(args, &context).await,
         }
     }
 }
@@ -40,6 +45,8 @@ pub async fn run(app: App) -> Result<(), AppError> {
         refill: app.refill_work(),
         db: app.db.clone(),
         top_up: app.top_up_work(),
+        ingest: app.ingest_work(),
+        media: app.media_work()?,
     };
     let db = app.db.clone();
     let handler = move |job: Job, context: JobContext| {

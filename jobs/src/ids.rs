@@ -90,6 +90,10 @@ uuid_id! {
     /// An order of extra tokens.
     TopUpId
 }
+uuid_id! {
+    /// One request of a provider, stored as it came. A UUIDv7: its table is partitioned by it.
+    WebhookId
+}
 number_id! {
     /// A person known to one shop.
     CustomerId

@@ -4,7 +4,10 @@ use std::{fmt, str::FromStr};
 
 use serde::{Serialize, Serializer};
 
-use crate::{Audit, BroadcastSend, ContractError, Envelope, MonthlyTokenRefill, TopUpSettlement, envelope};
+use crate::{
+    Audit, BroadcastSend, ContractError, Envelope, MediaFetch, MonthlyTokenRefill, TopUpSettlement, WebhookIngest,
+    envelope,
+};
 
 /// A kind of job. The name of its queue is its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,6 +20,10 @@ pub enum Kind {
     Audit,
     /// Credit top-up orders that are paid and due: [`TopUpSettlement`].
     TopUpSettlement,
+    /// Turn a stored webhook into what it says happened: [`WebhookIngest`].
+    WebhookIngest,
+    /// Fetch what customers attached: [`MediaFetch`].
+    MediaFetch,
 }
 
 /// One unit of work: a kind with its parsed payload.
@@ -30,6 +37,10 @@ pub enum Job {
     Audit(Audit),
     /// Credit top-up orders that are paid and due.
     TopUpSettlement(TopUpSettlement),
+    /// Turn a stored webhook into what it says happened.
+    WebhookIngest(WebhookIngest),
+    /// Fetch what customers attached.
+    MediaFetch(MediaFetch),
 }
 
 /// How the jobs of one kind are run. A job may lower or raise only its attempts.
@@ -54,6 +65,8 @@ impl Kind {
         Self::MonthlyTokenRefill,
         Self::Audit,
         Self::TopUpSettlement,
+        Self::WebhookIngest,
+        Self::MediaFetch,
     ];
 
     /// The name of the kind, which is the name of its queue: `broadcast-send`.
@@ -64,6 +77,8 @@ impl Kind {
             Self::MonthlyTokenRefill => "monthly-token-refill",
             Self::Audit => "audit",
             Self::TopUpSettlement => "top-up-settlement",
+            Self::WebhookIngest => "webhook-ingest",
+            Self::MediaFetch => "media-fetch",
         }
     }
 
@@ -75,6 +90,8 @@ impl Kind {
             Self::MonthlyTokenRefill => MonthlyTokenRefill::POLICY,
             Self::Audit => Audit::POLICY,
             Self::TopUpSettlement => TopUpSettlement::POLICY,
+            Self::WebhookIngest => WebhookIngest::POLICY,
+            Self::MediaFetch => MediaFetch::POLICY,
         }
     }
 
@@ -86,6 +103,8 @@ impl Kind {
             Self::MonthlyTokenRefill => envelope::schema::<MonthlyTokenRefill>(self),
             Self::Audit => envelope::schema::<Audit>(self),
             Self::TopUpSettlement => envelope::schema::<TopUpSettlement>(self),
+            Self::WebhookIngest => envelope::schema::<WebhookIngest>(self),
+            Self::MediaFetch => envelope::schema::<MediaFetch>(self),
         }
     }
 
@@ -96,6 +115,8 @@ impl Kind {
             Self::MonthlyTokenRefill => envelope::parse(text, Job::MonthlyTokenRefill),
             Self::Audit => envelope::parse(text, Job::Audit),
             Self::TopUpSettlement => envelope::parse(text, Job::TopUpSettlement),
+            Self::WebhookIngest => envelope::parse(text, Job::WebhookIngest),
+            Self::MediaFetch => envelope::parse(text, Job::MediaFetch),
         }
     }
 }
@@ -109,6 +130,8 @@ impl Job {
             Self::MonthlyTokenRefill(_) => Kind::MonthlyTokenRefill,
             Self::Audit(_) => Kind::Audit,
             Self::TopUpSettlement(_) => Kind::TopUpSettlement,
+            Self::WebhookIngest(_) => Kind::WebhookIngest,
+            Self::MediaFetch(_) => Kind::MediaFetch,
         }
     }
 }
@@ -121,6 +144,8 @@ impl Serialize for Job {
             Self::MonthlyTokenRefill(args) => args.serialize(serializer),
             Self::Audit(args) => args.serialize(serializer),
             Self::TopUpSettlement(args) => args.serialize(serializer),
+            Self::WebhookIngest(args) => args.serialize(serializer),
+            Self::MediaFetch(args) => args.serialize(serializer),
         }
     }
 }
@@ -167,6 +192,18 @@ impl From<Audit> for Job {
 impl From<TopUpSettlement> for Job {
     fn from(args: TopUpSettlement) -> Self {
         Self::TopUpSettlement(args)
+    }
+}
+
+impl From<MediaFetch> for Job {
+    fn from(args: MediaFetch) -> Self {
+        Self::MediaFetch(args)
+    }
+}
+
+impl From<WebhookIngest> for Job {
+    fn from(args: WebhookIngest) -> Self {
+        Self::WebhookIngest(args)
     }
 }
 

@@ -31,6 +31,7 @@ mod routes;
 mod smtp;
 mod state;
 mod traffic;
+pub mod webhooks;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

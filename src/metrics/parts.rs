@@ -9,7 +9,16 @@ use super::{
     own,
 };
 
-const FOUND: [&str; 6] = ["due", "unplanned", "lanes", "finished", "refills", "top_ups"];
+const FOUND: [&str; 8] = [
+    "due",
+    "unplanned",
+    "lanes",
+    "finished",
+    "refills",
+    "top_ups",
+    "webhooks",
+    "media",
+];
 
 pub(super) struct Parts {
     build: Grid<IntGauge>,
@@ -110,8 +119,8 @@ pub fn note(seen: Surroundings) {
     }
 }
 
-/// The scheduler found so much in nobody's hands: due, unplanned, lanes, finished, refills, top-ups.
-pub fn reconciled(found: [usize; 6]) {
+/// The scheduler found so much in nobody's hands: due, unplanned, lanes, finished, refills, top-ups, webhooks.
+pub fn reconciled(found: [usize; 8]) {
     let Some(parts) = own().map(|own| &own.parts) else {
         return;
     };

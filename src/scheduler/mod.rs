@@ -1,5 +1,5 @@
 //! The scheduler process: rings for what is due, by the calendar or by what Postgres says is in nobody's hands, and keeps
-//! the months of the delivery tables ahead of time. It forgets old events.
+//! the months of the delivery tables and the days of webhooks ahead of time. It forgets old events and webhooks.
 //!
 //! Correct with any number of them, and with none for a while: everything it does is decided by rows in Postgres.
 //!
@@ -42,6 +42,7 @@ pub use self::{
 use crate::{
     app::{App, AppError},
     event,
+    inbox::webhook,
     metrics::parts,
     queue::Queue,
     reconcile::{self, ReconcileError},
@@ -140,6 +141,8 @@ async fn look(app: &App, queue: &Queue) -> Result<(), ReconcileError> {
         found.finished,
         found.refills,
         found.top_ups,
+        found.webhooks,
+        found.media,
     ]);
     if found != reconcile::Found::default() {
         tracing::info!(
@@ -149,6 +152,8 @@ async fn look(app: &App, queue: &Queue) -> Result<(), ReconcileError> {
             finished = found.finished,
             refills = found.refills,
             top_ups = found.top_ups,
+            webhooks = found.webhooks,
+            media = found.media,
             "Rang for work that was in nobody's hands"
         );
     }
@@ -163,6 +168,10 @@ async fn keep_house(app: &App) -> Result<(), sqlx::Error> {
     let forgotten = event::forget_old(&app.db, &app.config.events).await?;
     if forgotten > 0 {
         tracing::info!(forgotten, "Forgot old events");
+    }
+    let days = webhook::keep_house(&app.db, &app.config.webhook).await?;
+    if days > 0 {
+        tracing::info!(days, "Forgot days of old webhooks");
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod health;
 pub mod metrics;
 mod page;
 mod unsubscribe;
+mod webhooks;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -32,8 +33,9 @@ pub fn router(app: App) -> Router {
         .route("/metrics", get(metrics::show))
         .route("/u/{token}", get(unsubscribe::ask).post(unsubscribe::act))
         .fallback(page::nothing_here)
-        .layer(timeout)
         .layer(body_limit)
+        .merge(webhooks::routes(&app))
+        .layer(timeout)
         .layer(
             TraceLayer::new_for_http()
                 .make_span_with(span)

@@ -95,4 +95,6 @@ mod top_up_scene;
 mod trace;
 mod wait;
 mod web;
+mod webhook;
+mod webhook_scene;
 mod world;

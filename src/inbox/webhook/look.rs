@@ -1,0 +1,128 @@
+//! Webhooks for people: which came, what became of them, and another try for those that failed.
+
+use carillon_jobs::{SenderId, WebhookId};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{channel::webhook::Provider, db::PgPool};
+
+/// What became of a webhook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum State {
+    /// It waits.
+    Stored,
+    /// Everything it says is applied.
+    Done,
+    /// It is put aside, with a reason, until a person replays it.
+    Failed,
+}
+
+impl State {
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Which webhooks.
+#[derive(Debug, Default, Clone)]
+pub struct Filter {
+    /// Only these.
+    pub ids: Vec<WebhookId>,
+    /// Only of this sender.
+    pub sender: Option<SenderId>,
+    /// Only of this provider.
+    pub provider: Option<Provider>,
+    /// Only in this state.
+    pub state: Option<State>,
+}
+
+/// A webhook without what it says.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow, Serialize)]
+pub struct Overview {
+    /// Its id.
+    pub id: Uuid,
+    /// When it came.
+    pub received_at: DateTime<Utc>,
+    /// Who sent it.
+    pub provider: String,
+    /// Whom it was addressed to.
+    pub sender_id: Uuid,
+    /// Bytes of its body.
+    pub bytes: i64,
+    /// What became of it.
+    pub state: State,
+    /// Tries that came to nothing.
+    pub attempts: i32,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// A webhook as it came.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Shown {
+    /// What stands in the list.
+    #[sqlx(flatten)]
+    pub overview: Overview,
+    /// Whether its signature was found right before it was stored.
+    pub is_verified: bool,
+    /// When it is due, while it waits.
+    pub due_at: Option<DateTime<Utc>>,
+    /// The headers that were kept.
+    pub headers: Value,
+    /// The query of its address.
+    pub query: String,
+    /// The bytes that were signed.
+    pub body: Vec<u8>,
+}
+
+const OVERVIEW: &str =
+    "id, received_at, provider, sender_id, octet_length(body)::bigint as bytes, state, attempts, reason";
+
+/// The newest webhooks the filter lets through, newest first.
+pub async fn list(db: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Vec<Overview>> {
+    let ids: Vec<Uuid> = filter.ids.iter().map(|id| id.0).collect();
+    let sql = format!(
+        "select {OVERVIEW} from webhook_with_state
+          where (cardinality($1::uuid[]) = 0 or id = any ($1)) and ($2::uuid is null or sender_id = $2)
+            and ($3::text is null or provider = $3) and ($4::text is null or state = $4)
+          order by id desc limit $5"
+    );
+    sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(ids)
+        .bind(filter.sender.map(|sender| sender.0))
+        .bind(filter.provider.map(Provider::as_str))
+        .bind(filter.state.map(State::as_str))
+        .bind(limit)
+        .fetch_all(db)
+        .await
+}
+
+/// One webhook; none if there is none, or it is forgotten.
+pub async fn show(db: &PgPool, id: WebhookId) -> sqlx::Result<Option<Shown>> {
+    let sql =
+        format!("select {OVERVIEW}, is_verified, due_at, headers, query, body from webhook_with_state where id = $1");
+    sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(id.0)
+        .fetch_optional(db)
+        .await
+}
+
+/// Puts webhooks back to be worked through; how many of them are still kept. Events that were applied before are not
+/// applied again.
+pub async fn replay(db: &PgPool, ids: &[WebhookId]) -> sqlx::Result<i64> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    sqlx::query_scalar("select replay_webhooks($1)")
+        .bind(ids)
+        .fetch_one(db)
+        .await
+}

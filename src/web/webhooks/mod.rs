@@ -1,0 +1,257 @@
+//! `/webhooks/{provider}/{sender}`: what providers tell us, verified, on disk, and only then acknowledged.
+//!
+//! - `accounts`: who it is addressed to, and the secrets that prove it
+//! - `intake`: to the disk, many in one commit, and the bells
+//!
+//! The answers, which are the same for every provider:
+//!
+//! | | |
+//! |---|---|
+//! | 200 | it is on disk; Redis may be away |
+//! | 400 | it is signed, and not the JSON it says it is: telling it again would not help |
+//! | 401 | the signature is missing, malformed or wrong |
+//! | 403 | Meta's question whether the address is ours, with another token than ours |
+//! | 404 | there is no such sender, or it takes no webhooks of this provider |
+//! | 408, 413 | the body came too slowly, or is too large |
+//! | 429 | the sender is told more than `webhook.per_sender_per_sec`; nothing was kept |
+//! | 503 | Postgres is away, or too much is waiting for it: tell it again |
+//!
+//! What a request says is read by nobody here. Nothing of it may stand in a log, and no answer says more than the above.
+
+mod accounts;
+mod intake;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, FromRequest as _, Path, Request, State},
+    http::{HeaderMap, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use carillon_jobs::SenderId;
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
+use url::form_urlencoded;
+
+use self::{
+    accounts::{Account, Accounts},
+    intake::Intake,
+};
+use crate::{
+    app::App,
+    channel::webhook::{self, Provider},
+    inbox::{ingest::public_address, webhook::NewWebhook},
+    metrics::webhooks::{self as figures, Answer},
+    telemetry,
+};
+
+/// What the query's parameter is called that proves a callback nobody signs. It is not kept.
+const TOKEN: &str = "token";
+
+#[derive(Clone)]
+struct Ingress {
+    accounts: Arc<Accounts>,
+    intake: Intake,
+    public_url: Arc<str>,
+    body_timeout: Duration,
+    max_body_bytes: usize,
+}
+
+/// The routes, with limits of their own.
+pub(super) fn routes(app: &App) -> Router<App> {
+    let config = &app.config.webhook;
+    let queue = app.queue();
+    if let Err(error) = &queue {
+        tracing::error!(%error, "This process cannot ring for webhooks; the scheduler does");
+    }
+    let ingress = Ingress {
+        accounts: Arc::new(Accounts::new(app.db.clone(), app.secrets.clone(), config)),
+        intake: Intake::start(&app.db, queue.ok()),
+        public_url: app.config.web.public_url.as_str().into(),
+        body_timeout: config.body_timeout(),
+        max_body_bytes: config.max_body_bytes,
+    };
+    Router::new()
+        .route("/webhooks/{provider}/{sender}", get(asked).post(told))
+        .layer(DefaultBodyLimit::max(config.max_body_bytes))
+        .with_state(ingress)
+}
+
+/// POST: something happened.
+async fn told(State(ingress): State<Ingress>, Path(path): Path<(String, String)>, request: Request) -> Response {
+    let Some((provider, sender)) = address(&path) else {
+        return answer(None, Answer::Unknown);
+    };
+    if provider.calls_by_get() {
+        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+    }
+    let taken = ingress.take(provider, sender, request).await;
+    answer(Some(provider), taken.unwrap_or_else(|refused| refused))
+}
+
+/// GET: Meta asks whether the address is ours; Mitake tells what happened.
+async fn asked(State(ingress): State<Ingress>, Path(path): Path<(String, String)>, request: Request) -> Response {
+    let Some((provider, sender)) = address(&path) else {
+        return answer(None, Answer::Unknown);
+    };
+    if request.method() != Method::GET {
+        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+    }
+    if provider.calls_by_get() {
+        let taken = ingress.take(provider, sender, request).await;
+        return answer(Some(provider), taken.unwrap_or_else(|refused| refused));
+    }
+    if !matches!(provider, Provider::Messenger | Provider::Whatsapp) {
+        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+    }
+    let account = match ingress.account(provider, sender).await {
+        Ok(account) => account,
+        Err(refused) => return answer(Some(provider), refused),
+    };
+    match webhook::challenge(&account.secrets, request.uri().query().unwrap_or_default()) {
+        Ok(text) => {
+            figures::answered(Some(provider), Answer::Challenge);
+            text.into_response()
+        }
+        Err(_) => answer(Some(provider), Answer::Forbidden),
+    }
+}
+
+impl Ingress {
+    async fn take(&self, provider: Provider, sender: SenderId, request: Request) -> Result<Answer, Answer> {
+        let account = self.account(provider, sender).await?;
+        // Who does not say how much is coming may send as much as is allowed.
+        let said = content_length(request.headers());
+        if said.is_some_and(|bytes| bytes > self.max_body_bytes) {
+            return Err(Answer::TooLarge);
+        }
+        let room = self.intake.room_for(said.unwrap_or(self.max_body_bytes));
+        let _room = room.ok_or(Answer::Away)?;
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let headers = request.headers().clone();
+        let body = tokio::time::timeout(self.body_timeout, Bytes::from_request(request, &()))
+            .await
+            .map_err(|_| Answer::TooSlow)?
+            .map_err(|refused| match refused.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => Answer::TooLarge,
+                // The connection broke: nobody hears the answer.
+                _ => Answer::Malformed,
+            })?;
+        let url = public_address(&self.public_url, provider, sender);
+        webhook::verify(provider, &account.secrets, &headers, &body, &url, &query).map_err(|_| Answer::Unsigned)?;
+        if speaks_json(provider) && !is_json(&body) {
+            return Err(Answer::Malformed);
+        }
+        // Only what is proved to be the provider's counts: nobody else can use up its room.
+        if !account.has_room() {
+            return Err(Answer::Flood);
+        }
+        let webhook = NewWebhook {
+            sender,
+            provider,
+            headers: kept(&headers),
+            query: without_token(&query),
+            body,
+            is_verified: true,
+        };
+        let stored = self.intake.store(webhook, telemetry::here()).await;
+        stored.map(|()| Answer::Stored).map_err(|_| Answer::Away)
+    }
+
+    async fn account(&self, provider: Provider, sender: SenderId) -> Result<Arc<Account>, Answer> {
+        match self.accounts.find(provider, sender).await {
+            Ok(account) => account.ok_or(Answer::Unknown),
+            Err(error) => {
+                tracing::debug!(sender.id = %sender, %error, "A webhook's sender cannot be looked up");
+                Err(Answer::Away)
+            }
+        }
+    }
+}
+
+fn address((provider, sender): &(String, String)) -> Option<(Provider, SenderId)> {
+    Some((provider.parse().ok()?, sender.parse().ok()?))
+}
+
+fn content_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+const fn speaks_json(provider: Provider) -> bool {
+    match provider {
+        Provider::Line | Provider::Messenger | Provider::Whatsapp | Provider::Store => true,
+        Provider::Twilio | Provider::Mitake | Provider::Email => false,
+    }
+}
+
+/// Whether it is JSON, however deep: this goes over the bytes and builds nothing.
+fn is_json(body: &[u8]) -> bool {
+    std::str::from_utf8(body).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
+}
+
+/// What a request is stored with. Its signature was found right and has served its purpose.
+fn kept(headers: &HeaderMap) -> Map<String, Value> {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    value
+        .map(|value| (header::CONTENT_TYPE.to_string(), Value::from(value)))
+        .into_iter()
+        .collect()
+}
+
+/// The query without the secret that a callback proves itself with.
+fn without_token(query: &str) -> String {
+    let is_token = |pair: &&str| form_urlencoded::parse(pair.as_bytes()).any(|(name, _)| name == TOKEN);
+    let pairs: Vec<&str> = query.split('&').filter(|pair| !is_token(pair)).collect();
+    pairs.join("&")
+}
+
+fn answer(provider: Option<Provider>, answer: Answer) -> Response {
+    figures::answered(provider, answer);
+    let (status, text) = match answer {
+        Answer::Stored | Answer::Challenge => return StatusCode::OK.into_response(),
+        Answer::Unknown => (StatusCode::NOT_FOUND, "there is no such webhook\n"),
+        Answer::Unsigned => (StatusCode::UNAUTHORIZED, "the signature is missing or wrong\n"),
+        Answer::Forbidden => (StatusCode::FORBIDDEN, "not with this token\n"),
+        Answer::Malformed => (StatusCode::BAD_REQUEST, "the body cannot be read\n"),
+        Answer::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n"),
+        Answer::TooSlow => (StatusCode::REQUEST_TIMEOUT, "the body came too slowly\n"),
+        Answer::Flood => (StatusCode::TOO_MANY_REQUESTS, "too many at once: tell it again later\n"),
+        Answer::Away => (StatusCode::SERVICE_UNAVAILABLE, "not stored: tell it again\n"),
+    };
+    let mut response = (status, text).into_response();
+    if matches!(answer, Answer::Flood | Answer::Away) {
+        let soon = header::HeaderValue::from_static("1");
+        response.headers_mut().insert(header::RETRY_AFTER, soon);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_token_is_not_kept_however_it_is_written() {
+        for (query, kept) in [
+            ("", ""),
+            ("token=abc", ""),
+            ("msgid=1&token=abc&StatusFlag=4", "msgid=1&StatusFlag=4"),
+            ("tok%65n=abc&msgid=1", "msgid=1"),
+            ("token&token=1&x=token", "x=token"),
+        ] {
+            assert_eq!(without_token(query), kept, "{query}");
+        }
+    }
+
+    #[test]
+    fn json_is_json_however_deep_and_nothing_else_is() {
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        assert!(is_json(deep.as_bytes()));
+        for text in [&b""[..], b"{", b"{}{}", b"\xff", b"\"\xff\"", b"{\"a\":}", b"a=b"] {
+            assert!(!is_json(text), "{text:?}");
+        }
+    }
+}
