@@ -1,11 +1,32 @@
-//! The inbox: what providers tell us, once, into conversations.
+//! The inbox: what customers do becomes conversations a shop can answer.
 //!
+//! Why it exists: providers tell the same thing twice, late and out of order, and a shop must see each message once, with the
+//! right counts, whatever came first.
+//!
+//! Table of contents:
 //! - `webhook`: requests of providers as they came, and what is still to be done with them
 //! - `ingest`: the `webhook-ingest` job: a request becomes events, and these are applied
-//! - `apply`: events become conversations and messages
+//! - `apply`: events of one sender, recorded once and turned into customers, conversations and messages
+//! - `row`: an event in the form Postgres takes it (pure)
+//! - `assign`: who gets a conversation (pure), and giving it to them; `hours`: who is at work (pure)
+//! - `referral`: the advertisements a conversation came from (pure), and keeping them
+//! - `phone`: phone numbers in a text (pure)
+//!
+//! It must never show what a customer wrote in a log or an error, never merge two customers, and never depend on the order in
+//! which events come.
 
 mod apply;
+mod assign;
+mod hours;
 pub mod ingest;
+pub mod phone;
+mod referral;
+mod row;
 pub mod webhook;
 
-pub use apply::apply;
+pub use self::{
+    apply::{Applied, InboxError, apply},
+    assign::{Candidate, PERMISSION_DELAY, choose},
+    hours::WorkingHours,
+    referral::{ADS_KEPT, Ad, latest},
+};
