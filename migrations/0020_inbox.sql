@@ -2,19 +2,13 @@
 -- order the providers tell it. So nothing here depends on what came first: times are compared with the greatest known, a change to
 -- a message that has not come yet waits in the message's own row, and counts move only when a row is new.
 
--- Columns the old program does not read; the sender's first, as planning locks sender before address.
-lock table sender, address in share row exclusive mode;
--- The account as the provider names it in a webhook (page id, phone number id, LINE destination), where one callback address
--- serves several: says whose an event is. Null: whatever comes to the sender's own address is the sender's.
-alter table sender add column account text check (account <> '');
-create unique index sender_account on sender (channel, account, shop_id) nulls not distinct where account is not null;
+-- New tables point at the first three, and the last gets columns that the old program does not read.
+lock table shop, sender, customer in share row exclusive mode;
+lock table address in access exclusive mode;
 alter table address
     -- What the provider calls the person, and when it said so.
     add column profile_name    text,
-    add column profile_name_at timestamptz,
-    -- The latest of each; whichever is later is how things stand.
-    add column followed_at     timestamptz,
-    add column unfollowed_at   timestamptz;
+    add column profile_name_at timestamptz;
 
 -- Each shop's switches; a shop without a row has the defaults.
 create table inbox_setting (
@@ -54,7 +48,10 @@ create table conversation (
     shop_id           uuid not null references shop,
     sender_id         uuid not null references sender,
     customer_id       bigint not null references customer on delete cascade,
+    -- A chat on a channel, the message page of the shop's front, or the messages beside one order.
     kind              text not null check (kind in ('social', 'store', 'order')),
+    -- Its number at the shop.
+    order_number      text not null default '' check ((kind = 'order') = (order_number <> '')),
     starred           boolean not null default false,
     archived          boolean not null default false,
     marked_unread     boolean not null default false,
@@ -68,7 +65,7 @@ create table conversation (
     last_message_at   timestamptz,
     last_inbound_at   timestamptz,
     created_at        timestamptz not null default now(),
-    unique (sender_id, customer_id, kind)
+    unique (sender_id, customer_id, kind, order_number)
 );
 create index conversation_of_customer on conversation (customer_id);
 create index conversation_newest on conversation (shop_id, last_message_at desc);
@@ -88,6 +85,8 @@ create table message (
     reply_to        text,
     -- LINE: answers once, within about a minute.
     reply_token     text,
+    -- How a guest of the shop's front wants to be answered: {"email"?, "phone"?}.
+    contact         jsonb,
     -- Numbers found in the text of a customer, as written and in one form.
     phones_raw      text[] not null default '{}',
     phones          text[] not null default '{}',
@@ -98,6 +97,7 @@ create table message (
     address         text,
     check (conversation_id is null or address is null),
     check ((conversation_id is null) = (direction is null) and (conversation_id is null) = (sent_at is null)),
+    check (direction is distinct from 'out' or phones = '{}'),
     check (unsent_at is null or (text is null and attachments = '[]' and phones = '{}' and phones_raw = '{}')),
     unique (sender_id, provider_id)
 );
@@ -165,18 +165,19 @@ create index media_due on media (due_at) where due_at is not null;
 -- Files whose message is gone; a worker deletes them and then the row.
 create table media_to_delete (
     stored_as text primary key,
-    since     timestamptz not null default now()
+    due_at    timestamptz not null default now()
 );
 create function media_gone() returns trigger language plpgsql as $$
 begin
-    insert into media_to_delete (stored_as) select stored_as from gone where stored_as is not null on conflict do nothing;
+    -- One in hand may be stored already: its name is known beforehand.
+    insert into media_to_delete (stored_as) select sender_id || '/' || id from gone where attempts > 0 on conflict do nothing;
     return null;
 end $$;
 create trigger media_gone after delete on media
     referencing old table as gone for each statement execute function media_gone();
 
 -- One event as `apply_events` takes it; `what` is one of message, postback, echo, edited, unsent, followed, unfollowed,
--- consent, referred, receipt, unknown.
+-- consent, referred, receipt, complained, unknown.
 create type inbox_event as (
     n            int,
     key          uuid,
@@ -184,11 +185,13 @@ create type inbox_event as (
     address      text,
     what         text,
     thread       text,
+    order_number text,
     message_id   text,
     text         text,
     attachments  jsonb,
     reply_to     text,
     reply_token  text,
+    contact      jsonb,
     profile_name text,
     phones_raw   text[],
     phones       text[],
@@ -249,7 +252,7 @@ begin
     select array_agg(x order by x.n) into e
       from (select distinct on (y.key) y.* from unnest(e) y where y.key = any (v_keys) order by y.key, y.n) x;
 
-    -- Whoever did something we must remember of them is a customer from now on. A shop front tells of its app's customers by
+    -- Whoever wrote, was written to or follows is a customer from now on. A shop front tells of its app's customers by
     -- its own ids: those are no addresses, a push to one would reach nobody.
     if v_shop is not null and v_channel = 'app' then
         insert into customer (shop_id, external_id)
@@ -261,7 +264,7 @@ begin
     elsif v_shop is not null then
         select array_agg(distinct x.address) into v_addresses from unnest(e) x
          where x.address is not null
-           and x.what in ('message', 'postback', 'echo', 'followed', 'unfollowed', 'consent', 'referred')
+           and x.what in ('message', 'postback', 'echo', 'followed', 'referred')
            and not exists (select from address a where a.sender_id = p_sender and a.address = x.address);
         if v_addresses is not null then
             perform meet_customers(p_sender, v_shop, v_addresses);
@@ -269,7 +272,8 @@ begin
     end if;
     -- Two customers may share an address: the one who had it first is meant. On a sender of the platform the address may be
     -- known to several shops: the one that came to know it last has written to it last.
-    select array_agg((x.n, x.key, x.at, x.address, x.what, x.thread, x.message_id, x.text, x.attachments, x.reply_to, x.reply_token,
+    select array_agg((x.n, x.key, x.at, x.address, x.what, x.thread, x.order_number, x.message_id, x.text,
+                      x.attachments, x.reply_to, x.reply_token, x.contact,
                       x.profile_name, x.phones_raw, x.phones,
                       case when v_channel = 'app'
                            then (select c.id from customer c where c.shop_id = v_shop and c.external_id = x.address)
@@ -277,31 +281,25 @@ begin
                                   order by case when v_shop is null then -a.id else a.id end limit 1) end)::inbox_event order by x.n)
       into e from unnest(e) x;
 
-    -- The windows, the name and whether the person follows; no clock of a provider opens a window beyond now.
+    -- The windows and the name; no clock of a provider opens a window beyond now.
     with latest as (
         select y.address,
                max(least(y.at, now())) filter (where y.what in ('message', 'postback')) as inbound_at,
-               max(y.at) filter (where y.what = 'followed') as followed_at,
-               max(y.at) filter (where y.what = 'unfollowed') as unfollowed_at,
                max(y.at) filter (where y.profile_name <> '') as name_at,
                (array_agg(y.profile_name order by y.at desc, y.profile_name desc) filter (where y.profile_name <> ''))[1] as name
           from unnest(e) y
-         where v_channel <> 'app' and y.address is not null and y.what in ('message', 'postback', 'followed', 'unfollowed')
+         where v_channel <> 'app' and y.address is not null and y.what in ('message', 'postback')
          group by y.address
     ), mine as materialized (
         select a.id, a.customer_id, a.profile_name as old_name, l.*,
                (l.name_at, l.name) > (coalesce(a.profile_name_at, '-infinity'), coalesce(a.profile_name, '')) as renamed
           from latest l join address a on a.sender_id = p_sender and a.address = l.address
          where a.last_inbound_at < l.inbound_at or (a.last_inbound_at is null and l.inbound_at is not null)
-            or a.followed_at < l.followed_at or (a.followed_at is null and l.followed_at is not null)
-            or a.unfollowed_at < l.unfollowed_at or (a.unfollowed_at is null and l.unfollowed_at is not null)
             or (l.name_at, l.name) > (coalesce(a.profile_name_at, '-infinity'), coalesce(a.profile_name, ''))
          order by a.id for update of a
     ), moved as (
         update address a
            set last_inbound_at = greatest(a.last_inbound_at, m.inbound_at),
-               followed_at = greatest(a.followed_at, m.followed_at),
-               unfollowed_at = greatest(a.unfollowed_at, m.unfollowed_at),
                profile_name = case when m.renamed then m.name else a.profile_name end,
                profile_name_at = case when m.renamed then m.name_at else a.profile_name_at end
           from mine m where a.id = m.id
@@ -311,17 +309,17 @@ begin
       from mine m
      where m.renamed and c.id = m.customer_id and c.last_name = '' and c.first_name in ('', m.old_name) and c.first_name <> m.name;
 
-    insert into conversation (shop_id, sender_id, customer_id, kind)
-    select distinct c.shop_id, p_sender, x.customer_id, x.thread
+    insert into conversation (shop_id, sender_id, customer_id, kind, order_number)
+    select distinct c.shop_id, p_sender, x.customer_id, x.thread, x.order_number
       from unnest(e) x join customer c on c.id = x.customer_id
      where x.what in ('message', 'postback', 'echo', 'referred')
-       and not exists (select from conversation t where t.sender_id = p_sender and t.customer_id = x.customer_id and t.kind = x.thread)
-     order by x.customer_id, x.thread
+       and not exists (select from conversation t where t.sender_id = p_sender and t.customer_id = x.customer_id and t.kind = x.thread and t.order_number = x.order_number)
+     order by x.customer_id, x.thread, x.order_number
     on conflict do nothing;
     select array_agg(t.id) into v_touched from (
         select t.id from conversation t
          where t.id in (select t.id from unnest(e) x
-                          join conversation t on t.sender_id = p_sender and t.customer_id = x.customer_id and t.kind = x.thread
+                          join conversation t on t.sender_id = p_sender and t.customer_id = x.customer_id and t.kind = x.thread and t.order_number = x.order_number
                          where x.what in ('message', 'postback', 'echo', 'referred')
                         union all
                         select m.conversation_id from unnest(e) x
@@ -332,21 +330,24 @@ begin
     -- A row that waits for its message has what was changed meanwhile; it becomes the newest of its conversation.
     with fresh as (
         insert into message as m (sender_id, provider_id, conversation_id, direction, sent_at, text, attachments, reply_to, reply_token,
-                             phones_raw, phones)
+                             contact, phones_raw, phones)
         select distinct on (x.message_id) p_sender, x.message_id, t.id, case x.what when 'echo' then 'out' else 'in' end,
                least(x.at, now()), x.text, coalesce(x.attachments, '[]'), x.reply_to, x.reply_token,
-               coalesce(x.phones_raw, '{}'), coalesce(x.phones, '{}')
+               x.contact, coalesce(x.phones_raw, '{}'), coalesce(x.phones, '{}')
           from unnest(e) x
-          join conversation t on t.sender_id = p_sender and t.customer_id = x.customer_id and t.kind = x.thread
+          join conversation t on t.sender_id = p_sender and t.customer_id = x.customer_id and t.kind = x.thread and t.order_number = x.order_number
          where x.what in ('message', 'postback', 'echo')
          order by x.message_id, x.at, x.key
         on conflict (sender_id, provider_id) do update
            set id = default, address = null, conversation_id = excluded.conversation_id, direction = excluded.direction, sent_at = excluded.sent_at,
-               stored_at = now(), reply_to = excluded.reply_to, reply_token = excluded.reply_token,
+               stored_at = now(), reply_to = excluded.reply_to, reply_token = excluded.reply_token, contact = excluded.contact,
                text = case when m.unsent_at is not null then null when m.edited_at is not null then m.text else excluded.text end,
                attachments = case when m.unsent_at is null then excluded.attachments else '[]' end,
-               phones_raw = case when m.unsent_at is not null or m.edited_at is not null then m.phones_raw else excluded.phones_raw end,
-               phones = case when m.unsent_at is not null or m.edited_at is not null then m.phones else excluded.phones end
+               -- What the shop wrote has none, but whose a change was is only known now.
+               phones_raw = case when excluded.direction = 'out' then '{}' when m.unsent_at is null and m.edited_at is null
+                                 then excluded.phones_raw else m.phones_raw end,
+               phones = case when excluded.direction = 'out' then '{}' when m.unsent_at is null and m.edited_at is null
+                             then excluded.phones else m.phones end
          where m.conversation_id is null
         returning m.id
     )
@@ -367,8 +368,8 @@ begin
                attachments = case when coalesce(m.unsent_at, excluded.unsent_at) is null then m.attachments else '[]' end,
                (text, phones_raw, phones) = (
                    select case when gone then null when later then excluded.text else m.text end,
-                          case when gone then '{}' when later then excluded.phones_raw else m.phones_raw end,
-                          case when gone then '{}' when later then excluded.phones else m.phones end
+                          case when gone or m.direction = 'out' then '{}' when later then excluded.phones_raw else m.phones_raw end,
+                          case when gone or m.direction = 'out' then '{}' when later then excluded.phones else m.phones end
                      from (select coalesce(m.unsent_at, excluded.unsent_at) is not null as gone,
                                   excluded.edited_at is not null
                                   and (m.edited_at is null or (excluded.edited_at, excluded.text) > (m.edited_at, m.text)) as later) how)
@@ -406,7 +407,7 @@ begin
                t.assigned_staff_id is null and t.kind = 'social' and x.what in ('message', 'postback')
                and exists (select from inbox_setting s where s.shop_id = t.shop_id and s.auto_assign)
           from unnest(e) x
-          left join conversation t on t.sender_id = p_sender and t.customer_id = x.customer_id and t.kind = x.thread
+          left join conversation t on t.sender_id = p_sender and t.customer_id = x.customer_id and t.kind = x.thread and t.order_number = x.order_number
                and x.what in ('message', 'postback', 'echo', 'referred')
          order by x.n;
 end $$;
@@ -443,20 +444,23 @@ begin
     return true;
 end $$;
 
--- Forgets the raw requests to this sender that name this address. One that is still being worked through would bring the
+-- Forgets the raw requests that name this address on this sender: they may have come to any of the shop's senders on the
+-- channel, where one callback address serves several accounts. One that is still being worked through would bring the
 -- person back, and holds what others wrote.
 create function forget_raw(p_sender uuid, p_address text) returns void language plpgsql as $$
 declare
-    -- A form body writes the plus of a phone number otherwise.
-    v_name bytea := convert_to(ltrim(p_address, '+'), 'UTF8');
+    -- A form body writes the plus of a phone number otherwise; that somebody is a guest we say, not the body.
+    v_senders uuid[] := array(select o.id from sender s join sender o on o.channel = s.channel and o.shop_id is not distinct from s.shop_id
+                               where s.id = p_sender);
+    v_name bytea := convert_to(regexp_replace(p_address, '^([+]|guest:)', ''), 'UTF8');
 begin
     if exists (select from webhook w join webhook_pending p on p.webhook_id = w.id
-                where w.sender_id = p_sender and p.failed_at is null and position(v_name in w.body) > 0) then
+                where w.sender_id = any (v_senders) and p.failed_at is null and position(v_name in w.body) > 0) then
         raise exception 'a webhook that names this customer is being worked through'
             using errcode = 'object_in_use', hint = 'Erase the customer again in a few seconds.';
     end if;
     with gone as (
-        delete from webhook w where w.sender_id = p_sender and position(v_name in w.body) > 0 returning w.id
+        delete from webhook w where w.sender_id = any (v_senders) and position(v_name in w.body) > 0 returning w.id
     )
     delete from webhook_pending where webhook_id in (select id from gone);
 end $$;

@@ -8,6 +8,7 @@
 pub mod audit;
 mod broadcast;
 mod config;
+mod conversations;
 mod dead_jobs;
 mod enqueue;
 mod explain;
@@ -90,6 +91,9 @@ enum Command {
     /// Look at the accounts messages leave from
     #[command(subcommand)]
     Sender(sender::Args),
+    /// Look at the inbox: conversations and their messages
+    #[command(subcommand)]
+    Conversations(conversations::Args),
     /// Prove tokens and deliveries against each other
     Audit(audit::Args),
     /// Make, estimate, send, watch, pause and cancel broadcasts
@@ -228,6 +232,7 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Paused(args) => with_app(ProcessKind::Command, |app| pause::list(app, args)),
         Command::Schedule(args) => with_app(ProcessKind::Command, |app| schedule::run(app, args)),
         Command::Sender(args) => with_app(ProcessKind::Command, |app| sender::run(app, args)),
+        Command::Conversations(args) => with_app(ProcessKind::Command, |app| conversations::run(app, args)),
         Command::Audit(args) => with_app(ProcessKind::Command, |app| audit::run(app, args)),
         Command::Broadcast(command) => with_app(ProcessKind::Command, |app| broadcast::run(app, *command)),
         Command::Tokens(command) => with_app(ProcessKind::Command, |app| tokens::run(app, command)),
@@ -346,6 +351,7 @@ mod tests {
             &["carillon", "webhooks"],
             &["carillon", "webhooks", "replay"],
             &["carillon", "webhooks", "list", "--state", "lost"],
+            &["carillon", "conversations", "show"],
             &["carillon", "schedule", "run", "daily-audit"],
             &["carillon"],
         ] {

@@ -83,6 +83,8 @@ sections! {
     top_up: crate::top_up::TopUpConfig,
     /// Webhooks: how much is taken at once, how long it is kept.
     webhook: crate::inbox::webhook::WebhookConfig,
+    /// What customers attach: where it is kept.
+    media: crate::inbox::media::MediaConfig,
     /// Schedules, and who looks at them.
     scheduler: crate::scheduler::SchedulerConfig,
     /// What is logged, and how.

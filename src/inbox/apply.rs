@@ -51,12 +51,11 @@ pub async fn apply(tx: &mut Transaction, sender: SenderId, events: &[WebhookEven
         return Ok(Applied::default());
     }
     let rows: Vec<Row<'_>> = events.iter().enumerate().map(|(n, event)| Row::of(n, event)).collect();
-    let told: Vec<Told> =
-        sqlx::query_as("select n, conversation_id, unassigned from apply_events($1, $2)")
-            .bind(sender.0)
-            .bind(Json(rows))
-            .fetch_all(&mut **tx)
-            .await?;
+    let told: Vec<Told> = sqlx::query_as("select n, conversation_id, unassigned from apply_events($1, $2)")
+        .bind(sender.0)
+        .bind(Json(rows))
+        .fetch_all(&mut **tx)
+        .await?;
     let fresh = || {
         told.iter()
             .filter_map(|told| Some((told, events.get(usize::try_from(told.n).ok()?)?)))
@@ -92,6 +91,7 @@ fn referral_of(event: &WebhookEvent) -> Option<&Referral> {
         | What::Followed
         | What::Unfollowed
         | What::Consent { .. }
+        | What::Complained { .. }
         | What::Receipt(_)
         | What::Unknown(_) => None,
     }

@@ -70,7 +70,10 @@ impl Row {
     fn hours(&self) -> Option<WorkingHours> {
         let zone = self.time_zone.as_deref()?;
         let Ok(zone) = zone.parse() else {
-            tracing::warn!(staff.id = self.id, "Working hours are in a time zone nobody knows: nothing is assigned by them");
+            tracing::warn!(
+                staff.id = self.id,
+                "Working hours are in a time zone nobody knows: nothing is assigned by them"
+            );
             return None;
         };
         Some(WorkingHours {
@@ -94,11 +97,12 @@ pub(super) async fn give_out(tx: &mut Transaction, conversations: &[i64]) -> Res
     if conversations.is_empty() {
         return Ok(0);
     }
-    let pending: Vec<(i64, Uuid)> =
-        sqlx::query_as("select id, shop_id from conversation where id = any ($1) and assigned_staff_id is null order by id")
-            .bind(conversations)
-            .fetch_all(&mut **tx)
-            .await?;
+    let pending: Vec<(i64, Uuid)> = sqlx::query_as(
+        "select id, shop_id from conversation where id = any ($1) and assigned_staff_id is null order by id",
+    )
+    .bind(conversations)
+    .fetch_all(&mut **tx)
+    .await?;
     let shops: Vec<Uuid> = pending.iter().map(|(_, shop)| *shop).collect();
     let rows: Vec<Row> = sqlx::query_as(
         "select s.id, s.shop_id, s.may_send_since, s.last_assigned_at, h.time_zone, h.days, h.starts_at, h.ends_at, now() as now
@@ -131,7 +135,10 @@ pub(super) async fn give_out(tx: &mut Transaction, conversations: &[i64]) -> Res
             .bind(chosen)
             .execute(&mut **tx)
             .await?;
-        let last = candidates.iter().filter_map(|candidate| candidate.last_assigned_at).max();
+        let last = candidates
+            .iter()
+            .filter_map(|candidate| candidate.last_assigned_at)
+            .max();
         for candidate in candidates.iter_mut().filter(|candidate| candidate.staff == chosen) {
             candidate.last_assigned_at = Some(last.map_or(now, |last| now.max(last + TimeDelta::microseconds(1))));
         }
@@ -168,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_permission_counts_from_its_fifth_minute() {
-        let granted = |secs_ago| Candidate {
+        let granted = |secs_ago: i64| Candidate {
             may_send_since: Some(moment(-secs_ago)),
             ..candidate(1, None)
         };
@@ -200,7 +207,11 @@ mod tests {
 
     #[test]
     fn then_the_one_whose_last_is_longest_ago() {
-        let all = [candidate(1, Some(-10)), candidate(2, Some(-30)), candidate(3, Some(-30))];
+        let all = [
+            candidate(1, Some(-10)),
+            candidate(2, Some(-30)),
+            candidate(3, Some(-30)),
+        ];
         assert_eq!(choose(&all, moment(0), 5), Some(2));
     }
 

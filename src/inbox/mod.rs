@@ -10,6 +10,8 @@
 //! - `row`: an event in the form Postgres takes it (pure)
 //! - `assign`: who gets a conversation (pure), and giving it to them; `hours`: who is at work (pure)
 //! - `referral`: the advertisements a conversation came from (pure), and keeping them
+//! - `conversation`: conversations as an operator looks at them
+//! - `media`: what customers attach, fetched and kept
 //! - `phone`: phone numbers in a text (pure)
 //!
 //! It must never show what a customer wrote in a log or an error, never merge two customers, and never depend on the order in
@@ -17,8 +19,10 @@
 
 mod apply;
 mod assign;
+pub mod conversation;
 mod hours;
 pub mod ingest;
+pub mod media;
 pub mod phone;
 mod referral;
 mod row;

@@ -15,7 +15,7 @@ use crate::{channel::webhook::Referral, db::Transaction};
 pub const ADS_KEPT: usize = 10;
 
 /// An advertisement that led to a conversation. Ordered by when, so that the newest is the greatest.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, sqlx::FromRow)]
 pub struct Ad {
     /// When the customer last came from it.
     pub referred_at: DateTime<Utc>,

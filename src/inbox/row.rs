@@ -13,7 +13,7 @@ use serde::Serialize;
 use sqlx::types::Uuid;
 
 use super::phone::{self, Phone};
-use crate::channel::webhook::{Attachment, AttachmentKind, Echo, MediaSource, WebhookEvent, What};
+use crate::channel::webhook::{Attachment, AttachmentKind, Contact, Echo, MediaSource, Thread, WebhookEvent, What};
 
 /// The longest name a provider's profile gives a customer, in characters.
 const NAME_CHARS: usize = 100;
@@ -32,6 +32,7 @@ pub(super) struct Row<'a> {
     address: Text<'a>,
     what: &'static str,
     thread: &'static str,
+    order_number: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Text<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,6 +43,8 @@ pub(super) struct Row<'a> {
     reply_to: Text<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reply_token: Text<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    contact: Option<ContactRow<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     profile_name: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -60,6 +63,15 @@ struct AttachmentRow<'a> {
     url: Text<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     provider_id: Text<'a>,
+}
+
+/// How a guest wants to be answered, as it is kept in `message.contact`.
+#[derive(Debug, Serialize)]
+struct ContactRow<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Text<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phone: Text<'a>,
 }
 
 impl<'a> Row<'a> {
@@ -83,8 +95,10 @@ impl<'a> Row<'a> {
                 reply_token: text(message.reply_token.as_deref()),
                 profile_name: text(message.profile_name.as_deref())
                     .map(|name| name.trim().chars().take(NAME_CHARS).collect()),
+                contact: contact(&message.contact),
                 ..row
             }
+            .within(&message.thread)
             .with_phones(),
             What::Postback(postback) => Row {
                 what: "postback",
@@ -106,13 +120,23 @@ impl<'a> Row<'a> {
                 message_id: text(Some(message_id)),
                 ..row
             },
-            What::Followed => Row { what: "followed", ..row },
+            What::Followed => Row {
+                what: "followed",
+                ..row
+            },
             What::Unfollowed => Row {
                 what: "unfollowed",
                 ..row
             },
             What::Consent { .. } => Row { what: "consent", ..row },
-            What::Referred(_) => Row { what: "referred", ..row },
+            What::Complained { .. } => Row {
+                what: "complained",
+                ..row
+            },
+            What::Referred(_) => Row {
+                what: "referred",
+                ..row
+            },
             What::Receipt(_) => Row { what: "receipt", ..row },
             What::Unknown(_) => Row { what: "unknown", ..row },
         }
@@ -122,13 +146,32 @@ impl<'a> Row<'a> {
     /// which has its own rows: it makes no conversation and brings none back from the archive.
     fn echoed(self, key: &'a str, echo: &'a Echo) -> Self {
         if echo.mark.is_some() {
-            return Row { what: "receipt", ..self };
+            return Row {
+                what: "receipt",
+                ..self
+            };
         }
         Row {
             what: "echo",
             message_id: id_or_key(Some(&echo.message_id), key),
             text: text(echo.text.as_deref()),
             attachments: echo.attachments.iter().map(attachment).collect(),
+            ..self
+        }
+        .within(&echo.thread)
+    }
+
+    fn within(self, thread: &'a Thread) -> Self {
+        let (thread, order_number) = match thread {
+            Thread::Social => ("social", ""),
+            Thread::Store => ("store", ""),
+            // Beside no order in particular there is only the shop's own page.
+            Thread::Order(number) if number.is_empty() => ("store", ""),
+            Thread::Order(number) => ("order", number.as_str()),
+        };
+        Row {
+            thread,
+            order_number: text(Some(order_number)).unwrap_or_default(),
             ..self
         }
     }
@@ -166,6 +209,13 @@ fn id_or_key<'a>(id: Option<&'a str>, key: &'a str) -> Text<'a> {
     text(id.filter(|id| !id.is_empty()).or(Some(key)))
 }
 
+fn contact(contact: &Contact) -> Option<ContactRow<'_>> {
+    (*contact != Contact::default()).then(|| ContactRow {
+        email: text(contact.email.as_deref()),
+        phone: text(contact.phone.as_deref()),
+    })
+}
+
 fn attachment(attachment: &Attachment) -> AttachmentRow<'_> {
     let (url, provider_id) = match &attachment.source {
         Some(MediaSource::Url(url)) => (Some(url.as_str()), None),
@@ -191,7 +241,10 @@ fn attachment(attachment: &Attachment) -> AttachmentRow<'_> {
 /// The first half of the SHA-256 of a provider's key.
 fn digest_of(key: &str) -> Uuid {
     let mut bytes = [0; 16];
-    for (byte, of_key) in bytes.iter_mut().zip(digest::digest(&digest::SHA256, key.as_bytes()).as_ref()) {
+    for (byte, of_key) in bytes
+        .iter_mut()
+        .zip(digest::digest(&digest::SHA256, key.as_bytes()).as_ref())
+    {
         *byte = *of_key;
     }
     Uuid::from_bytes(bytes)
