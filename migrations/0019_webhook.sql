@@ -2,6 +2,11 @@
 -- however often, late or out of order it is told. The raw request is written once and never changed; what is still to be
 -- done with it is a small row beside it, so that working through a million webhooks rewrites none of them.
 
+-- The account's id with its provider (a page, a number), as credentials have it; '' where they have none. Null until a worker
+-- needed it: Meta tells one address of many accounts, and credentials are sealed.
+alter table sender add column account text;
+create index sender_account on sender (channel, account) where account <> '';
+
 -- One request of a provider. Partitioned by day of its id, a UUIDv7, so that old ones go by dropping a table.
 create table webhook (
     id          uuid not null primary key,

@@ -23,6 +23,7 @@ mod sender;
 mod span;
 mod table;
 mod tokens;
+mod webhooks;
 
 use std::{
     io::{self, Write as _},
@@ -101,6 +102,9 @@ enum Command {
     /// A shop's tokens: balance, ledger, usage, export; top-up orders; corrections
     #[command(subcommand)]
     Tokens(tokens::Command),
+    /// Look at what providers told us; work through it again
+    #[command(subcommand)]
+    Webhooks(webhooks::Args),
     /// Make a shop with customers to try things with
     Seed(seed::Args),
     /// Look at the configuration, make keys
@@ -233,6 +237,7 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Audit(args) => with_app(ProcessKind::Command, |app| audit::run(app, args)),
         Command::Broadcast(command) => with_app(ProcessKind::Command, |app| broadcast::run(app, *command)),
         Command::Tokens(command) => with_app(ProcessKind::Command, |app| tokens::run(app, command)),
+        Command::Webhooks(args) => with_app(ProcessKind::Command, |app| webhooks::run(app, args)),
         Command::Seed(args) => with_app(ProcessKind::Command, |app| seed::run(app, args)),
         Command::Config(args) => config::run(&args),
     }
@@ -344,6 +349,9 @@ mod tests {
             &["carillon", "tokens", "balance"],
             &["carillon", "tokens", "adjust", "request"],
             &["carillon", "schedule"],
+            &["carillon", "webhooks"],
+            &["carillon", "webhooks", "replay"],
+            &["carillon", "webhooks", "list", "--state", "lost"],
             &["carillon", "conversations", "show"],
             &["carillon", "schedule", "run", "daily-audit"],
             &["carillon"],

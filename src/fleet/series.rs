@@ -15,6 +15,7 @@ use carillon_jobs::Kind;
 use prometheus::{Gauge, IntGauge, Registry, Result, proto::MetricFamily};
 
 use crate::{
+    inbox::webhook,
     ledger::LastAudit,
     metrics::{
         grid::{Grid, Label, gauge, gauges, seconds},
@@ -65,6 +66,8 @@ pub struct Seen {
     pub unplanned_secs: f64,
     /// For how long the oldest paid top-up order that is due waits for its tokens.
     pub top_up_overdue_secs: f64,
+    /// Webhooks that wait, and those put aside.
+    pub webhooks: webhook::Backlog,
     /// Dead jobs nobody has dealt with.
     pub dead: HashMap<(Kind, DeadReason), i64>,
     /// How long periods of schedules have waited, in the order of [`Kind::ALL`].
@@ -96,6 +99,8 @@ struct Fleet {
     broadcasts: Grid<IntGauge>,
     unplanned: Gauge,
     top_up_oldest: Gauge,
+    webhooks: Grid<IntGauge>,
+    webhook_oldest: Gauge,
     unrung: Grid<Gauge>,
     undone: Grid<Gauge>,
     drift: Grid<IntGauge>,
@@ -133,6 +138,11 @@ impl Fleet {
             "For how long the oldest paid top-up order that is due waits for its tokens.",
         )?;
         registry.register(Box::new(top_up_oldest.clone()))?;
+        let webhook_oldest = Gauge::new(
+            "carillon_webhook_oldest_seconds",
+            "For how long the oldest webhook waits to be worked through.",
+        )?;
+        registry.register(Box::new(webhook_oldest.clone()))?;
         Ok(Self {
             jobs: gauges(
                 r,
@@ -204,6 +214,13 @@ impl Fleet {
             )?,
             unplanned,
             top_up_oldest,
+            webhooks: gauges(
+                r,
+                "carillon_webhooks",
+                "Webhooks that wait to be worked through, and those put aside for a person.",
+                &[Label("state", &["stored", "failed"])],
+            )?,
+            webhook_oldest,
             unrung: seconds(
                 r,
                 "carillon_schedule_oldest_unrung_seconds",
@@ -287,6 +304,9 @@ impl Fleet {
         }
         self.unplanned.set(seen.unplanned_secs);
         self.top_up_oldest.set(seen.top_up_overdue_secs);
+        set(&self.webhooks, 0, 0, seen.webhooks.waiting);
+        set(&self.webhooks, 1, 0, seen.webhooks.failed);
+        self.webhook_oldest.set(seen.webhooks.oldest_secs);
         for (row, waits) in seen.periods.iter().enumerate() {
             set_secs(&self.unrung, row, 0, waits.unrung_secs);
             set_secs(&self.undone, row, 0, waits.undone_secs);

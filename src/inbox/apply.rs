@@ -14,7 +14,7 @@ use sqlx::types::Json;
 use super::{assign, referral, row::Row};
 use crate::{
     channel::webhook::{Referral, WebhookEvent, What},
-    db::Transaction,
+    db::{PgPool, Transaction},
 };
 
 /// Why events could not be applied; nothing of the batch was.
@@ -34,6 +34,22 @@ pub struct Applied {
     pub unknown: usize,
     /// Conversations that were given to somebody.
     pub assigned: usize,
+}
+
+/// Forgets which events were applied when no provider tells them again, in short transactions; how many. Raw requests are kept
+/// for `keep_days` and may be replayed until then, so this is kept for two days more.
+pub async fn forget_applied(db: &PgPool, keep_days: u16) -> Result<i64, sqlx::Error> {
+    let mut forgotten = 0;
+    loop {
+        let gone: i64 = sqlx::query_scalar("select forget_events_applied($1)")
+            .bind(i32::from(keep_days) + 2)
+            .fetch_one(db)
+            .await?;
+        if gone == 0 {
+            return Ok(forgotten);
+        }
+        forgotten += gone;
+    }
 }
 
 /// What `apply_events` says of an event that is new.

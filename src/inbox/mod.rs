@@ -4,7 +4,8 @@
 //! right counts, whatever came first.
 //!
 //! Table of contents:
-//! - `webhook`: requests of providers as they came, and what is still to be done with them; `ingest`: the `webhook-ingest` job
+//! - `webhook`: requests of providers as they came, and what is still to be done with them
+//! - `ingest`: the `webhook-ingest` job: a request becomes events, and these are applied
 //! - `apply`: events of one sender, recorded once and turned into customers, conversations and messages
 //! - `row`: an event in the form Postgres takes it (pure)
 //! - `assign`: who gets a conversation (pure), and giving it to them; `hours`: who is at work (pure)
@@ -28,7 +29,7 @@ mod row;
 pub mod webhook;
 
 pub use self::{
-    apply::{Applied, InboxError, apply},
+    apply::{Applied, InboxError, apply, forget_applied},
     assign::{Candidate, PERMISSION_DELAY, choose},
     hours::WorkingHours,
     referral::{ADS_KEPT, Ad, latest},

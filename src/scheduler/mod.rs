@@ -42,7 +42,7 @@ pub use self::{
 use crate::{
     app::{App, AppError},
     event,
-    inbox::webhook,
+    inbox::{self, webhook},
     metrics::parts,
     queue::Queue,
     reconcile::{self, ReconcileError},
@@ -169,6 +169,7 @@ async fn keep_house(app: &App) -> Result<(), sqlx::Error> {
     if forgotten > 0 {
         tracing::info!(forgotten, "Forgot old events");
     }
+    inbox::forget_applied(&app.db, app.config.webhook.keep_days).await?;
     let days = webhook::keep_house(&app.db, &app.config.webhook).await?;
     if days > 0 {
         tracing::info!(days, "Forgot days of old webhooks");

@@ -1,5 +1,7 @@
 //! Webhooks for people: which came, what became of them, and another try for those that failed.
 
+use std::str::FromStr;
+
 use carillon_jobs::{SenderId, WebhookId};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -9,7 +11,7 @@ use uuid::Uuid;
 use crate::{channel::webhook::Provider, db::PgPool};
 
 /// What became of a webhook.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum State {
@@ -33,11 +35,25 @@ impl State {
     }
 }
 
+/// A word that is no state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a state of webhooks: use stored, done or failed")]
+pub struct NoState;
+
+impl FromStr for State {
+    type Err = NoState;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        [Self::Stored, Self::Done, Self::Failed]
+            .into_iter()
+            .find(|state| state.as_str() == name)
+            .ok_or(NoState)
+    }
+}
+
 /// Which webhooks.
 #[derive(Debug, Default, Clone)]
 pub struct Filter {
-    /// Only these.
-    pub ids: Vec<WebhookId>,
     /// Only of this sender.
     pub sender: Option<SenderId>,
     /// Only of this provider.
@@ -90,15 +106,12 @@ const OVERVIEW: &str =
 
 /// The newest webhooks the filter lets through, newest first.
 pub async fn list(db: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Vec<Overview>> {
-    let ids: Vec<Uuid> = filter.ids.iter().map(|id| id.0).collect();
     let sql = format!(
         "select {OVERVIEW} from webhook_with_state
-          where (cardinality($1::uuid[]) = 0 or id = any ($1)) and ($2::uuid is null or sender_id = $2)
-            and ($3::text is null or provider = $3) and ($4::text is null or state = $4)
-          order by id desc limit $5"
+          where ($1::uuid is null or sender_id = $1) and ($2::text is null or provider = $2) and ($3::text is null or state = $3)
+          order by id desc limit $4"
     );
     sqlx::query_as(sqlx::AssertSqlSafe(sql))
-        .bind(ids)
         .bind(filter.sender.map(|sender| sender.0))
         .bind(filter.provider.map(Provider::as_str))
         .bind(filter.state.map(State::as_str))

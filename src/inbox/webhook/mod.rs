@@ -4,12 +4,16 @@
 //! next. A request is written once and never changed; it is worked through by [`super::ingest`], and forgotten after 30 days.
 //!
 //! - `config`: section `[webhook]`
+//! - `work`: taking one, ending it, leaving it for later or to a person
+//! - `route`: reading one, and whose its events are
 //! - `look`: for people: list, show, replay
 //!
 //! It must never show a body or a header in an error or a log: they hold what people wrote, and signatures.
 
 mod config;
 mod look;
+pub(super) mod route;
+pub(super) mod work;
 
 use bytes::Bytes;
 use carillon_jobs::{SenderId, WebhookId};
@@ -19,6 +23,7 @@ use uuid::Uuid;
 pub use self::{
     config::WebhookConfig,
     look::{Filter, Overview, Shown, State, list, replay, show},
+    route::public_address,
 };
 use crate::{channel::webhook::Provider, db::PgPool};
 
