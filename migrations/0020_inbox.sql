@@ -394,7 +394,10 @@ begin
               from message m where m.id = any (v_fresh) group by 1) f
      where t.id = f.conversation_id;
     -- What was changed may have been unread, or the only one with a number: these few are counted anew.
+    -- Locked by a statement of their own: one that waited would count what it saw before it waited.
     if v_changed is not null then
+        perform from conversation t where t.id in (select m.conversation_id from message m where m.id = any (v_changed))
+          order by t.id for no key update;
         update conversation t
            set unread = (select count(*) from message m where m.conversation_id = t.id and m.id > t.read_up_to
                             and m.direction = 'in' and m.unsent_at is null),
