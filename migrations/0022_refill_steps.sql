@@ -26,13 +26,13 @@ begin
     terms as materialized (
         select k.*, c.period, c.ends_at, coalesce(p.tokens, t.tokens) as tokens,
                -- A shop that is new or returns is not late; who missed a period long over is not either.
-               c.today > (f.due_at at time zone k.time_zone)::date as late
+               c.today > (greatest(k.due_at, c.starts_at) at time zone k.time_zone)::date as late
           from (select distinct d.time_zone, d.anchor_day, d.due_at, d.plan from due d) k
           join calendar c on c.time_zone = k.time_zone and c.anchor_day = k.anchor_day
-         cross join lateral (select greatest(k.due_at, c.starts_at) as due_at) f
-          -- Late or not, it is what the plan gave on the day it fell due; a plan younger than that gives what it gives now.
-          left join plans p on p.plan = k.plan and p.effective_from <= (f.due_at at time zone 'Asia/Taipei')::date
-               and (p.effective_until is null or p.effective_until > (f.due_at at time zone 'Asia/Taipei')::date)
+          -- Whoever comes when, it is what the plan gave on the period's first day, as for an upgrade; a plan younger than that
+          -- gives what it gives now.
+          left join plans p on p.plan = k.plan and p.effective_from <= (c.starts_at at time zone 'Asia/Taipei')::date
+               and (p.effective_until is null or p.effective_until > (c.starts_at at time zone 'Asia/Taipei')::date)
           left join plans t on t.plan = k.plan and t.effective_from <= price_day()
                and (t.effective_until is null or t.effective_until > price_day())),
     look as materialized (
