@@ -15,7 +15,7 @@ use crate::{
     config::{Config, RedisConfig},
     db::{self, DbError, PgPool, SchemaState},
     delivery::Delivery,
-    inbox::ingest::IngestWork,
+    inbox::{ingest::IngestWork, media::MediaWork},
     ledger::refill::RefillWork,
     limit::Limits,
     queue::{Queue, QueueConfig, QueueError, RedisConn},
@@ -73,6 +73,9 @@ pub enum AppError {
     /// Settings of the channels that cannot work together.
     #[error("{0}")]
     Channels(#[from] crate::channel::ChannelsError),
+    /// Settings of media that cannot work.
+    #[error("media: {0}")]
+    Media(String),
     /// Listening, signals and other things of the operating system.
     #[error("{what}: {source}")]
     System {
@@ -178,6 +181,11 @@ impl App {
             config: self.config.refill,
             postgres: Arc::default(),
         }
+    }
+
+    /// What works on `media-fetch` jobs.
+    pub fn media_work(&self) -> Result<MediaWork, AppError> {
+        MediaWork::new(self.db.clone(), self.secrets.clone(), &self.config.media).map_err(AppError::Media)
     }
 
     /// What works on `webhook-ingest` jobs.

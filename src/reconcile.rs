@@ -8,7 +8,8 @@
 use std::time::Duration;
 
 use carillon_jobs::{
-    BroadcastId, BroadcastSend, Envelope, MonthlyTokenRefill, SenderId, TopUpSettlement, TraceParent, WebhookIngest,
+    BroadcastId, BroadcastSend, Envelope, MediaFetch, MonthlyTokenRefill, SenderId, TopUpSettlement, TraceParent,
+    WebhookIngest,
 };
 use sqlx::types::Uuid;
 
@@ -19,7 +20,7 @@ use crate::{
         DeliveryConfig,
         store::{self, Ringing},
     },
-    inbox::webhook,
+    inbox::{media, webhook},
     ledger::refill,
     queue::{Queue, Rung},
     telemetry,
@@ -45,6 +46,8 @@ pub struct Found {
     pub top_ups: usize,
     /// Bells for webhooks that wait longer than they should; one is for all of them.
     pub webhooks: usize,
+    /// Bells for what customers attached; one is for all of it.
+    pub media: usize,
 }
 
 /// Why a look was cut short. The next one does what is left.
@@ -72,6 +75,7 @@ pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result
     let refills = ring_refills(db, queue, config).await?;
     let top_ups = ring_top_ups(db, queue).await?;
     let webhooks = ring_webhooks(db, queue).await?;
+    let media = ring_media(db, queue).await?;
     Ok(Found {
         due,
         unplanned: unplanned.len(),
@@ -80,6 +84,7 @@ pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result
         refills,
         top_ups,
         webhooks,
+        media,
     })
 }
 
@@ -152,6 +157,17 @@ async fn ring_top_ups(db: &PgPool, queue: &Queue) -> Result<usize, ReconcileErro
         return Ok(0);
     }
     let mut bell = Envelope::new(TopUpSettlement { order_id: None });
+    bell.unique = Some("due".to_owned());
+    let rung = queue.ring(bell).await?;
+    Ok(usize::from(matches!(rung, Rung::Queued { .. })))
+}
+
+/// Rings once for all files that are due, unless a bell waits.
+async fn ring_media(db: &PgPool, queue: &Queue) -> Result<usize, ReconcileError> {
+    if !media::has_due(db).await? {
+        return Ok(0);
+    }
+    let mut bell = Envelope::new(MediaFetch {});
     bell.unique = Some("due".to_owned());
     let rung = queue.ring(bell).await?;
     Ok(usize::from(matches!(rung, Rung::Queued { .. })))

@@ -6,7 +6,7 @@ use crate::{
     app::{App, AppError},
     broadcast::BroadcastWork,
     db::PgPool,
-    inbox::ingest::IngestWork,
+    inbox::{ingest::IngestWork, media::MediaWork},
     ledger,
     ledger::refill::RefillWork,
     queue::{self, JobContext, JobError, Outcome},
@@ -22,6 +22,7 @@ struct Work {
     db: PgPool,
     top_up: TopUpWork,
     ingest: IngestWork,
+    media: MediaWork,
 }
 
 impl Work {
@@ -32,6 +33,7 @@ impl Work {
             Job::Audit(args) => ledger::audit_period(&self.db, args, &context).await,
             Job::TopUpSettlement(args) => self.top_up.run(args, &context).await,
             Job::WebhookIngest(args) => self.ingest.run(args, &context).await,
+            Job::MediaFetch(args) => self.media.run(args, &context).await,
         }
     }
 }
@@ -44,6 +46,7 @@ pub async fn run(app: App) -> Result<(), AppError> {
         db: app.db.clone(),
         top_up: app.top_up_work(),
         ingest: app.ingest_work(),
+        media: app.media_work()?,
     };
     let db = app.db.clone();
     let handler = move |job: Job, context: JobContext| {

@@ -5,7 +5,8 @@ use std::{fmt, str::FromStr};
 use serde::{Serialize, Serializer};
 
 use crate::{
-    Audit, BroadcastSend, ContractError, Envelope, MonthlyTokenRefill, TopUpSettlement, WebhookIngest, envelope,
+    Audit, BroadcastSend, ContractError, Envelope, MediaFetch, MonthlyTokenRefill, TopUpSettlement, WebhookIngest,
+    envelope,
 };
 
 /// A kind of job. The name of its queue is its name.
@@ -21,6 +22,8 @@ pub enum Kind {
     TopUpSettlement,
     /// Turn a stored webhook into what it says happened: [`WebhookIngest`].
     WebhookIngest,
+    /// Fetch what customers attached: [`MediaFetch`].
+    MediaFetch,
 }
 
 /// One unit of work: a kind with its parsed payload.
@@ -36,6 +39,8 @@ pub enum Job {
     TopUpSettlement(TopUpSettlement),
     /// Turn a stored webhook into what it says happened.
     WebhookIngest(WebhookIngest),
+    /// Fetch what customers attached.
+    MediaFetch(MediaFetch),
 }
 
 /// How the jobs of one kind are run. A job may lower or raise only its attempts.
@@ -61,6 +66,7 @@ impl Kind {
         Self::Audit,
         Self::TopUpSettlement,
         Self::WebhookIngest,
+        Self::MediaFetch,
     ];
 
     /// The name of the kind, which is the name of its queue: `broadcast-send`.
@@ -72,6 +78,7 @@ impl Kind {
             Self::Audit => "audit",
             Self::TopUpSettlement => "top-up-settlement",
             Self::WebhookIngest => "webhook-ingest",
+            Self::MediaFetch => "media-fetch",
         }
     }
 
@@ -84,6 +91,7 @@ impl Kind {
             Self::Audit => Audit::POLICY,
             Self::TopUpSettlement => TopUpSettlement::POLICY,
             Self::WebhookIngest => WebhookIngest::POLICY,
+            Self::MediaFetch => MediaFetch::POLICY,
         }
     }
 
@@ -96,6 +104,7 @@ impl Kind {
             Self::Audit => envelope::schema::<Audit>(self),
             Self::TopUpSettlement => envelope::schema::<TopUpSettlement>(self),
             Self::WebhookIngest => envelope::schema::<WebhookIngest>(self),
+            Self::MediaFetch => envelope::schema::<MediaFetch>(self),
         }
     }
 
@@ -107,6 +116,7 @@ impl Kind {
             Self::Audit => envelope::parse(text, Job::Audit),
             Self::TopUpSettlement => envelope::parse(text, Job::TopUpSettlement),
             Self::WebhookIngest => envelope::parse(text, Job::WebhookIngest),
+            Self::MediaFetch => envelope::parse(text, Job::MediaFetch),
         }
     }
 }
@@ -121,6 +131,7 @@ impl Job {
             Self::Audit(_) => Kind::Audit,
             Self::TopUpSettlement(_) => Kind::TopUpSettlement,
             Self::WebhookIngest(_) => Kind::WebhookIngest,
+            Self::MediaFetch(_) => Kind::MediaFetch,
         }
     }
 }
@@ -134,6 +145,7 @@ impl Serialize for Job {
             Self::Audit(args) => args.serialize(serializer),
             Self::TopUpSettlement(args) => args.serialize(serializer),
             Self::WebhookIngest(args) => args.serialize(serializer),
+            Self::MediaFetch(args) => args.serialize(serializer),
         }
     }
 }
@@ -180,6 +192,12 @@ impl From<Audit> for Job {
 impl From<TopUpSettlement> for Job {
     fn from(args: TopUpSettlement) -> Self {
         Self::TopUpSettlement(args)
+    }
+}
+
+impl From<MediaFetch> for Job {
+    fn from(args: MediaFetch) -> Self {
+        Self::MediaFetch(args)
     }
 }
 

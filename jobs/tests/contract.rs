@@ -185,7 +185,7 @@ fn names_are_unique_and_parse() {
     let error = "no-such".parse::<Kind>().unwrap_err().to_string();
     assert_eq!(
         error,
-        "`no-such` is not a kind of job; kinds are broadcast-send, monthly-token-refill, audit, top-up-settlement, webhook-ingest"
+        "`no-such` is not a kind of job; kinds are broadcast-send, monthly-token-refill, audit, top-up-settlement, webhook-ingest, media-fetch"
     );
 }
 

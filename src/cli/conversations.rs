@@ -141,9 +141,9 @@ async fn show(app: &App, id: i64, texts: bool, limit: i64, as_json: bool) -> Res
         if let Some(fields) = all.as_object_mut() {
             let messages = messages.iter().map(|message| message_object(message, texts));
             fields.insert("messages".to_owned(), Value::Array(messages.collect()));
-            let ads = ads.iter().map(|ad| {
-                json!({"ad_id": ad.ad_id, "title": ad.title, "url": ad.url, "referred_at": ad.referred_at})
-            });
+            let ads = ads
+                .iter()
+                .map(|ad| json!({"ad_id": ad.ad_id, "title": ad.title, "url": ad.url, "referred_at": ad.referred_at}));
             fields.insert("ads".to_owned(), Value::Array(ads.collect()));
         }
         return say(&all.to_string());

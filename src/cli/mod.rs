@@ -141,6 +141,7 @@ impl From<AppError> for CliError {
             | AppError::Refused(_)
             | AppError::Schema(_)
             | AppError::Channels(_)
+            | AppError::Media(_)
             | AppError::Secret(_) => Self::Wrong(error.to_string()),
             AppError::System { .. } => Self::Failed(error.to_string()),
         }

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use carillon_jobs::{SenderId, WebhookId, WebhookIngest};
+use carillon_jobs::{WebhookId, WebhookIngest};
 
 use super::{
     InboxError,

@@ -4,8 +4,7 @@
 //! right counts, whatever came first.
 //!
 //! Table of contents:
-//! - `webhook`: requests of providers as they came, and what is still to be done with them
-//! - `ingest`: the `webhook-ingest` job: a request becomes events, and these are applied
+//! - `webhook`: requests of providers as they came, and what is still to be done with them; `ingest`: the `webhook-ingest` job
 //! - `apply`: events of one sender, recorded once and turned into customers, conversations and messages
 //! - `row`: an event in the form Postgres takes it (pure)
 //! - `assign`: who gets a conversation (pure), and giving it to them; `hours`: who is at work (pure)

@@ -9,7 +9,7 @@ use super::{
     own,
 };
 
-const FOUND: [&str; 7] = [
+const FOUND: [&str; 8] = [
     "due",
     "unplanned",
     "lanes",
@@ -17,6 +17,7 @@ const FOUND: [&str; 7] = [
     "refills",
     "top_ups",
     "webhooks",
+    "media",
 ];
 
 pub(super) struct Parts {
@@ -119,7 +120,7 @@ pub fn note(seen: Surroundings) {
 }
 
 /// The scheduler found so much in nobody's hands: due, unplanned, lanes, finished, refills, top-ups, webhooks.
-pub fn reconciled(found: [usize; 7]) {
+pub fn reconciled(found: [usize; 8]) {
     let Some(parts) = own().map(|own| &own.parts) else {
         return;
     };

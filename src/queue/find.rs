@@ -241,7 +241,13 @@ impl<'a> Needle<'a> {
         let id = envelope.as_ref().and_then(|envelope| envelope.id.clone()).or(given);
         let (broadcast_id, sender_id) = match envelope.map(|envelope| envelope.job) {
             Some(Job::BroadcastSend(args)) => (Some(args.broadcast_id), args.sender_id),
-            Some(Job::MonthlyTokenRefill(_) | Job::Audit(_) | Job::TopUpSettlement(_) | Job::WebhookIngest(_))
+            Some(
+                Job::MonthlyTokenRefill(_)
+                | Job::Audit(_)
+                | Job::TopUpSettlement(_)
+                | Job::WebhookIngest(_)
+                | Job::MediaFetch(_),
+            )
             | None => (None, None),
         };
         let wanted = match self.wanted {

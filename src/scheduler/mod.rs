@@ -142,6 +142,7 @@ async fn look(app: &App, queue: &Queue) -> Result<(), ReconcileError> {
         found.refills,
         found.top_ups,
         found.webhooks,
+        found.media,
     ]);
     if found != reconcile::Found::default() {
         tracing::info!(
@@ -152,6 +153,7 @@ async fn look(app: &App, queue: &Queue) -> Result<(), ReconcileError> {
             refills = found.refills,
             top_ups = found.top_ups,
             webhooks = found.webhooks,
+            media = found.media,
             "Rang for work that was in nobody's hands"
         );
     }

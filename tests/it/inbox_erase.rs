@@ -16,8 +16,14 @@ async fn traces(pool: &carillon::db::PgPool, text: &str) -> Vec<String> {
     .await;
     let mut found = Vec::new();
     for table in tables {
-        let rows: i64 = one(pool, &format!("select count(*) from {table} t where position('{text}' in t::text) > 0
-            or position(encode('{text}'::bytea, 'hex') in t::text) > 0")).await;
+        let rows: i64 = one(
+            pool,
+            &format!(
+                "select count(*) from {table} t where position('{text}' in t::text) > 0
+            or position(encode('{text}'::bytea, 'hex') in t::text) > 0"
+            ),
+        )
+        .await;
         if rows > 0 {
             found.push(format!("{table}: {rows}"));
         }
@@ -29,16 +35,32 @@ async fn traces(pool: &carillon::db::PgPool, text: &str) -> Vec<String> {
 async fn an_erased_customer_is_nowhere() {
     let db = database().await;
     let scene = Scene::new(&db.pool, "line").await;
-    let raw = |person: &str| format!("select store_webhook('{}', 'line', '{{}}', convert_to('{{\"events\": [\"{person}\"]}}', 'UTF8'))", scene.sender);
+    let raw = |person: &str| {
+        format!(
+            "select store_webhook('{}', 'line', '{{}}', convert_to('{{\"events\": [\"{person}\"]}}', 'UTF8'))",
+            scene.sender
+        )
+    };
     run(&db.pool, &raw("Uerase")).await;
     run(&db.pool, &raw("Uother")).await;
     run(&db.pool, "delete from webhook_pending").await;
     let mut edited = wrote("Uerase", "later", "", 5);
-    edited.what = carillon::channel::webhook::What::Edited { message_id: "never came".to_owned(), text: "Uerase changed it".to_owned() };
-    scene.apply(&[wrote("Uerase", "m1", "I am Uerase", 0), wrote("Uother", "m2", "I am another", 1), edited]).await;
+    edited.what = carillon::channel::webhook::What::Edited {
+        message_id: "never came".to_owned(),
+        text: "Uerase changed it".to_owned(),
+    };
+    scene
+        .apply(&[
+            wrote("Uerase", "m1", "I am Uerase", 0),
+            wrote("Uother", "m2", "I am another", 1),
+            edited,
+        ])
+        .await;
     run(&db.pool, "update customer set first_name = 'Uerase' where id = (select customer_id from address where address = 'Uerase')").await;
     assert!(!traces(&db.pool, "Uerase").await.is_empty());
-    let erased: bool = scene.get("select erase_customer((select customer_id from address where address = 'Uerase'))").await;
+    let erased: bool = scene
+        .get("select erase_customer((select customer_id from address where address = 'Uerase'))")
+        .await;
     assert!(erased);
     assert_eq!(traces(&db.pool, "Uerase").await, Vec::<String>::new());
     let left: Vec<i64> = scene.get("select array[(select count(*) from webhook), (select count(*) from message), (select count(*) from customer)]").await;
@@ -55,8 +77,18 @@ async fn who_is_named_in_a_webhook_that_still_waits_is_erased_after_it() {
     let db = database().await;
     let scene = Scene::new(&db.pool, "line").await;
     scene.apply(&[wrote("Uerase", "m1", "hello", 0)]).await;
-    run(&db.pool, &format!("select store_webhook('{}', 'line', '{{}}', convert_to('Uerase', 'UTF8'))", scene.sender)).await;
-    let refused = sqlx::query("select erase_customer(id) from customer").execute(&db.pool).await.unwrap_err();
+    run(
+        &db.pool,
+        &format!(
+            "select store_webhook('{}', 'line', '{{}}', convert_to('Uerase', 'UTF8'))",
+            scene.sender
+        ),
+    )
+    .await;
+    let refused = sqlx::query("select erase_customer(id) from customer")
+        .execute(&db.pool)
+        .await
+        .unwrap_err();
     assert_eq!(refused.as_database_error().unwrap().code().unwrap(), "55006");
     let left: i64 = scene.get("select count(*) from customer").await;
     assert_eq!(left, 1);

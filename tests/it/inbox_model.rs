@@ -284,10 +284,7 @@ fn click(person: &mut Person, referral: &Referral, at: DateTime<Utc>) {
 fn line_of(n: usize, person: &Person, messages: &BTreeMap<String, Message>) -> String {
     let number = |at: Option<i64>| at.map_or("-".to_owned(), |at| at.to_string());
     let name = person.name.as_ref().map_or("", |(_, name)| name);
-    let mut line = format!(
-        "person U{n} name {name} inbound {}",
-        number(person.inbound_at)
-    );
+    let mut line = format!("person U{n} name {name} inbound {}", number(person.inbound_at));
     if person.has_conversation {
         let mine: Vec<&Message> = messages.values().filter(|message| message.person == n).collect();
         let inbound = || mine.iter().filter(|message| message.inbound);
@@ -318,10 +315,10 @@ pub(crate) const STANDING: &str = "
     )
     select coalesce(array_agg(line order by line collate \"C\"), '{}') from (
         select format('person %s name %s inbound %s', a.address, a.first_name, secs(a.last_inbound_at))
-               || coalesce(format(' unread %s last %s inbound %s phone %s ad %s ads %s', t.unread, secs(t.last_message_at), secs(t.last_inbound_at),
+               || case when t.id is null then '' else format(' unread %s last %s inbound %s phone %s ad %s ads %s', t.unread, secs(t.last_message_at), secs(t.last_inbound_at),
                       case when t.has_phone then 'true' else 'false' end, case when t.from_ad then 'true' else 'false' end,
                       (select string_agg(r.ad_id, ',' order by r.referred_at desc, r.ad_id collate \"C\" desc) from referral r
-                        where r.conversation_id = t.id)), '') as line
+                        where r.conversation_id = t.id)) end as line
           from a left join conversation t on t.customer_id = a.customer_id
         union all
         select format('message %s of %s inbound %s at %s text %s attachments %s', m.provider_id, a.address,

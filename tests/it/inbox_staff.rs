@@ -56,11 +56,19 @@ async fn a_conversation_goes_to_who_is_on_shift_and_permitted_for_five_minutes()
     scene.staff("off", "another day", 60).await;
     run(&db.pool, "insert into staff (shop_id, external_id, may_send_since) select shop_id, 'no hours', now() - interval '1 day' from staff limit 1").await;
     let applied = scene.apply(&[wrote("U1", "m1", "hello", 0)]).await;
-    assert_eq!((applied.assigned, scene.assigned().await), (0, vec!["-".to_owned()]), "it stays pending");
+    assert_eq!(
+        (applied.assigned, scene.assigned().await),
+        (0, vec!["-".to_owned()]),
+        "it stays pending"
+    );
     scene.staff("ann", "always", 5).await;
     assert_eq!(scene.apply(&[wrote("U1", "m2", "anybody?", 1)]).await.assigned, 1);
     assert_eq!(scene.assigned().await, ["ann"]);
-    assert_eq!(scene.apply(&[wrote("U1", "m3", "thanks", 2)]).await.assigned, 0, "it has somebody");
+    assert_eq!(
+        scene.apply(&[wrote("U1", "m3", "thanks", 2)]).await.assigned,
+        0,
+        "it has somebody"
+    );
 }
 
 #[tokio::test]
@@ -71,7 +79,14 @@ async fn without_the_switch_and_for_a_shop_fronts_messages_nobody_is_chosen() {
     run(&db.pool, "update inbox_setting set auto_assign = false").await;
     scene.apply(&[wrote("U1", "m1", "hello", 0)]).await;
     assert_eq!(scene.assigned().await, ["-"]);
-    run(&db.pool, &format!("update inbox_setting set auto_assign = true; update sender set channel = 'app' where id = '{}'", scene.sender)).await;
+    run(
+        &db.pool,
+        &format!(
+            "update inbox_setting set auto_assign = true; update sender set channel = 'app' where id = '{}'",
+            scene.sender
+        ),
+    )
+    .await;
     let mut store = wrote("c-1", "m2", "hello", 0);
     if let carillon::channel::webhook::What::Message(message) = &mut store.what {
         message.thread = carillon::channel::webhook::Thread::Store;
@@ -87,7 +102,9 @@ async fn everybody_gets_a_turn_and_one_taken_by_hand_counts_as_one() {
         scene.staff(name, "always", 60).await;
     }
     for n in 0..3 {
-        scene.apply(&[wrote(&format!("U{n}"), &format!("m{n}"), "hello", n)]).await;
+        scene
+            .apply(&[wrote(&format!("U{n}"), &format!("m{n}"), "hello", n)])
+            .await;
     }
     let first: Vec<String> = scene.assigned().await;
     let mut sorted = first.clone();
@@ -95,9 +112,13 @@ async fn everybody_gets_a_turn_and_one_taken_by_hand_counts_as_one() {
     assert_eq!(sorted, ["ann", "bob", "cy"], "who never got one comes first");
     // Whose turn is next takes another by hand, so the one after is chosen.
     run(&db.pool, &format!("select assign_conversation((select max(id) from conversation), (select id from staff where external_id = '{}'), 'the lead')", first[0])).await;
-    scene.apply(&[wrote("U9", "m9", "hello", 9), wrote("U8", "m8", "hello", 8)]).await;
+    scene
+        .apply(&[wrote("U9", "m9", "hello", 9), wrote("U8", "m8", "hello", 8)])
+        .await;
     assert_eq!(scene.assigned().await[3..], [first[1].clone(), first[2].clone()]);
-    let by_hand: i64 = scene.get("select count(*) from assignment where assigned_by = 'the lead'").await;
+    let by_hand: i64 = scene
+        .get("select count(*) from assignment where assigned_by = 'the lead'")
+        .await;
     assert_eq!(by_hand, 1);
 }
 
@@ -113,8 +134,11 @@ async fn workers_that_assign_at_once_share_out_evenly() {
         scene.apply(&[event]).await
     }))
     .await;
-    let shares: Vec<i64> =
-        one(&db.pool, "select array_agg(n) from (select count(*) as n from conversation group by assigned_staff_id) t").await;
+    let shares: Vec<i64> = one(
+        &db.pool,
+        "select array_agg(n) from (select count(*) as n from conversation group by assigned_staff_id) t",
+    )
+    .await;
     assert_eq!(shares, [5, 5, 5, 5]);
     let times: Vec<DateTime<Utc>> = one(&db.pool, "select array_agg(distinct last_assigned_at) from staff").await;
     assert_eq!(times.len(), 4, "no two are equally long ago");

@@ -242,13 +242,14 @@ async fn events_of_another_account_go_to_its_sender_only_if_its_own_secret_signe
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_flushed_again_and_again_loses_no_webhook() {
-    let redis = RedisServer::start(Memory::Plenty).await;
+    let redis = RedisServer::start(Memory::Kept).await;
+    let mut flush = redis.connect().await;
     let scene = Scene::of(World::on_redis(&redis.url(), &[]).await).await;
     let _working = scene.world.work();
     for nr in 0..100 {
         assert_eq!(scene.line_text(nr).await, 200);
         if nr % 10 == 0 {
-            redis.command("FLUSHALL").await;
+            redis::cmd("FLUSHALL").exec_async(&mut flush).await.unwrap();
         }
     }
     eventually("all are done", 60, async || scene.count("done").await == 100).await;

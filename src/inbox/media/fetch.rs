@@ -189,7 +189,10 @@ fn builder(config: &MediaConfig) -> Result<reqwest::ClientBuilder, String> {
 fn under(base: &str, parts: &[&str]) -> Result<Url, FetchError> {
     let broken = || FetchError::Never("not an address");
     let mut url = Url::parse(base).map_err(|_| broken())?;
-    url.path_segments_mut().map_err(|()| broken())?.pop_if_empty().extend(parts);
+    url.path_segments_mut()
+        .map_err(|()| broken())?
+        .pop_if_empty()
+        .extend(parts);
     Ok(url)
 }
 

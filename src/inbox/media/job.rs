@@ -69,7 +69,10 @@ struct Opens {
 
 /// What became of it.
 enum Ending {
-    Stored { size_bytes: i64, content_type: Option<String> },
+    Stored {
+        size_bytes: i64,
+        content_type: Option<String>,
+    },
     Never(String),
     Later(String),
 }
@@ -183,7 +186,10 @@ impl MediaWork {
         }
         // A person may still enter or mend them.
         let later = |_| FetchError::Later("the sender's credentials hold no usable access_token".to_owned());
-        let credentials = self.secrets.open(&due.credentials, due.sender_id).map_err(|_| later(()))?;
+        let credentials = self
+            .secrets
+            .open(&due.credentials, due.sender_id)
+            .map_err(|_| later(()))?;
         let opens: Opens = serde_json::from_slice(&credentials).map_err(|_| later(()))?;
         let channel: Channel = due.channel.parse().map_err(|_| later(()))?;
         let source = Source::Provider {
@@ -198,7 +204,10 @@ impl MediaWork {
     async fn settle(&self, due: &Due, ending: Ending) -> Result<(), sqlx::Error> {
         let later_secs = AGAIN_SECS.1.min(AGAIN_SECS.0 * 2_f64.powi(due.attempts - 1));
         let (state, reason, size_bytes, content_type) = match ending {
-            Ending::Stored { size_bytes, content_type } => ("stored", None, Some(size_bytes), content_type),
+            Ending::Stored {
+                size_bytes,
+                content_type,
+            } => ("stored", None, Some(size_bytes), content_type),
             Ending::Later(why) if due.attempts < self.config.attempts => ("pending", Some(why), None, None),
             Ending::Never(why) | Ending::Later(why) => ("failed", Some(why), None, None),
         };
