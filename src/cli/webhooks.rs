@@ -165,7 +165,12 @@ fn show(shown: &Shown, body: bool, as_json: bool) -> Result<(), CliError> {
         if let Some(fields) = object.as_object_mut() {
             fields.insert("is_verified".to_owned(), shown.is_verified.into());
             fields.insert("due_at".to_owned(), json!(shown.due_at));
-            let names: Vec<&String> = shown.headers.as_object().into_iter().flat_map(|headers| headers.keys()).collect();
+            let names: Vec<&String> = shown
+                .headers
+                .as_object()
+                .into_iter()
+                .flat_map(|headers| headers.keys())
+                .collect();
             fields.insert("headers".to_owned(), json!(names));
         }
         return say(&object.to_string());
@@ -195,7 +200,9 @@ fn show(shown: &Shown, body: bool, as_json: bool) -> Result<(), CliError> {
 async fn replay(app: &App, ids: &[WebhookId], as_json: bool) -> Result<(), CliError> {
     let replayed = webhook::replay(&app.db, ids).await?;
     let gone = i64::try_from(ids.len()).unwrap_or(i64::MAX) - replayed;
-    let bells = ids.iter().map(|id| Envelope::new(WebhookIngest { webhook_id: Some(*id) }));
+    let bells = ids
+        .iter()
+        .map(|id| Envelope::new(WebhookIngest { webhook_id: Some(*id) }));
     // On disk already: without Redis the scheduler rings, a little later.
     if replayed > 0
         && let Err(error) = app.queue()?.ring_many(bells).await

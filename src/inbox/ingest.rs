@@ -176,13 +176,12 @@ impl IngestWork {
         let waited_secs = taken.waited_secs;
         let provider = read.provider;
         let mut open = Some(tx);
-        let routed = match read.only_of_addressed() {
-            true => route::all_to_addressed(read),
-            false => {
-                // Looking for other senders takes a while, and must not be done with conversations locked.
-                open = None;
-                route::by_account(&self.db, &self.secrets, &self.public_url, &taken, read).await?
-            }
+        let routed = if read.only_of_addressed() {
+            route::all_to_addressed(read)
+        } else {
+            // Looking for other senders takes a while, and must not be done with the row locked.
+            open = None;
+            route::by_account(&self.db, &self.secrets, &self.public_url, &taken, read).await?
         };
         let (batches, lost) = (routed.batches(BATCH), routed.lost);
         for (nr, batch) in batches.iter().enumerate() {
@@ -202,7 +201,9 @@ impl IngestWork {
             tx.commit().await?;
         }
         if lost > 0 {
-            return Err(Refused::Aside(format!("{lost} events are of accounts that no sender has")));
+            return Err(Refused::Aside(format!(
+                "{lost} events are of accounts that no sender has"
+            )));
         }
         if batches.is_empty() {
             let mut tx = match open.take() {

@@ -111,7 +111,11 @@ pub fn applied(provider: Provider, events: Events) {
     let Some(webhooks) = own().map(|own| &own.webhooks) else {
         return;
     };
-    let counts = [events.new - events.unknown.min(events.new), events.told.saturating_sub(events.new), events.unknown];
+    let counts = [
+        events.new - events.unknown.min(events.new),
+        events.told.saturating_sub(events.new),
+        events.unknown,
+    ];
     for (column, count) in counts.into_iter().enumerate() {
         if let Some(counter) = webhooks.events.at(provider as usize, column) {
             counter.inc_by(count as u64);

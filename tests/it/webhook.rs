@@ -43,7 +43,11 @@ async fn reason(scene: &Scene) -> String {
 
 /// Stores as a frontend does, without a bell.
 async fn stored_by_frontend(scene: &Scene, request: &Request) -> Result<Uuid, sqlx::Error> {
-    let headers: Value = request.headers.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+    let headers: Value = request
+        .headers
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), json!(value)))
+        .collect();
     sqlx::query_scalar("select store_webhook($1, 'line', $2, $3)")
         .bind(scene.line)
         .bind(headers)
@@ -131,11 +135,19 @@ async fn one_that_cannot_be_read_is_put_aside_and_can_be_tried_again() {
         ..webhook::Filter::default()
     };
     let failed = webhook::list(scene.world.pool(), &filter, 10).await.unwrap();
-    assert!(failed.iter().all(|webhook| webhook.reason.is_some() && webhook.attempts == 0), "{failed:?}");
+    assert!(
+        failed
+            .iter()
+            .all(|webhook| webhook.reason.is_some() && webhook.attempts == 0),
+        "{failed:?}"
+    );
     let ids: Vec<WebhookId> = failed.iter().map(|webhook| WebhookId(webhook.id)).collect();
     assert_eq!(webhook::replay(scene.world.pool(), &ids).await.unwrap(), 3);
     assert_eq!((scene.count("stored").await, scene.count("failed").await), (3, 0));
-    eventually("they are put aside again", 40, async || scene.count("failed").await == 3).await;
+    eventually("they are put aside again", 40, async || {
+        scene.count("failed").await == 3
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,11 +171,18 @@ async fn one_that_postgres_refuses_is_tried_five_times_and_keeps_nobody_waiting(
     until("the others are done", async || scene.count("done").await == 20).await;
     // Its rests between the tries are a minute together: here they are over at once.
     eventually("it is put aside", 60, async || {
-        scene.world.run("update webhook_pending set due_at = now() where failed_at is null").await;
+        scene
+            .world
+            .run("update webhook_pending set due_at = now() where failed_at is null")
+            .await;
         scene.count("failed").await == 1
     })
     .await;
-    assert_eq!(reason(&scene).await, "PostgreSQL refused (P0001)", "a reason quotes nothing");
+    assert_eq!(
+        reason(&scene).await,
+        "PostgreSQL refused (P0001)",
+        "a reason quotes nothing"
+    );
     assert_eq!(scene.world.one::<i32>("select attempts from webhook_pending").await, 5);
 
     scene.world.run("drop trigger refuse on message").await;
@@ -176,7 +195,15 @@ async fn one_that_postgres_refuses_is_tried_five_times_and_keeps_nobody_waiting(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_events_of_one_body_are_applied_in_bounded_transactions_each_once() {
     let scene = Scene::new(&[]).await;
-    let event = |n: i64| line::text(&format!("01T{n:023}"), &format!("U{:032}", n % 7), AT_MS + n, &n.to_string(), "hi");
+    let event = |n: i64| {
+        line::text(
+            &format!("01T{n:023}"),
+            &format!("U{:032}", n % 7),
+            AT_MS + n,
+            &n.to_string(),
+            "hi",
+        )
+    };
     let events: Vec<Value> = (0..1_000).map(event).collect();
     let request = line_signer().json(&line::body(LINE_BOT_USER_ID, &events));
     assert_eq!(scene.tell("line", scene.line, &request).await, 200);
@@ -184,7 +211,10 @@ async fn a_thousand_events_of_one_body_are_applied_in_bounded_transactions_each_
     let _working = (scene.world.work(), scene.world.work());
     until("both are done", async || scene.count("done").await == 2).await;
     assert_eq!(messages(&scene).await, 1_000);
-    let transactions: i64 = scene.world.one("select count(distinct xmin::text) from webhook_event").await;
+    let transactions: i64 = scene
+        .world
+        .one("select count(distinct xmin::text) from webhook_event")
+        .await;
     assert!((10..=20).contains(&transactions), "{transactions} transactions");
 }
 
@@ -221,7 +251,9 @@ async fn events_of_another_account_go_to_its_sender_only_if_its_own_secret_signe
     })
     .await;
     let of = async |sender: Uuid| -> i64 {
-        let sql = format!("select count(*) from message m join conversation c on c.id = m.conversation_id where c.sender_id = '{sender}'");
+        let sql = format!(
+            "select count(*) from message m join conversation c on c.id = m.conversation_id where c.sender_id = '{sender}'"
+        );
         scene.world.one(&sql).await
     };
     assert_eq!([of(first).await, of(second).await, of(foreign).await], [1, 1, 0]);
@@ -263,7 +295,10 @@ async fn one_that_did_not_end_is_taken_alone() {
         stored_by_frontend(&scene, &line_text(nr)).await.unwrap();
     }
     let take = async |limit: i32| -> Vec<Uuid> {
-        scene.world.run("update webhook_pending set due_at = now() - attempts * interval '1 s'").await;
+        scene
+            .world
+            .run("update webhook_pending set due_at = now() - attempts * interval '1 s'")
+            .await;
         let sql = format!("select coalesce(array_agg(t), '{{}}') from take_due_webhooks({limit}, 60) t");
         scene.world.one(&sql).await
     };
@@ -271,7 +306,10 @@ async fn one_that_did_not_end_is_taken_alone() {
     let alone = take(10).await;
     assert_eq!(alone.len(), 1);
     assert_eq!(take(10).await, alone, "the one tried most often is due longest");
-    scene.world.run("update webhook_pending set due_at = now() + interval '1 hour'").await;
+    scene
+        .world
+        .run("update webhook_pending set due_at = now() + interval '1 hour'")
+        .await;
     let none: i64 = scene.world.one("select count(*) from take_due_webhooks(10, 60)").await;
     assert_eq!(none, 0);
 }

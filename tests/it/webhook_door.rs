@@ -59,7 +59,12 @@ async fn wrong_signatures_are_401_wrong_json_400_unknown_senders_404_and_nothing
     refused.extend([unsigned, changed, other]);
     for request in refused {
         let (status, text) = scene.send("line", scene.line, &request).await;
-        assert_eq!((status, text.as_str()), (401, "the signature is missing or wrong\n"), "{:?}", request.headers);
+        assert_eq!(
+            (status, text.as_str()),
+            (401, "the signature is missing or wrong\n"),
+            "{:?}",
+            request.headers
+        );
     }
     for body in [&b""[..], b"{", b"{}{}", b"\xff", b"a=b", b"{\"a\":}"] {
         let request = line_signer().sign(String::new(), "application/json", body.to_vec());
@@ -76,22 +81,32 @@ async fn wrong_signatures_are_401_wrong_json_400_unknown_senders_404_and_nothing
     }
     assert_eq!(scene.tell("line", scene.line, &get("")).await, 405);
     assert_eq!(scene.world.one::<i64>("select count(*) from webhook").await, 0);
-    assert_eq!(scene.tell("line", scene.line, &empty()).await, 200, "the console's Verify");
+    assert_eq!(
+        scene.tell("line", scene.line, &empty()).await,
+        200,
+        "the console's Verify"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_secret_counts_soon_and_the_previous_one_meanwhile() {
     let scene = Scene::new(&[("WEBHOOK__SECRETS_SECS", "1")]).await;
     assert_eq!(scene.line_text(1).await, 200);
-    let change = |secret: &str, previous: &str| {
-        json!({"channel_id": "1", "access_token": "t", "channel_secret": secret, "previous_channel_secret": previous})
-    };
-    scene.change(scene.line, &change("new secret", LINE_CHANNEL_SECRET)).await;
+    let change = |secret: &str, previous: &str| json!({"channel_id": "1", "access_token": "t", "channel_secret": secret, "previous_channel_secret": previous});
+    scene
+        .change(scene.line, &change("new secret", LINE_CHANNEL_SECRET))
+        .await;
     let new = || Signer::Line("new secret".to_owned()).json(&line::body(LINE_BOT_USER_ID, &[]));
-    until("the new secret counts", async || scene.tell("line", scene.line, &new()).await == 200).await;
+    until("the new secret counts", async || {
+        scene.tell("line", scene.line, &new()).await == 200
+    })
+    .await;
     assert_eq!(scene.line_text(2).await, 200, "the previous one counts as well");
     scene.change(scene.line, &change("new secret", "")).await;
-    until("the old one does not any more", async || scene.line_text(3).await == 401).await;
+    until("the old one does not any more", async || {
+        scene.line_text(3).await == 401
+    })
+    .await;
     assert_eq!(scene.tell("line", scene.line, &new()).await, 200);
 }
 
@@ -99,7 +114,11 @@ async fn a_new_secret_counts_soon_and_the_previous_one_meanwhile() {
 async fn meta_is_answered_its_challenge_only_with_our_token() {
     let scene = Scene::new(&[]).await;
     let page = scene.messenger("1").await;
-    let question = |token: &str| get(&format!("hub.mode=subscribe&hub.verify_token={token}&hub.challenge=1158201444"));
+    let question = |token: &str| {
+        get(&format!(
+            "hub.mode=subscribe&hub.verify_token={token}&hub.challenge=1158201444"
+        ))
+    };
     let answer = scene.send("messenger", page, &question(VERIFY_TOKEN)).await;
     assert_eq!(answer, (200, "1158201444".to_owned()));
     for wrong in [question("another"), question(""), get(""), get("hub.mode=unsubscribe")] {
@@ -116,13 +135,24 @@ async fn every_provider_is_believed_in_its_own_way_and_no_token_is_kept() {
     let number = json!({"phone_number_id": "2", "app_secret": APP_SECRET, "verify_token": VERIFY_TOKEN});
     let number = scene.sender("whatsapp", &number).await;
     let sid = "AC00000000000000000000000000000000";
-    let texts = scene.sender("sms", &json!({"provider": "twilio", "account_sid": sid, "auth_token": AUTH_TOKEN})).await;
-    let mitake_sender = scene.sender("sms", &json!({"provider": "mitake", "callback_token": CALLBACK_TOKEN})).await;
+    let texts = scene
+        .sender(
+            "sms",
+            &json!({"provider": "twilio", "account_sid": sid, "auth_token": AUTH_TOKEN}),
+        )
+        .await;
+    let mitake_sender = scene
+        .sender("sms", &json!({"provider": "mitake", "callback_token": CALLBACK_TOKEN}))
+        .await;
     let front = scene.sender("app", &json!({"secret": STORE_SECRET})).await;
 
     let meta = Signer::Meta(APP_SECRET.to_owned());
     let told = messenger::body("1", AT_MS, &[messenger::text("1", "7", AT_MS, "m_1", "哈囉")]);
-    let message = whatsapp::body("2", &[whatsapp::text("886912345678", AT_MS / 1000, "wamid.1", "嗨")], &[]);
+    let message = whatsapp::body(
+        "2",
+        &[whatsapp::text("886912345678", AT_MS / 1000, "wamid.1", "嗨")],
+        &[],
+    );
     let url = format!("{}/webhooks/twilio/{texts}", scene.app.config.web.public_url);
     let status = twilio::status("SM1", "delivered", "+886912345678", None);
     let store = Signer::Store(STORE_SECRET.to_owned()).json(&json!({"events": []}));
@@ -131,8 +161,16 @@ async fn every_provider_is_believed_in_its_own_way_and_no_token_is_kept() {
         ("line", scene.line, empty()),
         ("messenger", page, meta.json(&told)),
         ("whatsapp", number, meta.json(&message)),
-        ("twilio", texts, Signer::Twilio(AUTH_TOKEN.to_owned(), url).form("mark=abc", &status)),
-        ("mitake", mitake_sender, Signer::Mitake(CALLBACK_TOKEN.to_owned()).callback(&callback)),
+        (
+            "twilio",
+            texts,
+            Signer::Twilio(AUTH_TOKEN.to_owned(), url).form("mark=abc", &status),
+        ),
+        (
+            "mitake",
+            mitake_sender,
+            Signer::Mitake(CALLBACK_TOKEN.to_owned()).callback(&callback),
+        ),
         ("store", front, store),
     ] {
         assert_eq!(scene.tell(provider, sender, &request).await, 200, "{provider}");
@@ -144,11 +182,22 @@ async fn every_provider_is_believed_in_its_own_way_and_no_token_is_kept() {
         }
         assert_eq!(scene.tell(provider, sender, &forged).await, 401, "{provider}");
     }
-    let kept: i64 = scene.world.one(&format!("select count(*) from webhook where query like '%{CALLBACK_TOKEN}%'")).await;
+    let kept: i64 = scene
+        .world
+        .one(&format!(
+            "select count(*) from webhook where query like '%{CALLBACK_TOKEN}%'"
+        ))
+        .await;
     let all: i64 = scene.world.one("select count(*) from webhook").await;
     assert_eq!((all, kept), (6, 0));
-    let query: String = scene.world.one("select query from webhook where provider = 'mitake'").await;
-    assert!(query.starts_with("msgid=%23000001&") && query.ends_with("StatusFlag=4"), "{query}");
+    let query: String = scene
+        .world
+        .one("select query from webhook where provider = 'mitake'")
+        .await;
+    assert!(
+        query.starts_with("msgid=%23000001&") && query.ends_with("StatusFlag=4"),
+        "{query}"
+    );
     let _working = scene.world.work();
     until("all are done", async || scene.count("done").await == 6).await;
 }
@@ -167,7 +216,10 @@ async fn five_megabytes_are_413_said_or_not_and_a_body_that_never_ends_is_408() 
         response.status().as_u16()
     };
     assert_eq!(call(Body::from(large.body.clone()), Some(5_000_000)).await, 413);
-    let pieces = large.body.chunks(65_536).map(|piece| Ok::<_, std::io::Error>(Bytes::copy_from_slice(piece)));
+    let pieces = large
+        .body
+        .chunks(65_536)
+        .map(|piece| Ok::<_, std::io::Error>(Bytes::copy_from_slice(piece)));
     let stream = futures::stream::iter(pieces.collect::<Vec<_>>());
     assert_eq!(call(Body::from_stream(stream), None).await, 413);
     let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();
@@ -185,7 +237,11 @@ async fn one_sender_that_is_told_too_much_is_told_later_and_nobody_else_is() {
     let page = scene.messenger("1").await;
     let forged = Signer::Line("another secret".to_owned()).json(&line::body(LINE_BOT_USER_ID, &[]));
     for _ in 0..50 {
-        assert_eq!(scene.tell("line", scene.line, &forged).await, 401, "who proves nothing uses up nothing");
+        assert_eq!(
+            scene.tell("line", scene.line, &forged).await,
+            401,
+            "who proves nothing uses up nothing"
+        );
     }
     let told = (0..40).map(|nr| scene.line_text(nr));
     let answers = futures::future::join_all(told).await;
@@ -195,7 +251,10 @@ async fn one_sender_that_is_told_too_much_is_told_later_and_nobody_else_is() {
     let told = messenger::body("1", AT_MS, &[]);
     let other = Signer::Meta(APP_SECRET.to_owned()).json(&told);
     assert_eq!(scene.tell("messenger", page, &other).await, 200);
-    let stored: i64 = scene.world.one("select count(*) from webhook where provider = 'line'").await;
+    let stored: i64 = scene
+        .world
+        .one("select count(*) from webhook where provider = 'line'")
+        .await;
     assert_eq!(stored, i64::try_from(taken).unwrap(), "429 means that nothing was kept");
 }
 
@@ -244,7 +303,10 @@ async fn without_postgres_the_provider_is_asked_to_tell_it_again() {
     // Known already, and Postgres refuses now.
     let scene = Scene::new(&[]).await;
     assert_eq!(scene.line_text(1).await, 200);
-    scene.world.run("alter table webhook add constraint away check (false) not valid").await;
+    scene
+        .world
+        .run("alter table webhook add constraint away check (false) not valid")
+        .await;
     assert_eq!(scene.line_text(2).await, 503);
     scene.world.run("alter table webhook drop constraint away").await;
     assert_eq!(scene.line_text(3).await, 200);
@@ -253,7 +315,10 @@ async fn without_postgres_the_provider_is_asked_to_tell_it_again() {
 
 #[test]
 fn arbitrary_bytes_with_a_right_signature_are_taken_or_refused_and_never_more() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let scene = runtime.block_on(Scene::new(&[]));
     let json = "[\\[\\]{}\",:0-9a-z\\\\ ]{0,60}".prop_map(String::into_bytes);
     let body = prop_oneof![proptest::collection::vec(any::<u8>(), 0..200), json];

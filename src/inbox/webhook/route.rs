@@ -164,12 +164,13 @@ async fn find(
     account: &str,
 ) -> Result<Option<(SenderId, WebhookSecrets)>, RouteError> {
     read_accounts(db, secrets, provider).await?;
-    let found: Option<(Uuid, Vec<u8>)> =
-        sqlx::query_as("select id, credentials from sender where channel = $1 and account = $2 order by created_at, id limit 1")
-            .bind(provider.channel())
-            .bind(account)
-            .fetch_optional(db)
-            .await?;
+    let found: Option<(Uuid, Vec<u8>)> = sqlx::query_as(
+        "select id, credentials from sender where channel = $1 and account = $2 order by created_at, id limit 1",
+    )
+    .bind(provider.channel())
+    .bind(account)
+    .fetch_optional(db)
+    .await?;
     let Some((id, sealed)) = found else {
         return Ok(None);
     };

@@ -53,10 +53,11 @@ pub(in crate::inbox) async fn take(tx: &mut Transaction, id: WebhookId) -> sqlx:
 
 /// Locks it again, for another transaction; false: it is done, put aside, or in somebody's hands.
 pub(in crate::inbox) async fn hold(tx: &mut Transaction, id: WebhookId) -> sqlx::Result<bool> {
-    let held = sqlx::query("select from webhook_pending where webhook_id = $1 and failed_at is null for update skip locked")
-        .bind(id.0)
-        .fetch_optional(&mut **tx)
-        .await?;
+    let held =
+        sqlx::query("select from webhook_pending where webhook_id = $1 and failed_at is null for update skip locked")
+            .bind(id.0)
+            .fetch_optional(&mut **tx)
+            .await?;
     Ok(held.is_some())
 }
 
@@ -98,11 +99,13 @@ pub(in crate::inbox) async fn count(db: &PgPool, id: WebhookId) -> sqlx::Result<
 
 /// Leaves it to a person.
 pub(in crate::inbox) async fn put_aside(db: &PgPool, id: WebhookId, reason: &str) -> sqlx::Result<()> {
-    sqlx::query("update webhook_pending set failed_at = now(), reason = $2 where webhook_id = $1 and failed_at is null")
-        .bind(id.0)
-        .bind(reason)
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "update webhook_pending set failed_at = now(), reason = $2 where webhook_id = $1 and failed_at is null",
+    )
+    .bind(id.0)
+    .bind(reason)
+    .execute(db)
+    .await?;
     Ok(())
 }
 
