@@ -6,6 +6,8 @@
 
 mod shape;
 
+use std::fmt::Write as _;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ring::hmac;
 use serde_json::Value;
@@ -89,7 +91,7 @@ impl Signer {
             }
             Self::Store(secret) => headers.push(("x-carillon-signature", hex(sha256(secret).as_ref()))),
             Self::Twilio(token, url) => {
-                headers.push(("x-twilio-signature", twilio_signature(token, url, &query, &body)))
+                headers.push(("x-twilio-signature", twilio_signature(token, url, &query, &body)));
             }
             Self::Mitake(_) => {}
         }
@@ -120,7 +122,10 @@ fn twilio_signature(token: &str, url: &str, query: &str, body: &[u8]) -> String 
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn escaped(json: &str) -> String {
@@ -131,7 +136,7 @@ fn escaped(json: &str) -> String {
             text.push(c);
         } else {
             for unit in c.encode_utf16(&mut units) {
-                text.push_str(&format!("\\u{unit:04x}"));
+                let _ = write!(text, "\\u{unit:04x}");
             }
         }
     }

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use carillon_jobs::{SenderId, WebhookId, WebhookIngest};
+use carillon_jobs::{WebhookId, WebhookIngest};
 
 use super::{
     InboxError,
@@ -176,13 +176,12 @@ impl IngestWork {
         let waited_secs = taken.waited_secs;
         let provider = read.provider;
         let mut open = Some(tx);
-        let routed = match read.only_of_addressed() {
-            true => route::all_to_addressed(read),
-            false => {
-                // Looking for other senders takes a while, and must not be done with conversations locked.
-                open = None;
-                route::by_account(&self.db, &self.secrets, &self.public_url, &taken, read).await?
-            }
+        let routed = if read.only_of_addressed() {
+            route::all_to_addressed(read)
+        } else {
+            // Looking for other senders takes a while, and must not be done with the row locked.
+            open = None;
+            route::by_account(&self.db, &self.secrets, &self.public_url, &taken, read).await?
         };
         let (batches, lost) = (routed.batches(BATCH), routed.lost);
         for (nr, batch) in batches.iter().enumerate() {

@@ -30,6 +30,13 @@ impl Process {
     pub fn id(&self) -> u32 {
         self.0.id()
     }
+
+    /// This very program once more, in another role.
+    pub fn again(role: &str, env: &[(&str, String)]) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg(role).envs(env.iter().map(|(name, value)| (name, value)));
+        Self(command.spawn().unwrap())
+    }
 }
 
 impl Drop for Process {
@@ -172,13 +179,24 @@ impl Bed {
 
     /// A real process of the product.
     pub fn process(&self, kind: &str) -> Process {
+        self.process_with(kind, &[])
+    }
+
+    /// The same, with these settings over the others.
+    pub fn process_with(&self, kind: &str, settings: &[(&str, String)]) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
         command
             .arg(kind)
             .envs(&self.env)
+            .envs(settings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         Process(command.spawn().unwrap())
+    }
+
+    /// Where its database is.
+    pub fn database_url(&self) -> String {
+        self.env["DATABASE_URL"].clone()
     }
 
     /// The configuration its processes have.

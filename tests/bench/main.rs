@@ -21,6 +21,7 @@ mod broadcast;
 mod fairness;
 mod floor;
 mod garbage;
+mod ingest;
 mod metrics;
 mod plan;
 mod queue;
@@ -41,15 +42,18 @@ fn main() -> ExitCode {
         Some("queue") => queue::run(&arguments),
         Some("refill") => refill::run(&arguments),
         Some("metrics") => metrics::run(&arguments),
+        Some("ingest") => ingest::run(&arguments),
         Some("broadcast") => return broadcast::run(&arguments),
         Some("fairness") => return fairness::run(&arguments),
         // Only for `broadcast` and `fairness`, which start it.
         Some("sandbox") => bed::serve(),
+        // Only for `ingest`, which starts it.
+        Some("bare-webhooks") => ingest::serve_bare(),
         // `cargo test --all-targets` runs this binary without arguments.
         None => return ExitCode::SUCCESS,
         Some(other) => {
             eprintln!(
-                "there is no benchmark `{other}`; there are: audit, broadcast, fairness, garbage, metrics, plan, queue, refill"
+                "there is no benchmark `{other}`; there are: audit, broadcast, fairness, garbage, ingest, metrics, plan, queue, refill"
             );
             return ExitCode::from(2);
         }

@@ -96,5 +96,6 @@ mod trace;
 mod wait;
 mod web;
 mod webhook;
+mod webhook_door;
 mod webhook_scene;
 mod world;

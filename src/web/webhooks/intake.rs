@@ -141,7 +141,7 @@ async fn write_together(
         Err(error) => {
             let code = error
                 .as_database_error()
-                .and_then(|error| error.code().map(|code| code.into_owned()));
+                .and_then(|error| error.code().map(std::borrow::Cow::into_owned));
             tracing::error!(
                 postgres.code = code,
                 "A webhook cannot be stored; its provider was asked to tell it again"

@@ -1,0 +1,338 @@
+//! Webhooks: how many are accepted a second, against a bare handler that verifies and inserts one row each; how long the 200
+//! takes at a steady rate while a broadcast is sent; and how many are worked through a second, also with ten times the history.
+//!
+//! Both sides are processes of their own, with as many connections to Postgres and the same client, which writes requests
+//! that were signed beforehand and reads nothing but the status. A run counts only when every request it was told 200 for
+//! is in the table.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    routing::post,
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use carillon::channel::Channel;
+use carillon_sandbox::{
+    LINE_BOT_USER_ID, LINE_CHANNEL_SECRET,
+    webhooks::{Request, Signer, line},
+};
+use ring::hmac;
+use serde_json::json;
+use sqlx::{PgPool, postgres::PgPoolOptions};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+use uuid::Uuid;
+
+use crate::bed::{Bed, Process};
+
+/// Connections of the client.
+const CONNECTIONS: usize = 64;
+/// Connections to Postgres of each side: the default of the web process.
+const POOL: u32 = 4;
+/// Customers that write.
+const CUSTOMERS: usize = 2_000;
+
+struct Plan {
+    webhooks: usize,
+    rounds: usize,
+    per_sec: u32,
+    secs: u32,
+    jobs: usize,
+}
+
+impl Plan {
+    fn parse(arguments: &[String]) -> Option<Self> {
+        let mut plan = Self {
+            webhooks: 20_000,
+            rounds: 3,
+            per_sec: 500,
+            secs: 20,
+            jobs: 5_000,
+        };
+        for pair in arguments.chunks(2) {
+            let [name, value] = pair else { return None };
+            match name.as_str() {
+                "--webhooks" => plan.webhooks = value.parse().ok()?,
+                "--rounds" => plan.rounds = value.parse().ok()?,
+                "--per-sec" => plan.per_sec = value.parse().ok()?,
+                "--secs" => plan.secs = value.parse().ok()?,
+                "--jobs" => plan.jobs = value.parse().ok()?,
+                _ => return None,
+            }
+        }
+        Some(plan)
+    }
+}
+
+pub fn run(arguments: &[String]) {
+    let Some(plan) = Plan::parse(arguments) else {
+        eprintln!("bin/bench ingest [--webhooks 20000] [--rounds 3] [--per-sec 500] [--secs 20] [--jobs 5000]");
+        std::process::exit(2);
+    };
+    tokio::runtime::Runtime::new().unwrap().block_on(bench(&plan));
+}
+
+async fn bench(plan: &Plan) {
+    let bed = Bed::new().await;
+    let sender: Uuid = bed.one("select id from sender where channel = 'line'").await;
+    let (ours, bare) = (free_port().await, free_port().await);
+    let settings = [
+        ("CARILLON__WEB__BIND", "127.0.0.1".to_owned()),
+        ("CARILLON__WEB__PORT", ours.port().to_string()),
+        ("CARILLON__DATABASE__POOL_WEB", POOL.to_string()),
+        ("CARILLON__WEBHOOK__PER_SENDER_PER_SEC", "1000000".to_owned()),
+    ];
+    let web = bed.process_with("web", &settings);
+    let floor_process = Process::again(
+        "bare-webhooks",
+        &[("BARE", bare.to_string()), ("DATABASE_URL", bed.database_url())],
+    );
+    bed.run("create table bare_webhook (id uuid primary key, body bytea not null, received_at timestamptz not null default now())")
+        .await;
+    for address in [ours, bare] {
+        answers(address).await;
+    }
+    let path = format!("/webhooks/line/{sender}");
+    let mut number = 0;
+    let (mut fastest, mut floor) = (0.0_f64, 0.0_f64);
+    for round in 1..=plan.rounds {
+        let requests = signed(&path, ours, plan.webhooks, &mut number);
+        let bare_per_sec = flood(bare, &requests).await;
+        let per_sec = flood(ours, &requests).await;
+        eprintln!("round {round}: {per_sec:.0} webhooks/s accepted, bare handler {bare_per_sec:.0}/s");
+        fastest = fastest.max(per_sec);
+        floor = floor.max(bare_per_sec);
+    }
+    let told = i64::try_from(plan.rounds * plan.webhooks).unwrap();
+    assert_eq!(
+        bed.one::<i64>("select count(*) from webhook").await,
+        told,
+        "what was acknowledged is on disk"
+    );
+    bed.run("truncate webhook; truncate webhook_pending; drop table bare_webhook")
+        .await;
+
+    let (p50, p99) = steady(plan, &bed, ours, &path, &mut number).await;
+    let (few, many) = jobs(plan, &bed, ours, &path, &mut number).await;
+    let ratio = fastest / floor;
+    eprintln!("accepted: {fastest:.0}/s, bare {floor:.0}/s, ratio {ratio:.2}");
+    eprintln!(
+        "at {}/s beside a broadcast: p50 {p50:.1} ms, p99 {p99:.1} ms",
+        plan.per_sec
+    );
+    eprintln!("worked through: {few:.0}/s; with ten times the history {many:.0}/s");
+    println!(
+        "{}",
+        json!({"subject": "ingest", "accepted_per_sec": fastest, "bare_per_sec": floor, "ratio": ratio, "p50_ms": p50, "p99_ms": p99,
+            "jobs_per_sec": few, "jobs_per_sec_ten_times": many})
+    );
+    drop((web, floor_process));
+    bed.close().await;
+}
+
+/// The 200 at a steady rate: from when a request was due to its answer, a broadcast and the ingest jobs beside it.
+async fn steady(plan: &Plan, bed: &Bed, address: SocketAddr, path: &str, number: &mut usize) -> (f64, f64) {
+    bed.customers(200_000, &[Channel::Line]).await;
+    let _worker = bed.process("worker");
+    let _scheduler = bed.process("scheduler");
+    let content = json!({"text": "{first_name} 您好", "fallbacks": {"first_name": "貴賓", "last_name": "貴賓", "shop_url": "https://shop.example"}});
+    let broadcast = bed.draft(Channel::Line, &content).await;
+    bed.send(broadcast).await;
+    let sending = format!("select state = 'sending' from broadcast where id = '{broadcast}'");
+    bed.wait("the broadcast is being sent", &sending, 60).await;
+    let count = (plan.per_sec * plan.secs) as usize;
+    let requests = Arc::new(signed(path, address, count, number));
+    let (next, began) = (Arc::new(AtomicUsize::new(0)), Instant::now());
+    let gap = Duration::from_secs(1) / plan.per_sec;
+    let mut clients = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let (requests, next) = (requests.clone(), next.clone());
+        clients.push(tokio::spawn(async move {
+            let mut socket = TcpStream::connect(address).await.unwrap();
+            let mut took = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(request) = requests.get(index) else {
+                    return took;
+                };
+                let due = began + gap * u32::try_from(index).unwrap();
+                tokio::time::sleep_until(due.into()).await;
+                assert_eq!(call(&mut socket, request).await, 200);
+                took.push(due.elapsed().as_secs_f64() * 1_000.0);
+            }
+        }));
+    }
+    let mut took = Vec::with_capacity(count);
+    for client in clients {
+        took.extend(client.await.unwrap());
+    }
+    let still: bool = bed.one(&sending).await;
+    eprintln!(
+        "the broadcast was {} at the end",
+        if still { "still being sent" } else { "through" }
+    );
+    bed.wait(
+        "everything is worked through",
+        "select not exists (select from webhook_pending)",
+        300,
+    )
+    .await;
+    bed.wait(
+        "the broadcast has ended",
+        &format!("select state <> 'sending' from broadcast where id = '{broadcast}'"),
+        300,
+    )
+    .await;
+    took.sort_by(f64::total_cmp);
+    (took[took.len() / 2], took[took.len() * 99 / 100])
+}
+
+/// Jobs a second of one worker, at the start and when ten times as much has been worked through.
+async fn jobs(plan: &Plan, bed: &Bed, address: SocketAddr, path: &str, number: &mut usize) -> (f64, f64) {
+    let mut once = async || {
+        let requests = signed(path, address, plan.jobs, number);
+        flood(address, &requests).await;
+        let began = Instant::now();
+        let _worker = bed.process("worker");
+        bed.wait(
+            "everything is worked through",
+            "select not exists (select from webhook_pending)",
+            600,
+        )
+        .await;
+        plan.jobs as f64 / began.elapsed().as_secs_f64()
+    };
+    let few = once().await;
+    let before: i64 = bed.one("select count(*) from webhook").await;
+    while bed.one::<i64>("select count(*) from webhook").await < before * 10 {
+        once().await;
+    }
+    (few, once().await)
+}
+
+/// Requests as they go over the wire, each of another event.
+fn signed(path: &str, address: SocketAddr, count: usize, number: &mut usize) -> Vec<Vec<u8>> {
+    let signer = Signer::Line(LINE_CHANNEL_SECRET.to_owned());
+    let at_ms = chrono::Utc::now().timestamp_millis();
+    (0..count)
+        .map(|_| {
+            *number += 1;
+            let n = *number;
+            let user = format!("U{:032x}", n % CUSTOMERS);
+            let event = line::text(
+                &format!("01B{n:023}"),
+                &user,
+                at_ms,
+                &n.to_string(),
+                "請問這件還有 M 號嗎？我的電話 0912-345-678",
+            );
+            wire(path, address, &signer.json(&line::body(LINE_BOT_USER_ID, &[event])))
+        })
+        .collect()
+}
+
+fn wire(path: &str, address: SocketAddr, request: &Request) -> Vec<u8> {
+    let mut text = format!(
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n",
+        request.body.len()
+    );
+    for (name, value) in &request.headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    text.push_str("\r\n");
+    [text.as_bytes(), &request.body].concat()
+}
+
+/// Everything as fast as it is answered; requests a second.
+async fn flood(address: SocketAddr, requests: &[Vec<u8>]) -> f64 {
+    let (requests, next) = (Arc::new(requests.to_vec()), Arc::new(AtomicUsize::new(0)));
+    let began = Instant::now();
+    let mut clients = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let (requests, next) = (requests.clone(), next.clone());
+        clients.push(tokio::spawn(async move {
+            let mut socket = TcpStream::connect(address).await.unwrap();
+            socket.set_nodelay(true).unwrap();
+            while let Some(request) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                assert_eq!(call(&mut socket, request).await, 200);
+            }
+        }));
+    }
+    for client in clients {
+        client.await.unwrap();
+    }
+    requests.len() as f64 / began.elapsed().as_secs_f64()
+}
+
+/// One request; its status. Both sides answer 200 with an empty body.
+async fn call(socket: &mut TcpStream, request: &[u8]) -> u16 {
+    socket.write_all(request).await.unwrap();
+    let mut answer = Vec::with_capacity(512);
+    while !answer.ends_with(b"\r\n\r\n") {
+        let read = socket.read_buf(&mut answer).await.unwrap();
+        assert_ne!(read, 0, "{}", String::from_utf8_lossy(&answer));
+        if !answer.starts_with(b"HTTP/1.1 200") {
+            return String::from_utf8_lossy(&answer[9..12]).parse().unwrap();
+        }
+    }
+    200
+}
+
+async fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+async fn answers(address: SocketAddr) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while TcpStream::connect(address).await.is_err() {
+        assert!(Instant::now() < deadline, "nobody listens on {address}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The bare handler's process: verify, insert one row, 200.
+pub fn serve_bare() {
+    let variable = |name: &str| std::env::var(name).unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let pool = PgPoolOptions::new()
+            .max_connections(POOL)
+            .connect_lazy(&variable("DATABASE_URL"))
+            .unwrap();
+        let key = Arc::new(hmac::Key::new(hmac::HMAC_SHA256, LINE_CHANNEL_SECRET.as_bytes()));
+        let router = Router::new()
+            .route("/webhooks/line/{sender}", post(bare))
+            .with_state((pool, key));
+        let listener = TcpListener::bind(variable("BARE")).await.unwrap();
+        axum::serve(listener, router).await.unwrap();
+    });
+}
+
+async fn bare(State((pool, key)): State<(PgPool, Arc<hmac::Key>)>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let tag = headers
+        .get("x-line-signature")
+        .and_then(|value| STANDARD.decode(value.as_bytes()).ok());
+    if !tag.is_some_and(|tag| hmac::verify(&key, &body, &tag).is_ok()) {
+        return StatusCode::UNAUTHORIZED;
+    }
+    let stored = sqlx::query("insert into bare_webhook (id, body) values ($1, $2)")
+        .bind(Uuid::now_v7())
+        .bind(&*body)
+        .execute(&pool);
+    match stored.await {
+        Ok(_) => StatusCode::OK,
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
