@@ -65,7 +65,6 @@ fn derived_key(event: &Value) -> String {
 
 /// `message`, or `group.message` where it was not private.
 fn unknown_name(kind: &str, source: &Value) -> String {
-    let kind = if kind.is_empty() { "untyped" } else { kind };
     match source.get("type").and_then(Value::as_str) {
         None | Some("user") => json::name(kind),
         Some(place) => json::name(&format!("{place}.{kind}")),
