@@ -298,6 +298,15 @@ pub async fn settle_window(
     in_flight: InFlight<'_>,
     lease: Duration,
 ) -> sqlx::Result<Settled> {
+    let going_on = match next {
+        Next::Hold => Some(&[][..]),
+        Next::Send(members) => Some(members),
+        Next::GiveBack(_) => None,
+    };
+    let all_accepted = !ended.is_empty() && ended.iter().all(Ended::is_plainly_accepted);
+    if let (Some(next), true) = (going_on, all_accepted) {
+        return settle_accepted(db, lane, slice, ended, next, in_flight, lease).await;
+    }
     let customers: Vec<i64> = ended.iter().map(|e| e.customer).collect();
     let states: Vec<&str> = ended.iter().map(|e| e.state.as_str()).collect();
     let reasons: Vec<Option<&str>> = ended.iter().map(|e| e.reason).collect();
@@ -328,11 +337,44 @@ pub async fn settle_window(
     .bind(lease.as_secs_f64())
     .fetch_one(db)
     .await?;
-    Ok(match state.as_str() {
+    Ok(settled(&state))
+}
+
+/// The most frequent settle: everybody was accepted and the claim goes on (`migrations/0018_unposted.sql`).
+async fn settle_accepted(
+    db: &PgPool,
+    lane: &TakenLane,
+    slice: &ClaimedSlice,
+    accepted: &[Ended],
+    next: &[i64],
+    in_flight: InFlight<'_>,
+    lease: Duration,
+) -> sqlx::Result<Settled> {
+    let customers: Vec<i64> = accepted.iter().map(|e| e.customer).collect();
+    let provider_ids: Vec<Option<&str>> = accepted.iter().map(|e| e.provider_id.as_deref()).collect();
+    let state: String = sqlx::query_scalar("select settle_accepted($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)")
+        .bind(lane.broadcast.0)
+        .bind(lane.channel)
+        .bind(slice.slice_no)
+        .bind(slice.epoch)
+        .bind(customers)
+        .bind(provider_ids)
+        .bind(next)
+        .bind(in_flight.intent_no)
+        .bind(in_flight.flying)
+        .bind(in_flight.uncertain)
+        .bind(lease.as_secs_f64())
+        .fetch_one(db)
+        .await?;
+    Ok(settled(&state))
+}
+
+fn settled(state: &str) -> Settled {
+    match state {
         "stale" => Settled::Stale,
         "sending" => Settled::Going,
         _ => Settled::Stopped,
-    })
+    }
 }
 
 /// Ends one slice without sending; false when there is none left to end now.
