@@ -106,9 +106,20 @@ const OVERVIEW: &str =
 
 /// The newest webhooks the filter lets through, newest first.
 pub async fn list(db: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Vec<Overview>> {
+    // Few wait or were put aside, and what is pending knows which: without it every request that is kept would be looked at.
+    let among = match filter.state {
+        Some(State::Stored) => {
+            "id = any (array(select webhook_id from webhook_pending where failed_at is null order by 1 desc limit 10000))"
+        }
+        Some(State::Failed) => {
+            "id = any (array(select webhook_id from webhook_pending where failed_at is not null order by 1 desc limit 10000))"
+        }
+        Some(State::Done) | None => "true",
+    };
     let sql = format!(
         "select {OVERVIEW} from webhook_with_state
-          where ($1::uuid is null or sender_id = $1) and ($2::text is null or provider = $2) and ($3::text is null or state = $3)
+          where {among} and ($1::uuid is null or sender_id = $1) and ($2::text is null or provider = $2)
+            and ($3::text is null or state = $3)
           order by id desc limit $4"
     );
     sqlx::query_as(sqlx::AssertSqlSafe(sql))

@@ -121,8 +121,13 @@ pub async fn keep_house(db: &PgPool, config: &WebhookConfig) -> sqlx::Result<i64
         .bind(DAYS_AHEAD)
         .execute(db)
         .await?;
-    sqlx::query_scalar("select forget_webhooks($1)")
+    let forgotten = sqlx::query_scalar("select forget_webhooks($1)")
         .bind(i32::from(config.keep_days))
         .fetch_one(db)
-        .await
+        .await;
+    match forgotten {
+        // Somebody reads the table for long, a dump perhaps: whoever waited for it would keep every webhook waiting.
+        Err(error) if error.as_database_error().and_then(|error| error.code()).as_deref() == Some("55P03") => Ok(0),
+        forgotten => forgotten,
+    }
 }

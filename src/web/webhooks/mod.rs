@@ -25,14 +25,17 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest as _, Path, Request, State},
+    body::Body,
+    extract::{Path, Request, State},
     http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
+use bytes::{Bytes, BytesMut};
 use carillon_jobs::SenderId;
+use futures::StreamExt as _;
 use serde_json::{Map, Value};
+use tokio::sync::OwnedSemaphorePermit;
 use url::form_urlencoded;
 
 use self::{
@@ -75,7 +78,6 @@ pub(super) fn routes(app: &App) -> Router<App> {
     };
     Router::new()
         .route("/webhooks/{provider}/{sender}", get(asked).post(told))
-        .layer(DefaultBodyLimit::max(config.max_body_bytes))
         .with_state(ingress)
 }
 
@@ -122,23 +124,14 @@ async fn asked(State(ingress): State<Ingress>, Path(path): Path<(String, String)
 impl Ingress {
     async fn take(&self, provider: Provider, sender: SenderId, request: Request) -> Result<Answer, Answer> {
         let account = self.account(provider, sender).await?;
-        // Who does not say how much is coming may send as much as is allowed.
-        let said = content_length(request.headers());
-        if said.is_some_and(|bytes| bytes > self.max_body_bytes) {
+        if content_length(request.headers()).is_some_and(|bytes| bytes > self.max_body_bytes) {
             return Err(Answer::TooLarge);
         }
-        let room = self.intake.room_for(said.unwrap_or(self.max_body_bytes));
-        let _room = room.ok_or(Answer::Away)?;
         let query = request.uri().query().unwrap_or_default().to_owned();
         let headers = request.headers().clone();
-        let body = tokio::time::timeout(self.body_timeout, Bytes::from_request(request, &()))
+        let (body, _room) = tokio::time::timeout(self.body_timeout, self.read(request.into_body()))
             .await
-            .map_err(|_| Answer::TooSlow)?
-            .map_err(|refused| match refused.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => Answer::TooLarge,
-                // The connection broke: nobody hears the answer.
-                _ => Answer::Malformed,
-            })?;
+            .map_err(|_| Answer::TooSlow)??;
         let url = public_address(&self.public_url, provider, sender);
         webhook::verify(provider, &account.secrets, &headers, &body, &url, &query).map_err(|_| Answer::Unsigned)?;
         if matches!(webhook::well_formed(provider, &body), Err(ParseError::NotJson)) {
@@ -158,6 +151,21 @@ impl Ingress {
         };
         let stored = self.intake.store(webhook, telemetry::here()).await;
         stored.map(|()| Answer::Stored).map_err(|_| Answer::Away)
+    }
+
+    /// The whole body, and the room it takes: asked for as it comes, because who sends it need not say how much that is.
+    async fn read(&self, body: Body) -> Result<(Bytes, Vec<OwnedSemaphorePermit>), Answer> {
+        let (mut pieces, mut whole, mut room) = (body.into_data_stream(), BytesMut::new(), Vec::new());
+        while let Some(piece) = pieces.next().await {
+            // The connection broke: nobody hears the answer.
+            let piece = piece.map_err(|_| Answer::Malformed)?;
+            if whole.len() + piece.len() > self.max_body_bytes {
+                return Err(Answer::TooLarge);
+            }
+            room.push(self.intake.room_for(piece.len()).ok_or(Answer::Away)?);
+            whole.extend_from_slice(&piece);
+        }
+        Ok((whole.freeze(), room))
     }
 
     async fn account(&self, provider: Provider, sender: SenderId) -> Result<Arc<Account>, Answer> {
