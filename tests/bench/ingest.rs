@@ -122,8 +122,8 @@ async fn bench(plan: &Plan) {
         told,
         "what was acknowledged is on disk"
     );
-    bed.run("truncate webhook; truncate webhook_pending; drop table bare_webhook")
-        .await;
+    // Their bells are out and find nothing to do: what follows begins with an empty backlog.
+    bed.run("truncate webhook_pending; drop table bare_webhook").await;
 
     let (p50, p99) = steady(plan, &bed, ours, &path, &mut number).await;
     let (few, many) = jobs(plan, &bed, ours, &path, &mut number).await;
@@ -216,8 +216,8 @@ async fn jobs(plan: &Plan, bed: &Bed, address: SocketAddr, path: &str, number: &
         plan.jobs as f64 / began.elapsed().as_secs_f64()
     };
     let few = once().await;
-    let before: i64 = bed.one("select count(*) from webhook").await;
-    while bed.one::<i64>("select count(*) from webhook").await < before * 10 {
+    let before: i64 = bed.one("select count(*) from message").await;
+    while bed.one::<i64>("select count(*) from message").await < before * 10 {
         once().await;
     }
     (few, once().await)

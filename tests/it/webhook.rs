@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
+    cli::run_with,
     redis_server::{Memory, RedisServer},
     wait::{eventually, until},
     webhook_scene::{APP_SECRET, Scene, VERIFY_TOKEN, line_signer, line_text},
@@ -338,4 +339,49 @@ async fn old_days_go_whole_and_one_that_still_waits_keeps_its_day() {
     let left: i64 = scene.world.one("select count(*) from webhook_pending").await;
     assert_eq!(left, 1, "what waits is kept, what was put aside went with its day");
     assert_eq!(webhook::keep_house(pool, &config).await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_shows_what_came_and_works_through_it_again() {
+    let scene = Scene::new(&[]).await;
+    let broken = line_signer().sign(String::new(), "application/json", b"{\"text\":\"0912345678\"}".to_vec());
+    assert_eq!(scene.tell("line", scene.line, &broken).await, 200);
+    assert_eq!(scene.line_text(1).await, 200);
+    {
+        let _working = scene.world.work();
+        until("both have ended", async || {
+            (scene.count("done").await, scene.count("failed").await) == (1, 1)
+        })
+        .await;
+    }
+    let run = async |arguments: &[&str]| {
+        let ran = run_with(&scene.world.env, arguments, "").await;
+        (ran.code, ran.out)
+    };
+    let (code, table) = run(&["webhooks", "list"]).await;
+    assert!(
+        code == 0 && table.contains("failed") && table.contains("done"),
+        "{table}"
+    );
+    let (_, failed) = run(&["webhooks", "list", "--state", "failed", "--json"]).await;
+    let failed: Value = serde_json::from_str(&failed).unwrap();
+    let id = failed[0]["id"].as_str().unwrap();
+    assert_eq!(
+        (failed.as_array().unwrap().len(), &failed[0]["provider"]),
+        (1, &json!("line"))
+    );
+    let (_, shown) = run(&["webhooks", "show", id]).await;
+    assert!(
+        shown.contains("state     failed") && !shown.contains("0912345678"),
+        "{shown}"
+    );
+    let (_, body) = run(&["webhooks", "show", id, "--body"]).await;
+    assert_eq!(body, "{\"text\":\"0912345678\"}\n");
+    let (code, replayed) = run(&["webhooks", "replay", "--failed"]).await;
+    assert_eq!((code, replayed.as_str()), (0, "1 are worked through again\n"));
+    assert_eq!((scene.count("stored").await, ready(&scene).await), (1, 1));
+    let (code, _) = run(&["webhooks", "show", &Uuid::now_v7().to_string()]).await;
+    assert_eq!(code, 2);
+    let (code, _) = run(&["webhooks", "list", "--state", "lost"]).await;
+    assert_eq!(code, 2);
 }

@@ -127,7 +127,15 @@ pub async fn keep_house(db: &PgPool, config: &WebhookConfig) -> sqlx::Result<i64
         .await;
     match forgotten {
         // Somebody reads the table for long, a dump perhaps: whoever waited for it would keep every webhook waiting.
-        Err(error) if error.as_database_error().and_then(|error| error.code()).as_deref() == Some("55P03") => Ok(0),
+        Err(error)
+            if error
+                .as_database_error()
+                .and_then(sqlx::error::DatabaseError::code)
+                .as_deref()
+                == Some("55P03") =>
+        {
+            Ok(0)
+        }
         forgotten => forgotten,
     }
 }
