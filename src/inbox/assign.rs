@@ -149,7 +149,7 @@ pub(super) async fn give_out(tx: &mut Transaction, conversations: &[i64]) -> Res
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use proptest::prelude::*;
 
     use super::*;

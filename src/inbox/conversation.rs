@@ -13,6 +13,7 @@ use crate::db::PgPool;
 
 /// Which conversations. Everything given narrows.
 #[derive(Debug, Clone, Default)]
+#[allow(clippy::struct_excessive_bools)] // Each is a box a person ticks.
 pub struct ConversationFilter {
     /// Only of this shop.
     pub shop: Option<ShopId>,
@@ -36,6 +37,7 @@ pub struct ConversationFilter {
 
 /// A conversation in a list.
 #[derive(Debug, Clone, sqlx::FromRow)]
+#[allow(clippy::struct_excessive_bools)] // Each is a column.
 pub struct ConversationRow {
     /// Its id.
     pub id: i64,

@@ -38,7 +38,7 @@ impl WorkingHours {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use chrono::{TimeDelta, TimeZone as _};
     use proptest::prelude::*;
 

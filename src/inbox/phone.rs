@@ -167,10 +167,9 @@ fn ends(chars: &[(usize, char)], end: usize) -> bool {
 fn is_national(number: &str) -> bool {
     match number.as_bytes() {
         [b'9', b'0'..=b'8', ..] | [b'2', b'2'..=b'8', ..] | [b'4', b'2' | b'3' | b'9', ..] => number.len() == 9,
-        [b'3', b'2'..=b'9', ..]
+        [b'3' | b'6', b'2'..=b'9', ..]
         | [b'4', b'7' | b'8', ..]
         | [b'5', b'2'..=b'8', ..]
-        | [b'6', b'2'..=b'9', ..]
         | [b'7', b'1'..=b'9', ..]
         | [b'8', b'2' | b'7'..=b'9', ..]
         | [b'8', b'3', b'6', ..] => number.len() == 8,

@@ -198,9 +198,12 @@ pub(super) fn moment(at: DateTime<Utc>) -> DateTime<Utc> {
 
 /// A text as Postgres can keep it.
 pub(super) fn text(text: Option<&str>) -> Option<Cow<'_, str>> {
-    text.map(|text| match text.contains('\0') {
-        false => Cow::Borrowed(text),
-        true => Cow::Owned(text.replace('\0', "\u{fffd}")),
+    text.map(|text| {
+        if text.contains('\0') {
+            Cow::Owned(text.replace('\0', "\u{fffd}"))
+        } else {
+            Cow::Borrowed(text)
+        }
     })
 }
 

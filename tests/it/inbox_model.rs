@@ -1,6 +1,9 @@
 //! What an inbox must hold, worked out plainly: every event in the order it happened, one after the other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use carillon::{
     channel::webhook::{
@@ -56,10 +59,10 @@ fn written(message: usize) -> i64 {
     (message * 7 % 30).try_into().unwrap()
 }
 
-fn text_of(message: usize, version: i64) -> String {
+fn text_of(message: usize, version: usize) -> String {
     // Some versions hold a number, others do not.
-    match (message.cast_signed() as i64 + version) % 3 {
-        0 => format!("call 0912-345-6{:02}", message + version.unsigned_abs() as usize),
+    match (message + version) % 3 {
+        0 => format!("call 0912-345-6{:02}", message + version),
         _ => format!("text {message} version {version}"),
     }
 }
@@ -92,7 +95,7 @@ impl Happening {
                 at,
                 What::Edited {
                     message_id: format!("m{message}"),
-                    text: text_of(message, at + 1),
+                    text: text_of(message, usize::try_from(at).unwrap() + 1),
                 },
             ),
             Self::Unsent { message, at } => (
@@ -296,7 +299,8 @@ fn line_of(n: usize, person: &Person, messages: &BTreeMap<String, Message>) -> S
                 .is_some_and(|text| !phone::find(text).is_empty())
         });
         let ads: Vec<String> = latest(person.ads.clone()).into_iter().map(|ad| ad.ad_id).collect();
-        line += &format!(
+        let _ = write!(
+            line,
             " unread {unread} last {} inbound {} phone {has_phone} ad {} ads {}",
             number(mine.iter().map(|message| message.at).max()),
             number(inbound().map(|message| message.at).max()),

@@ -36,6 +36,7 @@ mod frontend;
 mod gate;
 mod hostile;
 mod inbox;
+mod inbox_cli;
 mod inbox_erase;
 mod inbox_media;
 mod inbox_model;

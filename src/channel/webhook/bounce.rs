@@ -217,15 +217,13 @@ fn failed(group: &Fields) -> ReceiptState {
     let nobody = told.is_none_or(|(_, subject, _)| subject == 0) && names_nobody(said);
     let (class, closes_address) = match told {
         _ if nobody => (ErrorClass::Recipient, true),
-        // About the sender's address, not the recipient's.
-        Some((_, 1, 7 | 8)) => (ErrorClass::Credentials, false),
-        Some((class, 1, _)) => (ErrorClass::Recipient, class == 5),
-        // 2.1 is a mailbox that is no longer used, 2.2 one that is full.
-        Some((class, 2, 1)) => (ErrorClass::Recipient, class == 5),
-        Some((_, 2, 3)) | Some((_, 3, 4)) | Some((_, 5 | 6, _)) => (ErrorClass::Content, false),
-        Some((_, 2 | 4, _)) => (ErrorClass::Recipient, false),
+        // About the sender's address, or policy: the far server does not trust us, and no customer can help it.
+        Some((_, 1, 7 | 8) | (_, 7, _)) => (ErrorClass::Credentials, false),
+        // No such mailbox or domain; 2.1 is a mailbox that is no longer used.
+        Some((class, 1, _) | (class, 2, 1)) => (ErrorClass::Recipient, class == 5),
+        Some((_, 2, 3) | (_, 3, 4) | (_, 5 | 6, _)) => (ErrorClass::Content, false),
         Some((_, 3, _)) => (ErrorClass::Throttled, false),
-        Some((_, 7, _)) => (ErrorClass::Credentials, false),
+        // A full mailbox, no way there for days, or words that say nothing: over for this mail, not for the next.
         Some(_) | None => (ErrorClass::Recipient, false),
     };
     let code = told.map_or_else(

@@ -135,7 +135,9 @@ fn postback(event: &Value) -> Option<What> {
     for name in ["date", "time", "datetime"] {
         if let Some(picked) = postback.get("params").and_then(|params| json::label(params, name)) {
             data.push_str(if data.is_empty() { "" } else { "&" });
-            data.push_str(&format!("{name}={picked}"));
+            data.push_str(name);
+            data.push('=');
+            data.push_str(&picked);
         }
     }
     Some(What::Postback(Postback {

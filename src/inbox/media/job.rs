@@ -185,7 +185,7 @@ impl MediaWork {
             return self.fetcher.fetch(Source::Url(url)).await;
         }
         // A person may still enter or mend them.
-        let later = |_| FetchError::Later("the sender's credentials hold no usable access_token".to_owned());
+        let later = |()| FetchError::Later("the sender's credentials hold no usable access_token".to_owned());
         let credentials = self
             .secrets
             .open(&due.credentials, due.sender_id)

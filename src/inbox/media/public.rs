@@ -40,13 +40,11 @@ pub(super) fn is_public(address: IpAddr) -> bool {
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
-    let special = match (a, b, c) {
-        // This network, shared by carriers, benchmarks, protocol assignments, old 6to4 relays.
-        (0, ..) | (100, 64..=127, _) | (198, 18..=19, _) | (192, 0, 0) | (192, 88, 99) => true,
-        // Multicast and reserved.
-        (224..=255, ..) => true,
-        _ => false,
-    };
+    // This network, shared by carriers, benchmarks, protocol assignments, old 6to4 relays, multicast and reserved.
+    let special = matches!(
+        (a, b, c),
+        (0 | 224..=255, ..) | (100, 64..=127, _) | (198, 18..=19, _) | (192, 0, 0) | (192, 88, 99)
+    );
     !(special || address.is_private() || address.is_loopback() || address.is_link_local() || address.is_documentation())
 }
 
@@ -56,7 +54,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     }
     // Global unicast only, without documentation, Teredo and 6to4, which hide an IPv4 address.
     match address.segments() {
-        [0x2001, 0x0db8 | 0, ..] | [0x2002, ..] | [0x3fff, ..] => false,
+        [0x2001, 0x0db8 | 0, ..] | [0x2002 | 0x3fff, ..] => false,
         [first, ..] => first & 0xe000 == 0x2000,
     }
 }

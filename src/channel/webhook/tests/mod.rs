@@ -1,6 +1,12 @@
 //! The providers' bodies as their documents show them, and what holds for any body at all.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    clippy::format_collect
+)]
 
 mod bounce;
 mod line;
