@@ -89,7 +89,8 @@ fn number_at(chars: &[(usize, char)], start: usize) -> Option<(usize, String)> {
     }
     let digits = digits_from(chars, start);
     let plain: String = digits.iter().map(|(digit, _)| *digit).collect();
-    let international = if first == Kind::Plus {
+    let plus = first == Kind::Plus || kind_at(chars, Some(start + 1)) == Kind::Plus;
+    let international = if plus {
         Some(plain.strip_prefix("886")?)
     } else {
         plain.strip_prefix("00886").or_else(|| plain.strip_prefix("002886"))
@@ -113,7 +114,9 @@ fn number_at(chars: &[(usize, char)], start: usize) -> Option<(usize, String)> {
 fn digits_from(chars: &[(usize, char)], start: usize) -> Vec<(char, Option<usize>)> {
     let mut digits: Vec<(char, Option<usize>)> = Vec::new();
     let (mut at, mut open, mut brackets) = (start, false, 0);
-    if kind_at(chars, Some(at)) == Kind::Plus {
+    if kind_at(chars, Some(at)) == Kind::Open && kind_at(chars, Some(at + 1)) == Kind::Plus {
+        (at, open, brackets) = (at + 2, true, 1);
+    } else if kind_at(chars, Some(at)) == Kind::Plus {
         at += 1;
     }
     loop {

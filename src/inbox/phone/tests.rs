@@ -29,6 +29,7 @@ fn numbers_are_found_as_people_type_them() {
         ("+886 912 345 678", "+886912345678"),
         ("+886-0912-345-678", "+886912345678"),
         ("+886 (0)912 345 678", "+886912345678"),
+        ("(+886) 912-345-678", "+886912345678"),
         ("+886(0)2-2345-6789", "+886223456789"),
         ("00886912345678", "+886912345678"),
         ("002 886 912 345 678", "+886912345678"),
@@ -146,7 +147,7 @@ fn whole(chars: &[char], from: usize, to: usize) -> Option<String> {
         return None;
     }
     let separators = piece.replace(['.', ' '], "-");
-    if separators.contains("--") || separators.starts_with("+-") || separators.starts_with("(-") {
+    if separators.contains("--") || separators.contains("+-") || separators.starts_with("(-") {
         return None;
     }
     // One pair of brackets around digits, anywhere; a separator outside of it on either side, none inside at its edges.

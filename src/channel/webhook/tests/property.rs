@@ -122,7 +122,9 @@ fn sound(events: &[WebhookEvent]) -> Result<(), TestCaseError> {
     for event in events {
         prop_assert!((1..=200).contains(&event.key.len()), "{:?}", event.key);
         prop_assert!(event.key.bytes().all(|b| b.is_ascii_graphic()), "{:?}", event.key);
-        prop_assert!(!format!("{:?}", event.what).contains("\\0"), "{:?}", event.what);
+        // A backslash is written as two, a NUL as one and a zero.
+        let shown = format!("{:?}", event.what).replace("\\\\", "");
+        prop_assert!(!shown.contains("\\0"), "{:?}", event.what);
         prop_assert!(
             event
                 .from

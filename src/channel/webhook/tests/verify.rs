@@ -251,7 +251,7 @@ fn metas_challenge_is_answered_to_who_knows_the_token() {
 proptest! {
     #[test]
     fn no_request_is_believed_by_chance(
-        signature in prop::collection::vec(0x20_u8..=0xff, 0..100), body: Vec<u8>, url in "\\PC{0,60}", query in "\\PC{0,60}"
+        signature in prop::collection::vec(0x20_u8..0x7f, 0..100), body: Vec<u8>, url in "\\PC{0,60}", query in "\\PC{0,60}"
     ) {
         prop_assume!(HeaderValue::from_bytes(&signature).is_ok());
         for provider in Provider::ALL {
