@@ -9,7 +9,11 @@ use carillon_jobs::{BroadcastId, SenderId, ShopId};
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, types::Uuid};
 
-use crate::{channel::Channel, db::PgPool, delivery::verdict::Ended};
+use crate::{
+    channel::Channel,
+    db::PgPool,
+    delivery::{DeliveryState, receipt, verdict::Ended},
+};
 
 /// What a lane's worker is to do with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -288,7 +292,8 @@ pub struct InFlight<'a> {
     pub intent_no: i32,
 }
 
-/// Writes what ended in a window and what comes next, all or nothing.
+/// Writes what ended in a window and what comes next, all or nothing. An outcome nobody knows is `accepted`, and charged, where a
+/// receipt that came first proves it.
 pub async fn settle_window(
     db: &PgPool,
     lane: &TakenLane,
@@ -298,10 +303,31 @@ pub async fn settle_window(
     in_flight: InFlight<'_>,
     lease: Duration,
 ) -> sqlx::Result<Settled> {
+    let unknown: Vec<i64> = ended
+        .iter()
+        .filter(|e| e.state == DeliveryState::Unknown)
+        .map(|e| e.customer)
+        .collect();
+    let proven = if unknown.is_empty() {
+        Vec::new()
+    } else {
+        receipt::proven(db, lane.broadcast.0, lane.channel, &unknown).await?
+    };
+    let is_proven = |e: &Ended| e.state == DeliveryState::Unknown && proven.contains(&e.customer);
+    let state = |e: &Ended| {
+        if is_proven(e) {
+            DeliveryState::Accepted
+        } else {
+            e.state
+        }
+    };
     let customers: Vec<i64> = ended.iter().map(|e| e.customer).collect();
-    let states: Vec<&str> = ended.iter().map(|e| e.state.as_str()).collect();
-    let reasons: Vec<Option<&str>> = ended.iter().map(|e| e.reason).collect();
-    let codes: Vec<Option<&str>> = ended.iter().map(|e| e.code.as_deref()).collect();
+    let states: Vec<&str> = ended.iter().map(|e| state(e).as_str()).collect();
+    let reasons: Vec<Option<&str>> = ended.iter().map(|e| e.reason.filter(|_| !is_proven(e))).collect();
+    let codes: Vec<Option<&str>> = ended
+        .iter()
+        .map(|e| e.code.as_deref().filter(|_| !is_proven(e)))
+        .collect();
     let provider_ids: Vec<Option<&str>> = ended.iter().map(|e| e.provider_id.as_deref()).collect();
     let (next, wait) = match next {
         Next::Hold => (Some(&[][..]), Duration::ZERO),

@@ -60,6 +60,8 @@ mod queue_jobs;
 mod queue_lease;
 mod queue_process;
 mod queue_stop;
+mod receipt;
+mod receipt_scene;
 mod redis_server;
 mod refill;
 mod rolling;
