@@ -9,6 +9,7 @@
 //! - `render`: the same message for one customer on one channel (pure)
 //! - `key`: the idempotency keys, derived and never random (pure)
 //! - `mark`: which delivery a message is, written into it and read back from what the provider tells (pure)
+//! - `return_path`: the envelope sender of one mail, by which a bounce names its delivery (pure)
 //! - `sender`: an account on a channel and its credentials, parsed
 //! - `outcome`: accepted, or refused with a class
 //! - `http`: the one HTTP client and its bounded reads
@@ -34,6 +35,7 @@ mod mark;
 mod merge;
 mod outcome;
 mod render;
+mod return_path;
 mod sender;
 pub mod webhook;
 
@@ -50,6 +52,7 @@ pub use mark::DeliveryMark;
 pub use merge::{Fallbacks, Field};
 pub use outcome::{ErrorClass, Refusal, SendOutcome};
 pub use render::{Letterhead, Recipient, Rendered, Template};
+pub use return_path::ReturnPathKey;
 pub use sender::{AppProject, Credentials, EmailAccount, LineAccount, Sender, SenderError};
 
 /// How a message travels. Stored in Postgres as the enum `channel`.

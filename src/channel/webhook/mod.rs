@@ -6,9 +6,37 @@
 //! It must never read a clock, Postgres or Redis, never panic whatever the bytes, and never lose an event: what it does
 //! not know becomes [`What::Unknown`] and is counted.
 
+//!
+//! Table of contents:
+//! - `provider`: who can tell us something
+//! - `secrets`, `verify`: what proves that it was they
+//! - `parse`: the door from a verified body to events; `json`, `form`: foreign fields, read safely
+//! - `line`, `messenger`, `whatsapp`, `twilio`, `mitake`, `store`, `bounce`: each provider's body
+
+mod bounce;
+mod form;
+mod json;
+mod line;
+mod messenger;
+mod mitake;
+mod parse;
+mod provider;
+mod secrets;
+mod store;
+#[cfg(test)]
+mod tests;
+mod twilio;
+mod verify;
+mod whatsapp;
+
 use chrono::{DateTime, Utc};
 
 use super::{DeliveryMark, ErrorClass};
+
+pub use parse::{ParseError, parse, well_formed};
+pub use provider::{Provider, UnknownProvider};
+pub use secrets::{SecretsError, WebhookSecrets};
+pub use verify::{Rejected, challenge, verify};
 
 /// One thing that happened, as one provider told it.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,7 +49,8 @@ pub struct WebhookEvent {
     pub key: String,
     /// When it happened, by the provider's clock.
     pub at: DateTime<Utc>,
-    /// The customer's address on the sender; `None` where the provider names nobody.
+    /// The customer's address on the sender, phone numbers as `+` and digits; `None` where the provider names nobody, which it never
+    /// does for what a customer did: a message, an edit, a postback, a follow, a consent, a referral, or a receipt up to a moment.
     pub from: Option<String>,
     /// What happened.
     pub what: What,
@@ -34,14 +63,14 @@ pub enum What {
     Message(InboundMessage),
     /// The shop wrote: we did, or a person in the provider's own app. `from` is the customer it went to.
     Echo(Echo),
-    /// The customer changed the text of a message.
+    /// The customer, or the shop in the provider's own app, changed the text of a message.
     Edited {
         /// The provider's id of the message.
         message_id: String,
         /// Its text now.
         text: String,
     },
-    /// The customer took a message back.
+    /// The customer, or the shop in the provider's own app, took a message back.
     Unsent {
         /// The provider's id of the message.
         message_id: String,
@@ -56,6 +85,11 @@ pub enum What {
     Consent {
         /// Whether messages are wanted.
         wanted: bool,
+    },
+    /// The customer called a mail of ours spam: it arrived, and none may follow.
+    Complained {
+        /// Which mail.
+        mark: DeliveryMark,
     },
     /// The customer came from an advertisement or link into an existing conversation.
     Referred(Referral),
@@ -82,6 +116,31 @@ pub struct InboundMessage {
     pub referral: Option<Referral>,
     /// The name the provider gives the customer.
     pub profile_name: Option<String>,
+    /// Where on the shop's side it was written.
+    pub thread: Thread,
+    /// Shop fronts: how a guest wants to be answered.
+    pub contact: Contact,
+}
+
+/// Which of a customer's threads a message belongs to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum Thread {
+    /// The chat with an account on a channel.
+    #[default]
+    Social,
+    /// The message page of the shop's own front.
+    Store,
+    /// The messages beside an order; its number at the shop.
+    Order(String),
+}
+
+/// How a customer of a shop front can be reached: what they left in its form, or what their account there says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Contact {
+    /// Mail address.
+    pub email: Option<String>,
+    /// Phone number as it was typed.
+    pub phone: Option<String>,
 }
 
 /// Something attached to a message.
@@ -134,6 +193,8 @@ pub struct Echo {
     pub text: Option<String>,
     /// What is attached.
     pub attachments: Vec<Attachment>,
+    /// Where on the shop's side it was written.
+    pub thread: Thread,
 }
 
 /// A button of ours that was pressed.
