@@ -586,3 +586,13 @@ begin
     end if;
     return v_new;
 end $$;
+
+-- With when a receipt last changed it.
+create or replace view delivery_with_state as
+select d.broadcast_id, d.channel, d.customer_id, d.address_id,
+       coalesce(r.state, case when d.customer_id = any (s.in_flight) then 'sending' else 'queued' end::delivery_state) as state,
+       r.reason, r.code, r.provider_id, coalesce(r.charged_tokens, 0) as charged_tokens, r.settled_at, r.changed_at
+  from delivery d
+  left join delivery_result r using (broadcast_id, channel, customer_id)
+  left join slice s on r.state is null and s.broadcast_id = d.broadcast_id and s.channel = d.channel
+        and s.state <> 'settled' and d.customer_id between s.first_customer and s.last_customer;

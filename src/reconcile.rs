@@ -14,7 +14,7 @@ use crate::{
     broadcast::turn,
     db::PgPool,
     delivery::{
-        DeliveryConfig,
+        DeliveryConfig, receipt,
         store::{self, Ringing},
     },
     ledger::refill,
@@ -40,6 +40,8 @@ pub struct Found {
     pub refills: usize,
     /// Bells for top-up orders that are due; one is for all of them.
     pub top_ups: usize,
+    /// Receipts that wait for the result of their send and were tried again.
+    pub receipts: usize,
 }
 
 /// Why a look was cut short. The next one does what is left.
@@ -66,6 +68,8 @@ pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result
     let lanes = ring_lanes(db, queue, config, Ringing::Everybody).await?;
     let refills = ring_refills(db, queue, config).await?;
     let top_ups = ring_top_ups(db, queue).await?;
+    // Last: whatever it meets, the bells are out.
+    let receipts = receipt::retry(db).await?;
     Ok(Found {
         due,
         unplanned: unplanned.len(),
@@ -73,6 +77,7 @@ pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result
         finished,
         refills,
         top_ups,
+        receipts: usize::try_from(receipts).unwrap_or(usize::MAX),
     })
 }
 

@@ -52,19 +52,7 @@ pub async fn apply(conn: &mut PgConnection, sender: SenderId, events: &[WebhookE
     if batch.is_empty() {
         return Ok(Applied::default());
     }
-    if !batch.dead.addresses.is_empty() {
-        // In one order, or two batches that meet the same addresses could wait for each other.
-        sqlx::query(
-            "select close_address(t.id, 'suppressed', t.code)
-               from (select a.id, min(u.code) as code from unnest($2::text[], $3::text[]) as u (address, code)
-                       join address a on a.sender_id = $1 and a.address = u.address group by a.id order by a.id) t",
-        )
-        .bind(sender.0)
-        .bind(&batch.dead.addresses)
-        .bind(&batch.dead.codes)
-        .execute(&mut *conn)
-        .await?;
-    }
+    batch.close_addresses(conn, sender).await?;
     sqlx::query_as(
         "select moved, refunded, known, waiting, late
            from apply_receipts($1, $2, $3, $4, $5, $6::text[]::delivery_state[], $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
@@ -165,6 +153,13 @@ struct Dead<'a> {
     codes: Vec<&'a str>,
 }
 
+/// Mails of ours that their reader called spam.
+#[derive(Debug, Default)]
+struct Complained {
+    broadcasts: Vec<Uuid>,
+    customers: Vec<i64>,
+}
+
 /// The events that are ours, in the form the SQL takes.
 #[derive(Debug, Default)]
 struct Batch<'a> {
@@ -172,6 +167,7 @@ struct Batch<'a> {
     up_to: UpTo<'a>,
     said: Said<'a>,
     dead: Dead<'a>,
+    complained: Complained,
     /// Every address the events speak of: it may have been written after its person said something.
     addresses: Vec<&'a str>,
 }
@@ -188,6 +184,12 @@ impl<'a> Batch<'a> {
                     if echo.mark.is_some() {
                         batch.tell(event, echo.mark, Some(&echo.message_id), &ReceiptState::Sent);
                     }
+                }
+                (What::Complained { mark }, _) => {
+                    // Who complains has it.
+                    batch.tell(event, Some(*mark), None, &ReceiptState::Delivered);
+                    batch.complained.broadcasts.push(mark.broadcast.0);
+                    batch.complained.customers.push(mark.customer.0);
                 }
                 (What::Followed, Some(from)) => batch.say(event, from, Some(true), None),
                 (What::Unfollowed, Some(from)) => batch.say(event, from, Some(false), None),
@@ -211,6 +213,42 @@ impl<'a> Batch<'a> {
 
     fn is_empty(&self) -> bool {
         self.told.keys.is_empty() && self.addresses.is_empty()
+    }
+
+    /// Closes what is closed whatever becomes of a delivery: mailboxes a report calls dead without naming a mail, and those of
+    /// who called a mail spam, for everybody who has them.
+    async fn close_addresses(&self, conn: &mut PgConnection, sender: SenderId) -> sqlx::Result<()> {
+        // Each in one order, or two batches that meet the same addresses could wait for each other.
+        if !self.dead.addresses.is_empty() {
+            sqlx::query(
+                "select close_address(t.id, 'suppressed', t.code)
+                   from (select a.id, min(u.code) as code from unnest($2::text[], $3::text[]) as u (address, code)
+                           join address a on a.sender_id = $1 and a.address = u.address group by a.id order by a.id) t",
+            )
+            .bind(sender.0)
+            .bind(&self.dead.addresses)
+            .bind(&self.dead.codes)
+            .execute(&mut *conn)
+            .await?;
+        }
+        if !self.complained.broadcasts.is_empty() {
+            sqlx::query(
+                "select close_address(t.id, 'opted_out', 'complaint')
+                   from (select distinct same.id from unnest($2::uuid[], $3::bigint[]) as u (broadcast_id, customer_id)
+                           join lane l on l.broadcast_id = u.broadcast_id and l.sender_id = $1
+                           join delivery d on d.broadcast_id = l.broadcast_id and d.channel = l.channel
+                                and d.customer_id = u.customer_id
+                           join address a on a.id = d.address_id
+                           join address same on same.sender_id = a.sender_id and same.address = a.address
+                          order by same.id) t",
+            )
+            .bind(sender.0)
+            .bind(&self.complained.broadcasts)
+            .bind(&self.complained.customers)
+            .execute(&mut *conn)
+            .await?;
+        }
+        Ok(())
     }
 
     fn receipt(&mut self, event: &'a WebhookEvent, receipt: &'a Receipt, from: Option<&'a str>) {

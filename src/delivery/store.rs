@@ -315,11 +315,7 @@ pub async fn settle_window(
     };
     let is_proven = |e: &Ended| e.state == DeliveryState::Unknown && proven.contains(&e.customer);
     let state = |e: &Ended| {
-        if is_proven(e) {
-            DeliveryState::Accepted
-        } else {
-            e.state
-        }
+        if is_proven(e) { DeliveryState::Accepted } else { e.state }
     };
     let customers: Vec<i64> = ended.iter().map(|e| e.customer).collect();
     let states: Vec<&str> = ended.iter().map(|e| state(e).as_str()).collect();

@@ -9,7 +9,15 @@ use super::{
     own,
 };
 
-const FOUND: [&str; 6] = ["due", "unplanned", "lanes", "finished", "refills", "top_ups"];
+const FOUND: [&str; 7] = [
+    "due",
+    "unplanned",
+    "lanes",
+    "finished",
+    "refills",
+    "top_ups",
+    "receipts",
+];
 
 pub(super) struct Parts {
     build: Grid<IntGauge>,
@@ -110,8 +118,8 @@ pub fn note(seen: Surroundings) {
     }
 }
 
-/// The scheduler found so much in nobody's hands: due, unplanned, lanes, finished, refills, top-ups.
-pub fn reconciled(found: [usize; 6]) {
+/// The scheduler found so much in nobody's hands: due, unplanned, lanes, finished, refills, top-ups, receipts.
+pub fn reconciled(found: [usize; 7]) {
     let Some(parts) = own().map(|own| &own.parts) else {
         return;
     };

@@ -140,6 +140,7 @@ async fn look(app: &App, queue: &Queue) -> Result<(), ReconcileError> {
         found.finished,
         found.refills,
         found.top_ups,
+        found.receipts,
     ]);
     if found != reconcile::Found::default() {
         tracing::info!(
@@ -149,6 +150,7 @@ async fn look(app: &App, queue: &Queue) -> Result<(), ReconcileError> {
             finished = found.finished,
             refills = found.refills,
             top_ups = found.top_ups,
+            receipts = found.receipts,
             "Rang for work that was in nobody's hands"
         );
     }

@@ -61,6 +61,8 @@ mod queue_lease;
 mod queue_process;
 mod queue_stop;
 mod receipt;
+mod receipt_address;
+mod receipt_order;
 mod receipt_scene;
 mod redis_server;
 mod refill;

@@ -15,7 +15,11 @@ async fn the_moves_in_postgres_are_those_of_the_code() {
     for from in DeliveryState::ALL {
         for to in DeliveryState::ALL {
             let sql = format!("select delivery_may_move('{}', '{}')", from.as_str(), to.as_str());
-            assert_eq!(one::<bool>(&db.pool, &sql).await, from.may_move(to), "{from:?} -> {to:?}");
+            assert_eq!(
+                one::<bool>(&db.pool, &sql).await,
+                from.may_move(to),
+                "{from:?} -> {to:?}"
+            );
         }
     }
 }
@@ -58,7 +62,10 @@ async fn a_failure_gives_the_tokens_back_once_however_often_it_is_told() {
     assert_eq!((applied.moved, applied.refunded), (2, 10));
     let applied = apply(&db.pool, line, &told).await;
     assert_eq!((applied.moved, applied.refunded), (0, 0));
-    assert_eq!(stands(&db.pool, id, "line", tea.customers[0]).await, "failed 0 recipient 131026");
+    assert_eq!(
+        stands(&db.pool, id, "line", tea.customers[0]).await,
+        "failed 0 recipient 131026"
+    );
     assert_eq!(tea.available().await, 1_000 - 5);
     // And one more of the same broadcast, in a batch of its own.
     apply(&db.pool, line, &[marked(mark(id, tea.customers[1]), failed("131026"))]).await;
@@ -72,11 +79,32 @@ async fn an_unknown_that_arrived_is_not_charged_any_more() {
     let tea = shop(&db.pool, 4).await;
     let id = tea.opened(&[MESSENGER], 10).await;
     let claimed = claim(&db.pool, id, "messenger", 4, 0.0).await.unwrap();
-    settle(&db.pool, id, "messenger", &claimed, (&claimed.customers, "unknown"), (None, None)).await;
+    settle(
+        &db.pool,
+        id,
+        "messenger",
+        &claimed,
+        (&claimed.customers, "unknown"),
+        (None, None),
+    )
+    .await;
     let page = sender(&tea, "messenger").await;
     let [a, b, c, d] = claimed.customers[..] else { panic!() };
-    apply(&db.pool, page, &[echo(mark(id, a), "m_a"), marked(mark(id, c), ReceiptState::Read)]).await;
-    apply(&db.pool, page, &[marked(mark(id, b), failed("551")), named("m_a", ReceiptState::Delivered)]).await;
+    apply(
+        &db.pool,
+        page,
+        &[echo(mark(id, a), "m_a"), marked(mark(id, c), ReceiptState::Read)],
+    )
+    .await;
+    apply(
+        &db.pool,
+        page,
+        &[
+            marked(mark(id, b), failed("551")),
+            named("m_a", ReceiptState::Delivered),
+        ],
+    )
+    .await;
     assert_eq!(stands(&db.pool, id, "messenger", a).await, "delivered 0");
     assert_eq!(stands(&db.pool, id, "messenger", b).await, "failed 0 recipient 551");
     assert_eq!(stands(&db.pool, id, "messenger", c).await, "read 0");
@@ -104,7 +132,11 @@ async fn a_receipt_that_overtakes_the_result_of_its_send_waits_for_it() {
     assert_eq!(stands(&db.pool, id, "messenger", a).await, "none");
     // The worker dies. Who is proven to have it is charged, for the receipt came first; the others are not.
     let_leases_expire(&db.pool, id).await;
-    run(&db.pool, &format!("select cancel_broadcast('{id}'); select drain_slice('{id}', 'messenger', 'cancelled')")).await;
+    run(
+        &db.pool,
+        &format!("select cancel_broadcast('{id}'); select drain_slice('{id}', 'messenger', 'cancelled')"),
+    )
+    .await;
     assert_eq!(stands(&db.pool, id, "messenger", a).await, "accepted 5");
     assert_eq!(stands(&db.pool, id, "messenger", b).await, "accepted 5");
     assert_eq!(stands(&db.pool, id, "messenger", c).await, "unknown 0 interrupted");
@@ -133,14 +165,26 @@ async fn what_matches_nothing_is_given_up_after_ten_minutes_and_kept() {
     assert_eq!(apply(&db.pool, page, &strays).await.waiting, 3);
     let waits = "select extract(epoch from max(due_at) - now())::float8 from pending_receipt";
     assert!(one::<f64>(&db.pool, waits).await <= 1.0);
-    run(&db.pool, "update pending_receipt set received_at = now() - interval '11 minutes'").await;
+    run(
+        &db.pool,
+        "update pending_receipt set received_at = now() - interval '11 minutes'",
+    )
+    .await;
     assert_eq!(retry(&db.pool).await, 3);
     let kept = "select array_agg((due_at is null)::text || coalesce(broadcast_id::text, '') order by due_at nulls first, broadcast_id nulls first)
                   from pending_receipt";
     let kept: Vec<String> = one(&db.pool, kept).await;
     assert!(kept[0].starts_with("true") && kept[1].starts_with("true"), "{kept:?}");
-    assert_eq!(kept[2], format!("false{id}"), "its delivery is planned and may still be sent");
-    run(&db.pool, "update pending_receipt set received_at = now() - interval '31 days'").await;
+    assert_eq!(
+        kept[2],
+        format!("false{id}"),
+        "its delivery is planned and may still be sent"
+    );
+    run(
+        &db.pool,
+        "update pending_receipt set received_at = now() - interval '31 days'",
+    )
+    .await;
     retry(&db.pool).await;
     assert_eq!(one::<i64>(&db.pool, "select count(*) from pending_receipt").await, 1);
 }
@@ -152,18 +196,33 @@ async fn receipts_of_another_sender_or_of_long_ago_move_nothing() {
     let id = tea.opened(&[LINE, MESSENGER], 10).await;
     send_rest(&db.pool, id, "line").await;
     send_rest(&db.pool, id, "messenger").await;
-    run(&db.pool, &format!("update delivery_result set provider_id = 'm' || customer_id where broadcast_id = '{id}'")).await;
+    run(
+        &db.pool,
+        &format!("update delivery_result set provider_id = 'm' || customer_id where broadcast_id = '{id}'"),
+    )
+    .await;
     let who = tea.customers[0];
-    let told = [marked(mark(id, who), failed("1")), named(&format!("m{who}"), failed("1"))];
+    let told = [
+        marked(mark(id, who), failed("1")),
+        named(&format!("m{who}"), failed("1")),
+    ];
     for other in [sender(&cake, "line").await, sender(&cake, "messenger").await] {
         assert_eq!(apply(&db.pool, other, &told).await.waiting, 2);
     }
     assert_eq!(stands(&db.pool, id, "messenger", who).await, "accepted 5");
-    run(&db.pool, &format!("update broadcast set finished_at = now() - interval '31 days' where id = '{id}'")).await;
+    run(
+        &db.pool,
+        &format!("update broadcast set finished_at = now() - interval '31 days' where id = '{id}'"),
+    )
+    .await;
     let page = sender(&tea, "messenger").await;
     assert_eq!(apply(&db.pool, page, &told).await.late, 2);
     assert_eq!(stands(&db.pool, id, "messenger", who).await, "accepted 5");
-    run(&db.pool, &format!("update broadcast set finished_at = now() - interval '29 days' where id = '{id}'")).await;
+    run(
+        &db.pool,
+        &format!("update broadcast set finished_at = now() - interval '29 days' where id = '{id}'"),
+    )
+    .await;
     assert_eq!(apply(&db.pool, page, &told).await.refunded, 5);
     assert_clean(&db.pool).await;
 }
@@ -177,14 +236,33 @@ async fn a_watermark_is_about_everything_that_was_sent_by_then_and_proves_no_unk
     send_rest(&db.pool, first, "messenger").await;
     let lost = tea.opened(&[MESSENGER], 10).await;
     let claimed = claim(&db.pool, lost, "messenger", 2, 0.0).await.unwrap();
-    settle(&db.pool, lost, "messenger", &claimed, (&claimed.customers, "unknown"), (None, None)).await;
+    settle(
+        &db.pool,
+        lost,
+        "messenger",
+        &claimed,
+        (&claimed.customers, "unknown"),
+        (None, None),
+    )
+    .await;
     let seen = Utc::now() + TimeDelta::milliseconds(1);
     let who = tea.customers[0];
     let from = format!("messenger{who}");
-    let applied = apply(&db.pool, page, &[up_to(&from, seen, ReceiptState::Read), up_to(&from, seen, ReceiptState::Delivered)]).await;
+    let applied = apply(
+        &db.pool,
+        page,
+        &[
+            up_to(&from, seen, ReceiptState::Read),
+            up_to(&from, seen, ReceiptState::Delivered),
+        ],
+    )
+    .await;
     assert_eq!(applied.moved, 1);
     assert_eq!(stands(&db.pool, first, "messenger", who).await, "read 5");
-    assert_eq!(stands(&db.pool, first, "messenger", tea.customers[1]).await, "accepted 5");
+    assert_eq!(
+        stands(&db.pool, first, "messenger", tea.customers[1]).await,
+        "accepted 5"
+    );
     assert_eq!(stands(&db.pool, lost, "messenger", who).await, "unknown 0 recipient");
     // Once the echo proves that it was sent, what was said of that time counts for it, too.
     apply(&db.pool, page, &[echo(mark(lost, who), "m_1")]).await;
@@ -192,12 +270,17 @@ async fn a_watermark_is_about_everything_that_was_sent_by_then_and_proves_no_unk
     let later = tea.opened(&[MESSENGER], 10).await;
     send_rest(&db.pool, later, "messenger").await;
     apply(&db.pool, page, &[up_to(&from, seen, ReceiptState::Read)]).await;
-    assert_eq!(stands(&db.pool, later, "messenger", who).await, "accepted 5", "sent after it");
+    assert_eq!(
+        stands(&db.pool, later, "messenger", who).await,
+        "accepted 5",
+        "sent after it"
+    );
     // A settle that began before a watermark and commits after it is looked for once more.
     run(
         &db.pool,
         &format!(
             "update delivery_result set settled_at = '{}' where broadcast_id = '{later}';
+             update broadcast set sending_at = sending_at - interval '1 hour' where id = '{later}';
              update receipt_watermark set recheck_at = now()",
             (seen - TimeDelta::milliseconds(1)).to_rfc3339()
         ),

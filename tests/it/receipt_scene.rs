@@ -37,7 +37,10 @@ pub(crate) async fn shop(pool: &PgPool, customers: i32) -> Shop {
 
 /// The shop's sender on a channel.
 pub(crate) async fn sender(shop: &Shop, channel: &str) -> SenderId {
-    let sql = format!("select id from sender where shop_id = '{}' and channel = '{channel}'", shop.id);
+    let sql = format!(
+        "select id from sender where shop_id = '{}' and channel = '{channel}'",
+        shop.id
+    );
     SenderId(one(&shop.pool, &sql).await)
 }
 
@@ -119,7 +122,11 @@ pub(crate) async fn apply(pool: &PgPool, sender: SenderId, events: &[WebhookEven
 
 /// Lets everything that waits be due, and tries it.
 pub(crate) async fn retry(pool: &PgPool) -> u64 {
-    run(pool, "update pending_receipt set due_at = now() where due_at is not null").await;
+    run(
+        pool,
+        "update pending_receipt set due_at = now() where due_at is not null",
+    )
+    .await;
     receipt::retry(pool).await.unwrap()
 }
 
