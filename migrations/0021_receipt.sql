@@ -1,6 +1,6 @@
 -- why: what providers tell of messages that left. A receipt moves a delivery forward, or fails it and gives its tokens back; it
--- may come twice, late, before what it speaks of, or in any order, and what comes out is the same. Locks beside those of a
--- settle: addresses, waiting receipts, results, tally, hold, account. A result is never locked while somebody waits for a slice.
+-- may come twice, late, before what it speaks of, or in any order, and what comes out is the same. Locks, in this order: addresses,
+-- waiting receipts, then as a settle: slices and lanes (only to post what a refund stands on), results, tally, hold, account.
 
 -- All locks at once, in the order in which a claim takes them.
 lock table broadcast, address, delivery_result in access exclusive mode;
@@ -212,8 +212,53 @@ create function receipt_move(p_senders uuid[], p_broadcasts uuid[], p_channels c
         p_outcomes delivery_state[], p_reasons text[], p_codes text[], p_provider_ids text[])
 returns table (moved bigint, refunded bigint) language plpgsql
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set max_parallel_workers_per_gather = 0 as $$
-declare v_broadcasts uuid[]; v_channels channel[]; v_tokens bigint[]; v_first bigint[];
+declare v_broadcasts uuid[]; v_channels channel[]; v_tokens bigint[]; v_first bigint[]; v_open record; v_post record;
+        v_broadcasts_posted uuid[]; v_channels_posted channel[]; v_ns_posted int[];
 begin
+    if 'failed' = any (p_outcomes) then
+        -- Before a charge is taken back it must have been captured: what was accepted and is not posted yet is, here. Slices and
+        -- lanes come before results, as in a settle; a slice looked at without a lock can only gain others than these.
+        select array_agg(o.broadcast_id order by o.broadcast_id, o.channel, o.slice_no) as broadcasts,
+               array_agg(o.channel order by o.broadcast_id, o.channel, o.slice_no) as channels,
+               array_agg(o.slice_no order by o.broadcast_id, o.channel, o.slice_no) as slice_nos
+          into v_open
+          from (select distinct t.broadcast_id, t.channel, t.slice_no
+                  from unnest(p_broadcasts, p_channels, p_customers, p_outcomes) as r (broadcast_id, channel, customer_id, outcome)
+                  join slice t on t.broadcast_id = r.broadcast_id and t.channel = r.channel and t.state <> 'settled' and t.unposted > 0
+                       and r.customer_id between t.first_customer and t.last_customer
+                 where r.outcome = 'failed') o;
+        if v_open.broadcasts is not null then
+            perform from slice t
+               join unnest(v_open.broadcasts, v_open.channels, v_open.slice_nos) as o (broadcast_id, channel, slice_no)
+                 on t.broadcast_id = o.broadcast_id and t.channel = o.channel and t.slice_no = o.slice_no
+              order by t.broadcast_id, t.channel, t.slice_no for update of t;
+            perform from lane l
+              where l.broadcast_id = any (v_open.broadcasts)
+                and (l.broadcast_id, l.channel) in (select * from unnest(v_open.broadcasts, v_open.channels))
+              order by l.broadcast_id, l.sender_id for update;
+            with before as materialized (
+                select t.broadcast_id, t.channel, t.slice_no, t.unposted, t.settles
+                  from unnest(v_open.broadcasts, v_open.channels, v_open.slice_nos) as o (broadcast_id, channel, slice_no)
+                  join slice t on t.broadcast_id = o.broadcast_id and t.channel = o.channel and t.slice_no = o.slice_no
+                 where t.unposted > 0),
+            cleared as (
+                update slice t set unposted = 0, settles = t.settles + 1 from before o
+                 where t.broadcast_id = o.broadcast_id and t.channel = o.channel and t.slice_no = o.slice_no),
+            -- Deliveries of these slices are left, so neither a lane nor a broadcast ends here.
+            taken as (
+                update lane l set remaining = l.remaining - o.n
+                  from (select x.broadcast_id, x.channel, sum(x.unposted) as n from before x group by 1, 2) o
+                 where l.broadcast_id = o.broadcast_id and l.channel = o.channel
+                returning l.broadcast_id, l.channel, l.tokens)
+            select array_agg(o.broadcast_id) as broadcasts, array_agg(o.channel) as channels, array_agg(o.slice_no) as slice_nos,
+                   array_agg(o.unposted) as ns, array_agg(o.settles + 1) as settles, array_agg(k.tokens) as tokens
+              into v_post
+              from before o join taken k on k.broadcast_id = o.broadcast_id and k.channel = o.channel;
+            v_broadcasts_posted := v_post.broadcasts;
+            v_channels_posted := v_post.channels;
+            v_ns_posted := v_post.ns;
+        end if;
+    end if;
     with said as (
         select r.sender_id, r.broadcast_id, r.channel, r.customer_id, max(r.provider_id) as provider_id,
                max(r.outcome) filter (where r.outcome <> 'failed') as reached,
@@ -267,7 +312,10 @@ begin
         select c.broadcast_id, 'send', c.channel, c.outcome, c.reason, sum(c.n)
           from (select g.broadcast_id, g.channel, g.from_state as outcome, g.from_reason as reason, -1 as n from changed g where g.moves
                 union all
-                select g.broadcast_id, g.channel, g.to_state, g.to_reason, 1 from changed g where g.moves) c
+                select g.broadcast_id, g.channel, g.to_state, g.to_reason, 1 from changed g where g.moves
+                union all
+                select u.broadcast_id, u.channel, 'accepted', null, u.n
+                  from unnest(v_broadcasts_posted, v_channels_posted, v_ns_posted) as u (broadcast_id, channel, n)) c
          group by c.broadcast_id, c.channel, c.outcome, c.reason having sum(c.n) <> 0
          order by c.broadcast_id, c.channel, c.outcome, c.reason
         on conflict (broadcast_id, stage, channel, outcome, reason) do update set n = tally.n + excluded.n),
@@ -282,13 +330,17 @@ begin
            array_agg(s.first order by s.broadcast_id, s.channel) filter (where s.tokens > 0)
       into moved, refunded, v_broadcasts, v_channels, v_tokens, v_first
       from summed s;
-    if refunded > 0 then
+    if refunded > 0 or v_broadcasts_posted is not null then
         -- All holds before any account, as one settle takes them.
-        perform from token_hold h where h.broadcast_id = any (v_broadcasts) order by h.broadcast_id for update;
+        perform from token_hold h where h.broadcast_id = any (v_broadcasts || v_broadcasts_posted) order by h.broadcast_id for update;
         perform from token_account a
-          where a.shop_id in (select h.shop_id from token_hold h where h.broadcast_id = any (v_broadcasts))
+          where a.shop_id in (select h.shop_id from token_hold h where h.broadcast_id = any (v_broadcasts || v_broadcasts_posted))
           order by a.shop_id for update;
-        for i in 1..cardinality(v_broadcasts) loop
+        for i in 1..coalesce(cardinality(v_broadcasts_posted), 0) loop
+            perform ledger_settle(v_broadcasts_posted[i], v_channels_posted[i], v_ns_posted[i]::bigint * v_post.tokens[i], 0,
+                format('%s:%s:%s:%s', v_broadcasts_posted[i], v_channels_posted[i], v_post.slice_nos[i], v_post.settles[i]));
+        end loop;
+        for i in 1..coalesce(cardinality(v_broadcasts), 0) loop
             -- A delivery is given back once, so its first customer names a refund for ever.
             perform ledger_refund(v_broadcasts[i], v_channels[i], v_tokens[i],
                 format('receipt:%s:%s:%s', v_broadcasts[i], v_channels[i], v_first[i]));
@@ -527,7 +579,7 @@ create or replace function record_results(p_broadcast uuid, p_channel channel, p
         p_states delivery_state[], p_reasons text[], p_codes text[], p_provider_ids text[])
 returns int language plpgsql set enable_seqscan = off set max_parallel_workers_per_gather = 0
     set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan as $$
-declare v_tokens int; v_new int; v_accepted int; v_settles int; v_first bigint; v_last bigint; v_lane_left bigint;
+declare v_tokens int; v_new int; v_accepted int; v_settles int; v_unposted int; v_first bigint; v_last bigint; v_lane_left bigint;
         v_states delivery_state[]; v_reasons text[]; v_counts bigint[]; v_proven bigint[];
 begin
     if 'unknown' = any (p_states) then
@@ -543,7 +595,7 @@ begin
         end if;
     end if;
     select tokens into strict v_tokens from lane where broadcast_id = p_broadcast and channel = p_channel;
-    select settles, first_customer, last_customer into strict v_settles, v_first, v_last from slice
+    select settles, unposted, first_customer, last_customer into strict v_settles, v_unposted, v_first, v_last from slice
      where broadcast_id = p_broadcast and channel = p_channel and slice_no = p_slice_no;
     with added as (
         insert into delivery_result (broadcast_id, channel, customer_id, state, charged_tokens, reason, code, provider_id)
@@ -565,21 +617,23 @@ begin
         return 0;
     end if;
     update slice
-       set remaining = remaining - v_new, settles = settles + 1,
+       set remaining = remaining - v_new, unposted = 0, settles = settles + 1,
            state = case when remaining = v_new then 'settled' else state end,
            lease_until = case when remaining = v_new then null else lease_until end,
            in_flight = case when remaining = v_new then null else in_flight end
      where broadcast_id = p_broadcast and channel = p_channel and slice_no = p_slice_no
     returning settles into v_settles;
-    update lane set remaining = remaining - v_new where broadcast_id = p_broadcast and channel = p_channel
+    update lane set remaining = remaining - v_new - v_unposted where broadcast_id = p_broadcast and channel = p_channel
     returning remaining into v_lane_left;
     if v_lane_left = 0 then
         perform from broadcast where id = p_broadcast for update;
     end if;
     insert into tally (broadcast_id, stage, channel, outcome, reason, n)
-    select p_broadcast, 'send', p_channel, t.state, t.reason, t.n from unnest(v_states, v_reasons, v_counts) as t (state, reason, n)
+    select p_broadcast, 'send', p_channel, t.state, t.reason, sum(t.n)
+      from unnest(v_states || 'accepted'::delivery_state, v_reasons || null::text, v_counts || v_unposted::bigint) as t (state, reason, n)
+     where t.n > 0 group by t.state, t.reason
     on conflict (broadcast_id, stage, channel, outcome, reason) do update set n = tally.n + excluded.n;
-    perform ledger_settle(p_broadcast, p_channel, v_accepted::bigint * v_tokens, (v_new - v_accepted)::bigint * v_tokens,
+    perform ledger_settle(p_broadcast, p_channel, (v_accepted + v_unposted)::bigint * v_tokens, (v_new - v_accepted)::bigint * v_tokens,
         format('%s:%s:%s:%s', p_broadcast, p_channel, p_slice_no, v_settles));
     if v_lane_left = 0 then
         perform finish_broadcast(p_broadcast);
@@ -596,3 +650,6 @@ select d.broadcast_id, d.channel, d.customer_id, d.address_id,
   left join delivery_result r using (broadcast_id, channel, customer_id)
   left join slice s on r.state is null and s.broadcast_id = d.broadcast_id and s.channel = d.channel
         and s.state <> 'settled' and d.customer_id between s.first_customer and s.last_customer;
+
+-- `receipt_move` posts slices itself: of several broadcasts, all locks of one sort come before the next.
+drop function post_slices(uuid, channel, bigint[]);

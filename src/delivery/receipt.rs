@@ -8,6 +8,8 @@
 //! It must never charge a message whose tokens went back, give the same tokens back twice, or move a delivery of another
 //! sender than the one the webhook was verified for.
 
+use std::borrow::Cow;
+
 use carillon_jobs::SenderId;
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, types::Uuid};
@@ -18,7 +20,7 @@ use crate::{
         webhook::{Receipt, ReceiptOf, ReceiptState, WebhookEvent, What},
     },
     db::{PgConnection, PgPool},
-    delivery::DeliveryState,
+    delivery::{DeliveryState, store::TakenLane, verdict::Ended},
 };
 
 /// What came of the receipts of a batch.
@@ -100,19 +102,33 @@ pub async fn retry(db: &PgPool) -> sqlx::Result<u64> {
     Ok(tried)
 }
 
-/// Which of these customers, whose outcome a send could not learn, have the message all the same: their receipt came first.
-pub(super) async fn proven(
+/// The results of a window, with `accepted` for those `unknown` ones whose receipt came first and proves it.
+pub(super) async fn with_proof<'a>(
     db: &PgPool,
-    broadcast: Uuid,
-    channel: crate::channel::Channel,
-    unknown: &[i64],
-) -> sqlx::Result<Vec<i64>> {
-    sqlx::query_scalar("select proven_customers($1, $2, $3)")
-        .bind(broadcast)
-        .bind(channel)
+    lane: &TakenLane,
+    ended: &'a [Ended],
+) -> sqlx::Result<Cow<'a, [Ended]>> {
+    let is_unknown = |one: &Ended| one.state == DeliveryState::Unknown;
+    let unknown: Vec<i64> = ended.iter().filter(|one| is_unknown(one)).map(|one| one.customer).collect();
+    if unknown.is_empty() {
+        return Ok(Cow::Borrowed(ended));
+    }
+    let proven: Vec<i64> = sqlx::query_scalar("select proven_customers($1, $2, $3)")
+        .bind(lane.broadcast.0)
+        .bind(lane.channel)
         .bind(unknown)
         .fetch_one(db)
-        .await
+        .await?;
+    let mut ended = ended.to_vec();
+    for one in ended
+        .iter_mut()
+        .filter(|one| is_unknown(one) && proven.contains(&one.customer))
+    {
+        one.state = DeliveryState::Accepted;
+        one.reason = None;
+        one.code = None;
+    }
+    Ok(Cow::Owned(ended))
 }
 
 /// Receipts of one message each, as parallel lists.

@@ -170,7 +170,11 @@ impl SliceTurn<'_> {
             return self.collect(usize::MAX, Duration::MAX).await;
         }
         let out = self.crew.out();
-        let (half, most) = (out.div_ceil(2), out - out / 8);
+        let (half, mut most) = (out.div_ceil(2), out - out / 8);
+        // A few more back now, and the rest begins whole: no settle for a handful at the end.
+        if self.rest.len() > most && self.rest.len() <= out {
+            most = self.rest.len();
+        }
         let idle = self.room() > 0 && out < self.job.briefing.in_flight();
         let mut sent = self.collect(most, ROLL_EVERY).await;
         if !idle && sent.len() < half {

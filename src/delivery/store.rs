@@ -12,7 +12,7 @@ use sqlx::{FromRow, types::Uuid};
 use crate::{
     channel::Channel,
     db::PgPool,
-    delivery::{DeliveryState, receipt, verdict::Ended},
+    delivery::{receipt, verdict::Ended},
 };
 
 /// What a lane's worker is to do with it.
@@ -303,27 +303,20 @@ pub async fn settle_window(
     in_flight: InFlight<'_>,
     lease: Duration,
 ) -> sqlx::Result<Settled> {
-    let unknown: Vec<i64> = ended
-        .iter()
-        .filter(|e| e.state == DeliveryState::Unknown)
-        .map(|e| e.customer)
-        .collect();
-    let proven = if unknown.is_empty() {
-        Vec::new()
-    } else {
-        receipt::proven(db, lane.broadcast.0, lane.channel, &unknown).await?
+    let going_on = match next {
+        Next::Hold => Some(&[][..]),
+        Next::Send(members) => Some(members),
+        Next::GiveBack(_) => None,
     };
-    let is_proven = |e: &Ended| e.state == DeliveryState::Unknown && proven.contains(&e.customer);
-    let state = |e: &Ended| {
-        if is_proven(e) { DeliveryState::Accepted } else { e.state }
-    };
+    let all_accepted = !ended.is_empty() && ended.iter().all(Ended::is_plainly_accepted);
+    if let (Some(next), true) = (going_on, all_accepted) {
+        return settle_accepted(db, lane, slice, ended, next, in_flight, lease).await;
+    }
+    let ended = &*receipt::with_proof(db, lane, ended).await?;
     let customers: Vec<i64> = ended.iter().map(|e| e.customer).collect();
-    let states: Vec<&str> = ended.iter().map(|e| state(e).as_str()).collect();
-    let reasons: Vec<Option<&str>> = ended.iter().map(|e| e.reason.filter(|_| !is_proven(e))).collect();
-    let codes: Vec<Option<&str>> = ended
-        .iter()
-        .map(|e| e.code.as_deref().filter(|_| !is_proven(e)))
-        .collect();
+    let states: Vec<&str> = ended.iter().map(|e| e.state.as_str()).collect();
+    let reasons: Vec<Option<&str>> = ended.iter().map(|e| e.reason).collect();
+    let codes: Vec<Option<&str>> = ended.iter().map(|e| e.code.as_deref()).collect();
     let provider_ids: Vec<Option<&str>> = ended.iter().map(|e| e.provider_id.as_deref()).collect();
     let (next, wait) = match next {
         Next::Hold => (Some(&[][..]), Duration::ZERO),
@@ -350,11 +343,44 @@ pub async fn settle_window(
     .bind(lease.as_secs_f64())
     .fetch_one(db)
     .await?;
-    Ok(match state.as_str() {
+    Ok(settled(&state))
+}
+
+/// The most frequent settle: everybody was accepted and the claim goes on (`migrations/0018_unposted.sql`).
+async fn settle_accepted(
+    db: &PgPool,
+    lane: &TakenLane,
+    slice: &ClaimedSlice,
+    accepted: &[Ended],
+    next: &[i64],
+    in_flight: InFlight<'_>,
+    lease: Duration,
+) -> sqlx::Result<Settled> {
+    let customers: Vec<i64> = accepted.iter().map(|e| e.customer).collect();
+    let provider_ids: Vec<Option<&str>> = accepted.iter().map(|e| e.provider_id.as_deref()).collect();
+    let state: String = sqlx::query_scalar("select settle_accepted($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)")
+        .bind(lane.broadcast.0)
+        .bind(lane.channel)
+        .bind(slice.slice_no)
+        .bind(slice.epoch)
+        .bind(customers)
+        .bind(provider_ids)
+        .bind(next)
+        .bind(in_flight.intent_no)
+        .bind(in_flight.flying)
+        .bind(in_flight.uncertain)
+        .bind(lease.as_secs_f64())
+        .fetch_one(db)
+        .await?;
+    Ok(settled(&state))
+}
+
+fn settled(state: &str) -> Settled {
+    match state {
         "stale" => Settled::Stale,
         "sending" => Settled::Going,
         _ => Settled::Stopped,
-    })
+    }
 }
 
 /// Ends one slice without sending; false when there is none left to end now.

@@ -54,6 +54,13 @@ pub struct Ended {
     pub provider_id: Option<String>,
 }
 
+impl Ended {
+    /// Accepted, and there is nothing more to say of it.
+    pub(super) fn is_plainly_accepted(&self) -> bool {
+        self.state == DeliveryState::Accepted && self.reason.is_none() && self.code.is_none()
+    }
+}
+
 /// What the window says of the sender as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SenderTrouble {

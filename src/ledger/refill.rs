@@ -12,8 +12,9 @@ use std::{
 };
 
 use carillon_jobs::{MonthlyTokenRefill, PeriodName, ShopId};
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
-use sqlx::PgExecutor;
+use sqlx::{PgExecutor, types::Uuid};
 
 use crate::{
     config::{Report, Section},
@@ -42,6 +43,9 @@ impl Section for RefillConfig {
     }
 }
 
+/// How far the steps of a job have come among the shops that are due.
+pub type Cursor = (DateTime<Utc>, Uuid);
+
 /// What one step did, in shops.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
@@ -51,19 +55,41 @@ pub struct Step {
     pub refilled: u32,
     /// Of those, after the day on which it fell due.
     pub late: u32,
+    /// Where the next step goes on; none when this one looked at nobody.
+    pub last: Option<Cursor>,
 }
 
-/// Refills up to `limit` shops that are due and whose current period this is; a transaction of its own.
-pub async fn refill_due(db: &PgPool, period: &PeriodName, limit: u32) -> Result<Step, sqlx::Error> {
-    let (looked, refilled, late): (i32, i32, i32) =
-        sqlx::query_as("select looked, refilled, late from refill_due_shops($1, $2)")
-            .bind(period.as_str())
-            .bind(i32::try_from(limit).unwrap_or(i32::MAX))
-            .fetch_one(db)
-            .await?;
+/// Refills up to `limit` shops that are due and whose current period this is, after those of the step before (none: from the
+/// longest due on); a transaction of its own.
+pub async fn refill_due(
+    db: &PgPool,
+    period: &PeriodName,
+    limit: u32,
+    after: Option<Cursor>,
+) -> Result<Step, sqlx::Error> {
+    let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+    let row: StepRow = sqlx::query_as(
+        "select looked, refilled, late, nullif(last_due, '-infinity'), last_shop
+           from refill_due_shops($1, $2, coalesce($3, '-infinity'), coalesce($4, '00000000-0000-0000-0000-000000000000'))",
+    )
+    .bind(period.as_str())
+    .bind(limit)
+    .bind(after.map(|(due, _)| due))
+    .bind(after.map(|(_, shop)| shop))
+    .fetch_one(db)
+    .await?;
+    let (looked, refilled, late, last_due, last_shop) = row;
     let [looked, refilled, late] = [looked, refilled, late].map(|n| u32::try_from(n).unwrap_or(0));
-    Ok(Step { looked, refilled, late })
+    Ok(Step {
+        looked,
+        refilled,
+        late,
+        last: last_due.zip(last_shop),
+    })
 }
+
+/// As [`refill_due`] selects it.
+type StepRow = (i32, i32, i32, Option<DateTime<Utc>>, Option<Uuid>);
 
 /// Refills one shop if this is its current period; `refilled`, or why nothing was done. None: there is no such shop.
 pub async fn refill_shop(
@@ -132,16 +158,19 @@ impl RefillWork {
         context.about_to("refill the shops that are due").await;
         let turn_ends = Instant::now() + Duration::from_millis(self.config.turn_ms);
         let mut done = Step::default();
+        let mut after = None;
         let outcome = loop {
             if context.stop.is_cancelled() || context.lease.lost().is_cancelled() {
                 break Outcome::GiveBack;
             }
-            let step = refill_due(&self.db, period, self.config.step_shops).await?;
+            let step = refill_due(&self.db, period, self.config.step_shops, after).await?;
             done.refilled += step.refilled;
             done.late += step.late;
-            if step.looked == 0 {
+            // At the end once more from the beginning, for whoever was locked when this came by.
+            if step.looked == 0 && after.is_none() {
                 break Outcome::Done;
             }
+            after = step.last;
             if Instant::now() >= turn_ends {
                 break Outcome::Again;
             }

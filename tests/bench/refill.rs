@@ -1,8 +1,8 @@
 //! `refill`: a month's refill of every shop, against the same two entries and the same balance as one bare statement.
 //!
 //! The floor is one `UPDATE … INSERT` over all accounts in one transaction: no calendar, no plans, no lateness, no next due
-//! date, no lock that somebody else may hold; every shop gets the same. Ours is what the job does, step by step, each a
-//! transaction of its own. Both write the same entries, which is checked, and begin with the same fresh accounts and an empty
+//! date, no event for the frontend, no guard, no lock that somebody else may hold; every shop gets the same. Ours is what the job
+//! does, step by step, each a transaction of its own, with events and guards. Both write the same entries, which is checked, and begin with the same fresh accounts and an empty
 //! ledger. Measured in turn; the database is the one at DATABASE_URL, in a database of its own.
 
 use std::time::Instant;
@@ -52,12 +52,11 @@ async fn measure(shops: usize, rounds: usize) -> serde_json::Value {
 async fn in_turn(pool: &PgPool, shops: usize, rounds: usize) -> serde_json::Value {
     db::migrate(pool).await.unwrap();
     prices::publish(pool, &Prices::embedded().unwrap()).await.unwrap();
-    // Only here: a ledger that is to be emptied, and shops whose accounts are made below.
+    // Only here: shops whose accounts are made below. Their ids are UUIDv7, as the program makes them.
     for sql in [
-        "alter table ledger_entry disable trigger user",
         "alter table shop disable trigger user",
         &format!(
-            "insert into shop (id, name, url, plan) select gen_random_uuid(), 'Shop', 'u', 'core' from generate_series(1, {shops})"
+            "insert into shop (id, name, url, plan) select new_broadcast_id(), 'Shop', 'u', 'core' from generate_series(1, {shops})"
         ),
         "vacuum (analyze) shop",
     ] {
@@ -66,10 +65,10 @@ async fn in_turn(pool: &PgPool, shops: usize, rounds: usize) -> serde_json::Valu
     let period: String = one(pool, "select period_at(now(), 'Asia/Taipei', 1)").await;
     let (mut floors, mut ours) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
-        begin(pool).await;
+        begin(pool, "disable").await;
         let floor = bare(pool, &period).await;
         let expected = written(pool).await;
-        begin(pool).await;
+        begin(pool, "enable").await;
         let our = refilled(pool, &period).await;
         assert_eq!(
             written(pool).await,
@@ -87,12 +86,16 @@ async fn in_turn(pool: &PgPool, shops: usize, rounds: usize) -> serde_json::Valu
     })
 }
 
-/// Fresh accounts with last month's allowance, all due, and no entries.
-async fn begin(pool: &PgPool) {
+/// Fresh accounts with last month's allowance, all due, and no entries; with guards and events, or without.
+async fn begin(pool: &PgPool, guards: &str) {
     for sql in [
-        "truncate token_account, ledger_entry, token_hold, refill_run",
-        "insert into token_account (shop_id, allowance, extra, allowance_period, granted, refill_due_at)
-         select id, 3000, 100, to_char(now() - interval '1 month', 'YYYY-MM'), 5000, date_trunc('month', now()) - interval '8 hours' from shop",
+        // No trigger keeps the ledger from being emptied.
+        "begin; set local session_replication_role = replica;
+         truncate token_account, ledger_entry, token_hold, refill_run, event cascade;
+         insert into token_account (shop_id, allowance, extra, allowance_period, granted, refill_due_at)
+         select id, 3000, 100, to_char(now() - interval '1 month', 'YYYY-MM'), 5000, date_trunc('month', now()) - interval '8 hours' from shop;
+         commit",
+        &format!("alter table token_account {guards} trigger user; alter table ledger_entry {guards} trigger user"),
         "vacuum (analyze) token_account",
         "checkpoint",
     ] {
@@ -122,7 +125,14 @@ async fn bare(pool: &PgPool, period: &str) -> f64 {
 async fn refilled(pool: &PgPool, period: &str) -> f64 {
     let period: PeriodName = period.to_owned().try_into().unwrap();
     let started = Instant::now();
-    while refill_due(pool, &period, STEP_SHOPS).await.unwrap().looked > 0 {}
+    let mut after = None;
+    loop {
+        let step = refill_due(pool, &period, STEP_SHOPS, after).await.unwrap();
+        if step.looked == 0 && after.is_none() {
+            break;
+        }
+        after = step.last;
+    }
     started.elapsed().as_secs_f64()
 }
 

@@ -38,6 +38,9 @@ async fn a_migration_and_those_at_work_never_wait_for_each_other() {
     for (_, text) in before {
         run(pool, &text).await;
     }
+    let settles = i64::try_from(new.len()).unwrap() * 2;
+    // A settle captures a token and releases one.
+    let tokens = settles * 2;
     let [shop, other, sent, opened] = [(); 4].map(|()| Uuid::now_v7());
     run(
         pool,
@@ -45,12 +48,11 @@ async fn a_migration_and_those_at_work_never_wait_for_each_other() {
             "insert into shop (id, name, url, plan) values ('{shop}', 'Tea', 'u', 'core'), ('{other}', 'Cake', 'u', 'core');
              insert into broadcast (id, shop_id, name, mode, content, audience)
              select i, '{shop}', 'b', 'priority_single', '{{}}', '{{}}' from unnest(array['{sent}', '{opened}']::uuid[]) as i;
-             select ledger_refill('{shop}', '2999-11', 100), ledger_refill('{other}', '2999-11', 100);
-             select ledger_hold('{sent}', '{shop}', 50)"
+             select ledger_refill('{shop}', '2999-11', {tokens}), ledger_refill('{other}', '2999-11', 100);
+             select ledger_hold('{sent}', '{shop}', {tokens})"
         ),
     )
     .await;
-    let two_each = i64::try_from(new.len()).unwrap() * 2;
     for (number, text) in new {
         let settle = looked(pool, sent).await;
         let mut export = carillon::db::begin(pool).await.unwrap();
@@ -86,7 +88,7 @@ async fn a_migration_and_those_at_work_never_wait_for_each_other() {
         late.await.unwrap();
     }
     let captures = "select count(*) from ledger_entry where kind = 'capture'";
-    assert_eq!(one::<i64>(pool, captures).await, two_each);
+    assert_eq!(one::<i64>(pool, captures).await, settles);
 }
 
 /// How many wait for a lock.

@@ -5,7 +5,7 @@ use chrono::{TimeDelta, Utc};
 
 use crate::{
     fixture_db::database,
-    receipt_scene::{MESSENGER, apply, echo, failed, mark, marked, named, retry, sender, shop, stands, up_to},
+    receipt_scene::{MESSENGER, accept_unposted, apply, echo, failed, mark, marked, named, retry, sender, shop, stands, up_to},
     scene::{APP, LINE, assert_clean, claim, let_leases_expire, one, run, send_rest, settle},
 };
 
@@ -70,6 +70,37 @@ async fn a_failure_gives_the_tokens_back_once_however_often_it_is_told() {
     // And one more of the same broadcast, in a batch of its own.
     apply(&db.pool, line, &[marked(mark(id, tea.customers[1]), failed("131026"))]).await;
     assert_eq!(tea.available().await, 1_000);
+    assert_clean(&db.pool).await;
+}
+
+#[tokio::test]
+async fn a_failure_of_what_is_accepted_and_not_posted_yet_posts_it_first() {
+    let db = database().await;
+    let tea = shop(&db.pool, 12).await;
+    let ids = [tea.opened(&[MESSENGER], 4).await, tea.opened(&[MESSENGER], 12).await];
+    let page = sender(&tea, "messenger").await;
+    for id in ids {
+        let claimed = claim(&db.pool, id, "messenger", 2, 0.0).await.unwrap();
+        let next = &claimed.customers[2..4];
+        accept_unposted(&db.pool, id, "messenger", &claimed, &claimed.in_flight, next).await;
+    }
+    assert_clean(&db.pool).await;
+    assert_eq!(one::<i64>(&db.pool, "select count(*) from ledger_entry where kind = 'capture'").await, 0);
+    let [a, b] = tea.customers[..2] else { panic!() };
+    let told = [
+        marked(mark(ids[0], a), failed("1")),
+        marked(mark(ids[1], a), failed("1")),
+        marked(mark(ids[1], b), failed("1")),
+        marked(mark(ids[0], b), ReceiptState::Read),
+    ];
+    let applied = apply(&db.pool, page, &told).await;
+    assert_eq!((applied.moved, applied.refunded), (4, 15));
+    assert_eq!(stands(&db.pool, ids[0], "messenger", b).await, "read 5");
+    assert_clean(&db.pool).await;
+    for id in ids {
+        let_leases_expire(&db.pool, id).await;
+        send_rest(&db.pool, id, "messenger").await;
+    }
     assert_clean(&db.pool).await;
 }
 

@@ -197,13 +197,11 @@ fn any_order_of_comings_and_goings_ends_the_same() {
         Just(What::Unfollowed),
         any::<bool>().prop_map(|wanted| What::Consent { wanted }),
     ];
-    let events = prop::collection::vec((said, 0..8i64), 1..8).prop_flat_map(|events| {
-        (
-            Just(events.clone()),
-            Just([events.clone(), events].concat()).prop_shuffle(),
-            1..5usize,
-        )
-    });
+    let events = prop::collection::vec((said, 0..4i64), 1..8).prop_flat_map(|events| {
+            let again = events.get(..events.len() / 2).unwrap_or_default().to_vec();
+            let order = Just([events.clone(), again].concat()).prop_shuffle();
+            (Just(events), order, 1..5usize)
+        });
     let mut runner = TestRunner::new(Config {
         cases: 60,
         failure_persistence: None,

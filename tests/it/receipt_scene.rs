@@ -12,7 +12,7 @@ use carillon_jobs::{BroadcastId, CustomerId, SenderId};
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
-use crate::scene::{self, Shop, one, run};
+use crate::scene::{self, Claim, Shop, one, run};
 
 /// What a message costs on Messenger.
 pub(crate) const MESSENGER: (&str, i32) = ("messenger", 5);
@@ -137,4 +137,24 @@ pub(crate) async fn stands(pool: &PgPool, broadcast: Uuid, channel: &str, custom
           where broadcast_id = '{broadcast}' and channel = '{channel}' and customer_id = {customer}), 'none')"
     );
     one(pool, &sql).await
+}
+
+/// Settles these members of a claim as accepted the way most windows are: their lane, counters and tokens are posted later.
+pub(crate) async fn accept_unposted(pool: &PgPool, broadcast: Uuid, channel: &str, claim: &Claim, who: &[i64], next: &[i64]) {
+    let none: Vec<Option<&str>> = vec![None; who.len()];
+    let state: String = sqlx::query_scalar(
+        "select settle_accepted($1, $2::text::channel, $3, $4, $5, $6, $7, $8, '{}', '{}', 60)",
+    )
+    .bind(broadcast)
+    .bind(channel)
+    .bind(claim.slice_no)
+    .bind(claim.epoch)
+    .bind(who)
+    .bind(none)
+    .bind(next)
+    .bind(claim.intent_no + 1)
+    .fetch_one(pool)
+    .await
+    .unwrap();
+    assert!(state == "sending" || state == "cancelled", "{state}");
 }

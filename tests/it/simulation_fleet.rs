@@ -189,7 +189,7 @@ impl Simulation {
         loop {
             let (waits, limit) = (self.waits(), self.rng.random_range(1..60));
             let pool = self.world.clock.pool.clone();
-            let Some(step) = self.world.call(waits, refill_due(&pool, &name, limit)).await else {
+            let Some(step) = self.world.call(waits, refill_due(&pool, &name, limit, None)).await else {
                 let shops = "select coalesce(sum(shops), 0)::bigint from refill_run";
                 if self.world.one::<i64>(shops).await != self.model.refills {
                     self.model.refill_step(period, limit as usize, self.at);

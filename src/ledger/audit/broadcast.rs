@@ -11,10 +11,10 @@ pub(super) const LANES: Group = Group {
         ("delivery_has_broadcast", "each delivery and result belongs to a broadcast"),
         ("lane_is_its_plan", "each lane has the deliveries, the price and the sender that were planned"),
         ("delivery_has_slice", "each lane's slices own as many deliveries as the lane has"),
-        ("lane_remaining_is_unfinished", "what remains of a lane is its deliveries without a result"),
-        ("captured_is_charged", "captures less refunds are what the deliveries were charged, channel by channel"),
+        ("lane_remaining_is_unfinished", "what remains of a lane is its deliveries without a result, and those not posted yet"),
+        ("captured_is_charged", "captures less refunds are what the deliveries were charged and the slices have posted, channel by channel"),
         ("hold_is_price_of_deliveries", "a broadcast's hold was the price of its deliveries"),
-        ("open_hold_is_unfinished", "what is open of a hold is the price of the deliveries without a result"),
+        ("open_hold_is_unfinished", "what is open of a hold is the price of the deliveries without a result, and of those not posted yet"),
         ("finished_has_nothing_left", "a finished broadcast has no delivery without a result, an unfinished one has some"),
         ("unopened_sends_nothing", "a broadcast that was never opened has no lane, no result and no capture"),
     ],
@@ -28,7 +28,7 @@ ended as (
     select broadcast_id, channel, count(*) as n, sum(charged_tokens)::bigint as charged from delivery_result
      where $1::uuid is null or broadcast_id in (select id from broadcast where shop_id = $1) group by 1, 2),
 sliced as (
-    select broadcast_id, channel, sum(planned)::bigint as n from slice
+    select broadcast_id, channel, sum(planned)::bigint as n, sum(unposted)::bigint as unposted from slice
      where $1::uuid is null or broadcast_id in (select id from broadcast where shop_id = $1) group by 1, 2),
 spent as (
     select broadcast_id, channel, -sum(allowance + extra)::bigint as tokens from ledger_entry
@@ -36,7 +36,8 @@ spent as (
 part as (
     select broadcast_id, channel, b.shop_id, b.broadcast_id is not null as known, b.sending_at is not null as opened,
            b.finished_at is not null as finished, coalesce(p.n, 0) as planned, coalesce(r.n, 0) as ended,
-           coalesce(r.charged, 0) as charged, coalesce(s.n, 0) as sliced, coalesce(t.tokens, 0) as spent,
+           coalesce(r.charged, 0) as charged, coalesce(s.n, 0) as sliced,
+           coalesce(s.unposted, 0) as unposted, coalesce(t.tokens, 0) as spent,
            coalesce(c.planned, 0) as meant, coalesce(c.tokens, 0) as price, c.sender_id as meant_sender,
            l.broadcast_id is not null as has_lane, coalesce(l.planned, 0) as lane_planned,
            coalesce(l.remaining, 0) as lane_remaining, coalesce(l.tokens, 0) as lane_price, l.sender_id as lane_sender
@@ -53,8 +54,8 @@ whole as (
            coalesce(p.price, 0) as price, coalesce(p.open_price, 0) as open_price, coalesce(p.left_over, 0) as left_over,
            coalesce(h.allowance + h.extra, 0) as held, coalesce(h.open_allowance + h.open_extra, 0) as open_held
       from b
-      left join (select broadcast_id, sum(planned * price)::bigint as price, sum((planned - ended) * price)::bigint as open_price,
-                        sum(planned - ended)::bigint as left_over from part group by 1) p using (broadcast_id)
+      left join (select broadcast_id, sum(planned * price)::bigint as price, sum((planned - ended + unposted) * price)::bigint as open_price,
+                        sum(planned - ended + unposted)::bigint as left_over from part group by 1) p using (broadcast_id)
       left join token_hold h using (broadcast_id))
 select v.name, shop_id, broadcast_id, 0::bigint as place, concat_ws(' ', channel, v.what) as what,
        v.expected::text as expected, v.actual::text as actual, abs(v.expected - v.actual) as off
@@ -67,8 +68,8 @@ select v.name, shop_id, broadcast_id, 0::bigint as place, concat_ws(' ', channel
     (opened and has_lane, 'lane_is_its_plan', 'lanes of another sender', 0,
         (lane_sender is distinct from meant_sender)::int::bigint),
     (opened, 'delivery_has_slice', 'deliveries of slices', planned, sliced),
-    (opened, 'lane_remaining_is_unfinished', 'lane remaining', planned - ended, lane_remaining),
-    (known, 'captured_is_charged', 'captures less refunds', charged, spent),
+    (opened, 'lane_remaining_is_unfinished', 'lane remaining', planned - ended + unposted, lane_remaining),
+    (known, 'captured_is_charged', 'captures less refunds', charged - unposted * lane_price, spent),
     (known and not opened, 'unopened_sends_nothing', 'lanes, results and tokens spent', 0,
         has_lane::int + ended + abs(spent))
     ) as v (applies, name, what, expected, actual)
@@ -90,15 +91,18 @@ select v.name, shop_id, broadcast_id, 0::bigint, v.what, v.expected::text, v.act
 pub(super) const TALLIES: Group = Group {
     checks: &[(
         "tally_is_results",
-        "the counter of each channel, outcome and reason is its number of results",
+        "the counter of each channel, outcome and reason is its number of results, but for those not posted yet",
     )],
     sql: "
 with result as (
     select broadcast_id, channel, state as outcome, coalesce(reason, '') as reason, count(*) as n from delivery_result
      where $1::uuid is null or broadcast_id in (select id from broadcast where shop_id = $1) group by 1, 2, 3, 4),
 counter as (
-    select broadcast_id, channel, outcome, coalesce(reason, '') as reason, sum(n)::bigint as n from tally
-     where stage = 'send' and ($1::uuid is null or broadcast_id in (select id from broadcast where shop_id = $1))
+    select broadcast_id, channel, outcome, reason, sum(n)::bigint as n
+      from (select broadcast_id, channel, outcome, coalesce(reason, '') as reason, n from tally where stage = 'send'
+            union all
+            select broadcast_id, channel, 'accepted', '', unposted from slice where unposted > 0) c
+     where $1::uuid is null or broadcast_id in (select id from broadcast where shop_id = $1)
      group by 1, 2, 3, 4)
 select 'tally_is_results' as name, b.shop_id, broadcast_id, 0::bigint as place,
        concat_ws(' ', channel, outcome, nullif(reason, '')) as what, coalesce(r.n, 0)::text as expected,
