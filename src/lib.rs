@@ -13,6 +13,7 @@ pub mod db;
 pub mod delivery;
 pub mod event;
 pub mod fleet;
+pub mod inbox;
 pub mod ledger;
 pub mod limit;
 pub mod metrics;

@@ -147,7 +147,7 @@ mod tests {
     fn a_return_path_is_pinned_because_it_comes_back_days_later() {
         let key = ReturnPathKey::new("0123456789abcdef");
         let address = key.address(mark(1, 7), "b@shop.example").unwrap();
-        assert_eq!(address, "b+1.7.PINNED@shop.example");
+        assert_eq!(address, "b+1.7.23pkrd6696rm8@shop.example");
         assert_eq!(
             key.address(mark(u128::MAX, i64::MAX), "a-long-mailbox@shop.example"),
             None

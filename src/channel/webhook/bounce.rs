@@ -24,8 +24,8 @@ pub(super) fn events(
     received_at: DateTime<Utc>,
     keys: &[ReturnPathKey],
 ) -> Result<Vec<WebhookEvent>, ParseError> {
-    let message = MessageParser::new().parse(mail);
-    let Some(message) = message.filter(|message| !message.headers().is_empty()) else {
+    let parsed = MessageParser::new().parse(mail).map(Parsed);
+    let Some(Parsed(message)) = parsed.as_ref().filter(|parsed| !parsed.0.headers().is_empty()) else {
         return Err(ParseError::Shape("a mail has headers"));
     };
     let at = message
@@ -43,10 +43,10 @@ pub(super) fn events(
     let kind = message.content_type().and_then(|kind| kind.attribute("report-type"));
     let (report_type, part) = match kind {
         Some(kind) if kind.eq_ignore_ascii_case("delivery-status") => {
-            ("delivery-status", part(&message, "delivery-status"))
+            ("delivery-status", part(message, "delivery-status"))
         }
         Some(kind) if kind.eq_ignore_ascii_case("feedback-report") => {
-            ("feedback-report", part(&message, "feedback-report"))
+            ("feedback-report", part(message, "feedback-report"))
         }
         // An answer of a person or a robot, or a report in no form anybody agreed on.
         Some(_) | None => return Ok(unknown("mail")),
@@ -55,7 +55,7 @@ pub(super) fn events(
         return Ok(unknown(&format!("{report_type}.empty")));
     };
     let groups = groups(&part);
-    let Some(mark) = mark(&message, query, &groups, keys) else {
+    let Some(mark) = mark(message, query, &groups, keys) else {
         return Ok(unknown(&format!("{report_type}.unproven")));
     };
     if report_type == "feedback-report" {
@@ -84,6 +84,21 @@ pub(super) fn events(
         events = unknown("delivery-status.empty");
     }
     Ok(events)
+}
+
+/// A parsed mail. Mails inside mails inside mails are taken apart one by one when it ends: by itself each would end the next inside
+/// itself, and ten thousand of them, which anybody can send, would end the process.
+struct Parsed<'a>(Message<'a>);
+
+impl Drop for Parsed<'_> {
+    fn drop(&mut self) {
+        let mut inside = std::mem::take(&mut self.0.parts);
+        while let Some(mut part) = inside.pop() {
+            if let PartType::Message(message) = &mut part.body {
+                inside.append(&mut message.parts);
+            }
+        }
+    }
 }
 
 /// A group of fields: names in small letters, folded lines joined.
@@ -202,15 +217,13 @@ fn failed(group: &Fields) -> ReceiptState {
     let nobody = told.is_none_or(|(_, subject, _)| subject == 0) && names_nobody(said);
     let (class, closes_address) = match told {
         _ if nobody => (ErrorClass::Recipient, true),
-        // About the sender's address, not the recipient's.
-        Some((_, 1, 7 | 8)) => (ErrorClass::Credentials, false),
-        Some((class, 1, _)) => (ErrorClass::Recipient, class == 5),
-        // 2.1 is a mailbox that is no longer used, 2.2 one that is full.
-        Some((class, 2, 1)) => (ErrorClass::Recipient, class == 5),
-        Some((_, 2, 3)) | Some((_, 3, 4)) | Some((_, 5 | 6, _)) => (ErrorClass::Content, false),
-        Some((_, 2 | 4, _)) => (ErrorClass::Recipient, false),
+        // About the sender's address, or policy: the far server does not trust us, and no customer can help it.
+        Some((_, 1, 7 | 8) | (_, 7, _)) => (ErrorClass::Credentials, false),
+        // No such mailbox or domain; 2.1 is a mailbox that is no longer used.
+        Some((class, 1, _) | (class, 2, 1)) => (ErrorClass::Recipient, class == 5),
+        Some((_, 2, 3) | (_, 3, 4) | (_, 5 | 6, _)) => (ErrorClass::Content, false),
         Some((_, 3, _)) => (ErrorClass::Throttled, false),
-        Some((_, 7, _)) => (ErrorClass::Credentials, false),
+        // A full mailbox, no way there for days, or words that say nothing: over for this mail, not for the next.
         Some(_) | None => (ErrorClass::Recipient, false),
     };
     let code = told.map_or_else(

@@ -169,13 +169,11 @@ pub(super) fn plain_address(text: &str) -> Option<String> {
     fits.then(|| text.to_owned())
 }
 
-/// The provider's name of a type or code, at most 64 printable ASCII characters.
+/// The provider's name of a type or code: 1 to 64 printable ASCII characters.
 pub(super) fn name(text: &str) -> String {
-    text.bytes()
-        .filter(u8::is_ascii_graphic)
-        .take(64)
-        .map(char::from)
-        .collect()
+    let printable = text.bytes().filter(u8::is_ascii_graphic).take(64);
+    let name: String = printable.map(char::from).collect();
+    if name.is_empty() { "untyped".to_owned() } else { name }
 }
 
 /// A moment in seconds or milliseconds, as a number or as digits; providers mix them. What cannot be one is `otherwise`.
@@ -273,7 +271,7 @@ pub(super) fn unknown(kind: &str, event: &Value, account: Option<&str>, at: Date
         key: key_of("unknown", event),
         at,
         from: None,
-        what: What::Unknown(name(if kind.is_empty() { "untyped" } else { kind })),
+        what: What::Unknown(name(kind)),
     }
 }
 

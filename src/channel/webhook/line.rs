@@ -65,7 +65,6 @@ fn derived_key(event: &Value) -> String {
 
 /// `message`, or `group.message` where it was not private.
 fn unknown_name(kind: &str, source: &Value) -> String {
-    let kind = if kind.is_empty() { "untyped" } else { kind };
     match source.get("type").and_then(Value::as_str) {
         None | Some("user") => json::name(kind),
         Some(place) => json::name(&format!("{place}.{kind}")),
@@ -136,7 +135,9 @@ fn postback(event: &Value) -> Option<What> {
     for name in ["date", "time", "datetime"] {
         if let Some(picked) = postback.get("params").and_then(|params| json::label(params, name)) {
             data.push_str(if data.is_empty() { "" } else { "&" });
-            data.push_str(&format!("{name}={picked}"));
+            data.push_str(name);
+            data.push('=');
+            data.push_str(&picked);
         }
     }
     Some(What::Postback(Postback {

@@ -54,13 +54,12 @@ fn one(event: &Value, received_at: DateTime<Utc>) -> WebhookEvent {
         }
         _ => None,
     };
-    let untyped = if kind.is_empty() { "untyped" } else { kind };
     WebhookEvent {
         account: None,
         key: json::id(event, "id").unwrap_or_else(|| json::key_of("store", event)),
         at: moment(event, received_at),
         from: who(customer),
-        what: what.unwrap_or_else(|| What::Unknown(json::name(untyped))),
+        what: what.unwrap_or_else(|| What::Unknown(json::name(kind))),
     }
 }
 

@@ -139,10 +139,9 @@ fn failed(status: &str, code: Option<&str>) -> ReceiptState {
         Some(20_003 | 30_002 | 30_018 | 30_024 | 30_032 | 30_034) => ErrorClass::Credentials,
         Some(20_429 | 21_611 | 30_001 | 30_017 | 30_022 | 30_008 | 30_410) => ErrorClass::Throttled,
         Some(30_010) => ErrorClass::Quota,
-        Some(_) => ErrorClass::Content,
         // Nothing is said but that the handset did not take it.
         None if status == "undelivered" => ErrorClass::Recipient,
-        None => ErrorClass::Content,
+        Some(_) | None => ErrorClass::Content,
     };
     ReceiptState::Failed {
         class,

@@ -272,9 +272,10 @@ fn failed(code: Option<&str>) -> ReceiptState {
     let number = code.and_then(|code| code.parse::<u32>().ok());
     let class = match number {
         Some(131_021 | 131_026 | 131_030 | 131_047 | 131_049 | 131_050 | 130_472) => ErrorClass::Recipient,
-        Some(4 | 80_007 | 130_429 | 131_048 | 131_056 | 131_057 | 133_016) => ErrorClass::Throttled,
-        // Theirs to mend, and over for this message.
-        Some(1 | 2 | 131_000 | 131_016 | 133_004) => ErrorClass::Throttled,
+        // Too fast, or theirs to mend.
+        Some(1 | 2 | 4 | 80_007 | 130_429 | 131_000 | 131_016 | 131_048 | 131_056 | 131_057 | 133_004 | 133_016) => {
+            ErrorClass::Throttled
+        }
         Some(
             0 | 3 | 10 | 190 | 200..=299 | 368 | 130_497 | 131_005 | 131_031 | 131_037 | 131_045 | 133_006 | 133_010,
         ) => ErrorClass::Credentials,
