@@ -109,7 +109,11 @@ pub(super) async fn with_proof<'a>(
     ended: &'a [Ended],
 ) -> sqlx::Result<Cow<'a, [Ended]>> {
     let is_unknown = |one: &Ended| one.state == DeliveryState::Unknown;
-    let unknown: Vec<i64> = ended.iter().filter(|one| is_unknown(one)).map(|one| one.customer).collect();
+    let unknown: Vec<i64> = ended
+        .iter()
+        .filter(|one| is_unknown(one))
+        .map(|one| one.customer)
+        .collect();
     if unknown.is_empty() {
         return Ok(Cow::Borrowed(ended));
     }

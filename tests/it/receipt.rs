@@ -5,7 +5,9 @@ use chrono::{TimeDelta, Utc};
 
 use crate::{
     fixture_db::database,
-    receipt_scene::{MESSENGER, accept_unposted, apply, echo, failed, mark, marked, named, retry, sender, shop, stands, up_to},
+    receipt_scene::{
+        MESSENGER, accept_unposted, apply, echo, failed, mark, marked, named, retry, sender, shop, stands, up_to,
+    },
     scene::{APP, LINE, assert_clean, claim, let_leases_expire, one, run, send_rest, settle},
 };
 
@@ -85,7 +87,10 @@ async fn a_failure_of_what_is_accepted_and_not_posted_yet_posts_it_first() {
         accept_unposted(&db.pool, id, "messenger", &claimed, &claimed.in_flight, next).await;
     }
     assert_clean(&db.pool).await;
-    assert_eq!(one::<i64>(&db.pool, "select count(*) from ledger_entry where kind = 'capture'").await, 0);
+    assert_eq!(
+        one::<i64>(&db.pool, "select count(*) from ledger_entry where kind = 'capture'").await,
+        0
+    );
     let [a, b] = tea.customers[..2] else { panic!() };
     let told = [
         marked(mark(ids[0], a), failed("1")),

@@ -170,7 +170,7 @@ async fn who_calls_a_mail_spam_has_it_and_gets_no_more() {
     let who = tea.customers[0];
     let spam = event(None, What::Complained { mark: mark(id, who) });
     // Not over this sender: then it is somebody else's word.
-    apply(&db.pool, sender(&tea, "app").await, &[spam.clone()]).await;
+    apply(&db.pool, sender(&tea, "app").await, std::slice::from_ref(&spam)).await;
     assert_eq!(address(&tea, &format!("line{who}")).await, "active");
     let line = sender(&tea, "line").await;
     apply(
@@ -198,10 +198,10 @@ fn any_order_of_comings_and_goings_ends_the_same() {
         any::<bool>().prop_map(|wanted| What::Consent { wanted }),
     ];
     let events = prop::collection::vec((said, 0..4i64), 1..8).prop_flat_map(|events| {
-            let again = events.get(..events.len() / 2).unwrap_or_default().to_vec();
-            let order = Just([events.clone(), again].concat()).prop_shuffle();
-            (Just(events), order, 1..5usize)
-        });
+        let again = events.get(..events.len() / 2).unwrap_or_default().to_vec();
+        let order = Just([events.clone(), again].concat()).prop_shuffle();
+        (Just(events), order, 1..5usize)
+    });
     let mut runner = TestRunner::new(Config {
         cases: 60,
         failure_persistence: None,

@@ -18,7 +18,9 @@ use uuid::Uuid;
 
 use crate::{
     fixture_db::database,
-    receipt_scene::{MESSENGER, accept_unposted, apply, echo, failed, mark, marked, named, retry, sender, shop, stands, up_to},
+    receipt_scene::{
+        MESSENGER, accept_unposted, apply, echo, failed, mark, marked, named, retry, sender, shop, stands, up_to,
+    },
     scene::{Claim, Shop, assert_clean, claim, let_leases_expire, one, run, settle},
 };
 
@@ -272,7 +274,10 @@ impl World {
         }
         // Twice: what is known by the provider's id only is found once the one with both has been there.
         for _ in 0..2 {
-            let again = format!("update receipt_watermark set recheck_at = now() where sender_id = '{}'", self.page);
+            let again = format!(
+                "update receipt_watermark set recheck_at = now() where sender_id = '{}'",
+                self.page
+            );
             run(pool, &again).await;
             retry(pool).await;
         }
@@ -372,7 +377,15 @@ async fn receipts_beside_settles_a_cancel_and_each_other_leave_the_books_right()
                 claimed.intent_no += 1;
             }
             let last = if then.is_empty() { &first[..] } else { then };
-            settle(pool, id, "messenger", &claimed, (last, outcome.next().unwrap()), (None, None)).await;
+            settle(
+                pool,
+                id,
+                "messenger",
+                &claimed,
+                (last, outcome.next().unwrap()),
+                (None, None),
+            )
+            .await;
         }
     };
     let stop = async {

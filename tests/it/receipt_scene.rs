@@ -140,21 +140,27 @@ pub(crate) async fn stands(pool: &PgPool, broadcast: Uuid, channel: &str, custom
 }
 
 /// Settles these members of a claim as accepted the way most windows are: their lane, counters and tokens are posted later.
-pub(crate) async fn accept_unposted(pool: &PgPool, broadcast: Uuid, channel: &str, claim: &Claim, who: &[i64], next: &[i64]) {
+pub(crate) async fn accept_unposted(
+    pool: &PgPool,
+    broadcast: Uuid,
+    channel: &str,
+    claim: &Claim,
+    who: &[i64],
+    next: &[i64],
+) {
     let none: Vec<Option<&str>> = vec![None; who.len()];
-    let state: String = sqlx::query_scalar(
-        "select settle_accepted($1, $2::text::channel, $3, $4, $5, $6, $7, $8, '{}', '{}', 60)",
-    )
-    .bind(broadcast)
-    .bind(channel)
-    .bind(claim.slice_no)
-    .bind(claim.epoch)
-    .bind(who)
-    .bind(none)
-    .bind(next)
-    .bind(claim.intent_no + 1)
-    .fetch_one(pool)
-    .await
-    .unwrap();
+    let state: String =
+        sqlx::query_scalar("select settle_accepted($1, $2::text::channel, $3, $4, $5, $6, $7, $8, '{}', '{}', 60)")
+            .bind(broadcast)
+            .bind(channel)
+            .bind(claim.slice_no)
+            .bind(claim.epoch)
+            .bind(who)
+            .bind(none)
+            .bind(next)
+            .bind(claim.intent_no + 1)
+            .fetch_one(pool)
+            .await
+            .unwrap();
     assert!(state == "sending" || state == "cancelled", "{state}");
 }
