@@ -216,7 +216,8 @@ declare v_broadcasts uuid[]; v_channels channel[]; v_tokens bigint[]; v_first bi
         v_broadcasts_posted uuid[]; v_channels_posted channel[]; v_ns_posted int[];
 begin
     if 'failed' = any (p_outcomes) then
-        -- Before a charge is taken back it must have been captured: what was accepted and is not posted yet is, here. Slices and
+        -- Before a charge is taken back it must have been captured: what was accepted and is not posted yet is, here. Not by
+        -- post_slices, which goes on to tokens before it has locked the next slice: of many, each could wait for a settle. Slices and
         -- lanes come before results, as in a settle; a slice looked at without a lock can only gain others than these.
         select array_agg(o.broadcast_id order by o.broadcast_id, o.channel, o.slice_no) as broadcasts,
                array_agg(o.channel order by o.broadcast_id, o.channel, o.slice_no) as channels,
@@ -650,6 +651,3 @@ select d.broadcast_id, d.channel, d.customer_id, d.address_id,
   left join delivery_result r using (broadcast_id, channel, customer_id)
   left join slice s on r.state is null and s.broadcast_id = d.broadcast_id and s.channel = d.channel
         and s.state <> 'settled' and d.customer_id between s.first_customer and s.last_customer;
-
--- `receipt_move` posts slices itself: of several broadcasts, all locks of one sort come before the next.
-drop function post_slices(uuid, channel, bigint[]);
