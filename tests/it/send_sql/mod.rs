@@ -4,6 +4,7 @@ mod crash;
 mod lane;
 mod race;
 mod stop;
+mod unposted;
 
 use std::time::{Duration, Instant};
 
