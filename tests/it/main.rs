@@ -101,6 +101,7 @@ mod trace;
 mod wait;
 mod web;
 mod webhook;
+mod webhook_account;
 mod webhook_door;
 mod webhook_scene;
 mod world;

@@ -326,3 +326,43 @@ async fn a_watermark_is_about_everything_that_was_sent_by_then_and_proves_no_unk
     assert_eq!(stands(&db.pool, later, "messenger", who).await, "read 5");
     assert_clean(&db.pool).await;
 }
+
+/// Receipts count outcomes in their order. A settle that counted in another could hold what a receipt waits for while it waits for
+/// what the receipt holds.
+#[tokio::test]
+async fn a_settle_counts_in_the_order_in_which_receipts_count() {
+    let db = database().await;
+    let tea = shop(&db.pool, 6).await;
+    let id = tea.opened(&[MESSENGER], 6).await;
+    let claimed = claim(&db.pool, id, "messenger", 6, 0.0).await.unwrap();
+    let reasons = [
+        "recipient",
+        "throttled",
+        "content",
+        "unreachable",
+        "quota",
+        "credentials",
+    ];
+    sqlx::query(
+        "select settle_window($1, 'messenger', $2, $3, $4, array_fill('failed'::delivery_state, array[6]), $5,
+                array_fill(null::text, array[6]), array_fill(null::text, array[6]), null, $6, '{}', '{}', 0, 60)",
+    )
+    .bind(id)
+    .bind(claimed.slice_no)
+    .bind(claimed.epoch)
+    .bind(&claimed.customers)
+    .bind(reasons)
+    .bind(claimed.intent_no)
+    .execute(&db.pool)
+    .await
+    .unwrap();
+    let counted: Vec<String> = one(
+        &db.pool,
+        "select array_agg(reason order by ctid) from tally where stage = 'send'",
+    )
+    .await;
+    let mut sorted = reasons;
+    sorted.sort_unstable();
+    assert_eq!(counted, sorted);
+    assert_clean(&db.pool).await;
+}

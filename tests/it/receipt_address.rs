@@ -184,6 +184,44 @@ async fn who_calls_a_mail_spam_has_it_and_gets_no_more() {
     assert_clean(&db.pool).await;
 }
 
+/// A shop front tells of its customers by its own ids, which are no address: what they want counts for all their channels.
+#[tokio::test]
+async fn who_tells_the_shop_front_no_more_gets_no_more_and_each_word_counts_once() {
+    let db = database().await;
+    let tea = shop(&db.pool, 2).await;
+    let front = sender(&tea, "app").await;
+    let who = tea.customers[0];
+    run(
+        &db.pool,
+        &format!(
+            "update customer set external_id = 'C-' || id where shop_id = '{}'",
+            tea.id
+        ),
+    )
+    .await;
+    let id = format!("C-{who}");
+    let want = |wanted, secs| says(&id, What::Consent { wanted }, secs);
+    let out = async || -> Vec<i64> {
+        let sql = "select coalesce(array_agg(id order by id), '{}') from customer where opted_out";
+        one(&db.pool, sql).await
+    };
+    apply(&db.pool, front, &[want(false, 20)]).await;
+    assert_eq!(out().await, [who]);
+    apply(&db.pool, front, &[want(true, 10)]).await;
+    assert_eq!(out().await, [who], "an older word that came late");
+    // Somebody changed it elsewhere: hearing the same again, or of something else, does not undo that.
+    run(&db.pool, "update customer set opted_out = false").await;
+    apply(&db.pool, front, &[want(false, 20), says(&id, What::Followed, 50)]).await;
+    assert_eq!(out().await, Vec::<i64>::new());
+    apply(&db.pool, front, &[want(false, 30)]).await;
+    assert_eq!(out().await, [who]);
+    apply(&db.pool, front, &[want(true, 40)]).await;
+    assert_eq!(out().await, Vec::<i64>::new());
+    run(&db.pool, &format!("select erase_customer({who})")).await;
+    let left: i64 = one(&db.pool, "select count(*) from address_standing").await;
+    assert_eq!(left, 0, "what the front told goes with the customer");
+}
+
 /// The latest word counts, whatever the order and the batches it is heard in.
 #[test]
 fn any_order_of_comings_and_goings_ends_the_same() {
