@@ -17,6 +17,9 @@ create trigger sender_account_is_unread before update of credentials on sender f
     when (old.credentials is distinct from new.credentials) execute function sender_account_is_unread();
 update sender set account = null where account is not null;
 
+-- Who wrote last to somebody on a sender of the platform: its lanes of one shop, however many there were.
+create index lane_of_sender_and_shop on lane (sender_id, shop_id);
+
 -- As before, but for the order in which it counts.
 create or replace function settle_window(p_broadcast uuid, p_channel channel, p_slice_no int, p_epoch int, p_customers bigint[],
         p_states delivery_state[], p_reasons text[], p_codes text[], p_provider_ids text[],

@@ -236,7 +236,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Closes what is closed whatever becomes of a delivery: mailboxes a report calls dead without naming a mail, and those of
-    /// who called a mail spam, for everybody who has them.
+    /// who called a mail spam, for everybody of the shop who has them.
     async fn close_addresses(&self, conn: &mut PgConnection, sender: SenderId) -> sqlx::Result<()> {
         // Each in one order, or two batches that meet the same addresses could wait for each other.
         if !self.dead.addresses.is_empty() {
@@ -260,6 +260,7 @@ impl<'a> Batch<'a> {
                                 and d.customer_id = u.customer_id
                            join address a on a.id = d.address_id
                            join address same on same.sender_id = a.sender_id and same.address = a.address
+                                and same.shop_id = a.shop_id
                           order by same.id) t",
             )
             .bind(sender.0)
