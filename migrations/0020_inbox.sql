@@ -292,6 +292,11 @@ begin
                                   order by a.id limit 1) end)::inbox_event order by x.n)
       into e from unnest(e) x;
 
+    -- Locked before they are read: who waits here for another batch must see the names that one gave, on address and customer alike.
+    perform from address a
+      where v_channel <> 'app' and a.sender_id = p_sender
+        and a.address in (select y.address from unnest(e) y where y.what in ('message', 'postback'))
+      order by a.id for update;
     -- The windows and the name; no clock of a provider opens a window beyond now.
     with latest as (
         select y.address, min(y.customer_id) as meant,

@@ -154,8 +154,8 @@ mod tests {
         let fields = [
             ("Digits", "1234"),
             ("To", "+18005551212"),
-            ("From", "+14158675310"),
-            ("Caller", "+14158675310"),
+            ("From", "+14158675309"),
+            ("Caller", "+14158675309"),
             ("CallSid", "CA1234567890ABCDE"),
         ];
         let request = signer.form("foo=1&bar=2", &fields);
