@@ -121,7 +121,8 @@ async fn plays_out(
     let keys: std::collections::BTreeSet<String> = happened.iter().map(|one| one.event().key).collect();
     prop_assert_eq!(new, keys.len(), "each event counts once");
     let standing: Vec<String> = scene.get(&STANDING.replace("SENDER", &scene.sender.to_string())).await;
-    prop_assert_eq!(standing, expected(happened));
+    let events: Vec<WebhookEvent> = happened.iter().map(|one| one.event()).collect();
+    prop_assert_eq!(standing, expected(&[], &events));
     Ok(())
 }
 
