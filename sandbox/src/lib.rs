@@ -67,6 +67,9 @@ pub struct SandboxConfig {
     pub seed: u64,
     /// Keep the raw message beside its text. Costs memory when messages are personalised.
     pub keep_bodies: bool,
+    /// Begin the body of a mail with its `Return-Path`, as the last server on a mail's way does; with `keep_bodies` off, nothing
+    /// else stands there.
+    pub keep_return_paths: bool,
     /// Accounts known from the start.
     pub accounts: Vec<Account>,
 }
@@ -79,6 +82,7 @@ impl Default for SandboxConfig {
             smtp_port: 0,
             seed: 1,
             keep_bodies: true,
+            keep_return_paths: false,
             accounts: default_accounts(),
         }
     }

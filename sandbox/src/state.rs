@@ -17,6 +17,7 @@ use crate::traffic::{ChannelSummary, Latency, RateCap, Traffic};
 
 pub(crate) struct State {
     pub(crate) keep_bodies: bool,
+    pub(crate) keep_return_paths: bool,
     pub(crate) clock: Clock,
     pub(crate) faults: Faults,
     pub(crate) outages: Outages,
@@ -30,6 +31,7 @@ impl State {
     pub(crate) fn new(config: &SandboxConfig) -> Self {
         Self {
             keep_bodies: config.keep_bodies,
+            keep_return_paths: config.keep_return_paths,
             clock: Clock::new(),
             faults: Faults::new(config.seed),
             outages: Outages::new(),

@@ -13,7 +13,7 @@ use ring::hmac;
 use serde_json::Value;
 use url::form_urlencoded;
 
-pub use shape::{line, messenger, mitake, twilio, whatsapp};
+pub use shape::{line, mail, messenger, mitake, store, twilio, whatsapp};
 
 /// Who signs, and with what.
 #[derive(Debug, Clone)]

@@ -21,6 +21,7 @@ type Received<'a> = HashMap<(&'a str, Channel, &'a str), u64>;
 
 #[derive(FromRow)]
 struct Delivery {
+    broadcast_id: Uuid,
     name: String,
     broadcast_state: String,
     channel: Channel,
@@ -43,7 +44,7 @@ pub async fn judge(town: &Town, told: &Told<'_>, outcome: &mut Outcome) {
         *received.entry((name, arrival.channel, &arrival.recipient)).or_default() += 1;
     }
     let deliveries: Vec<Delivery> = sqlx::query_as(
-        "select b.name, b.state as broadcast_state, d.channel, a.address, d.customer_id, d.state::text as state, d.reason, d.code,
+        "select d.broadcast_id, b.name, b.state as broadcast_state, d.channel, a.address, d.customer_id, d.state::text as state, d.reason, d.code,
                 d.settled_at
            from delivery_with_state d join broadcast b on b.id = d.broadcast_id join address a on a.id = d.address_id",
     )
@@ -80,6 +81,8 @@ fn hold_against(town: &Town, told: &Told<'_>, delivery: &Delivery, got: u64, out
     count.planned += 1;
     *count.states.entry(state.clone()).or_default() += 1;
     count.most_to_one = count.most_to_one.max(got);
+    // A mail that came back was received by somebody's server all the same.
+    let bounced = state == "failed" && town.book.may_have_failed(delivery.broadcast_id, *customer_id);
     let which = || format!("customer {customer_id} on {channel} of broadcast {name}");
     let because = |cause: Option<&str>| Because {
         of: channel.as_str().to_owned(),
@@ -107,13 +110,14 @@ fn hold_against(town: &Town, told: &Told<'_>, delivery: &Delivery, got: u64, out
         }
         // failed, skipped, cancelled, expired: not sent, say the books.
         _ => {
-            if got > 0 {
+            if got > 0 && !bounced {
                 outcome
                     .unaccounted
                     .add(|| format!("{} is {state} and was received", which()));
             }
             if state == "failed" {
-                *outcome.failed.entry(because(None)).or_default() += 1;
+                let cause = bounced.then_some("the mail came back");
+                *outcome.failed.entry(because(cause)).or_default() += 1;
             }
         }
     }

@@ -62,7 +62,7 @@ async fn make(fault: Fault, town: &Town, fleet: &Fleet) -> String {
     let name = fault.target.to_string();
     let time = Duration::from_millis(fault.for_ms);
     match fault.kind {
-        Kind::KillWorker | Kind::KillScheduler => fleet.kill(&name, time).await,
+        Kind::KillWorker | Kind::KillScheduler | Kind::KillWeb => fleet.kill(&name, time).await,
         Kind::StopWorker => fleet.stop(&name).await,
         Kind::FreezeWorker => fleet.freeze(&name, time).await,
         Kind::KillRedis => crash(town, "redis", time).await,

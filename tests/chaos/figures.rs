@@ -175,6 +175,8 @@ fn recovery(samples: &[Sample], arrivals: &[Arrival], fault: &Fault) -> Option<u
         Target::App => &[Channel::App],
         Target::Email => &[Channel::Email],
         Target::LineAndApp => &[Channel::Line, Channel::App],
+        // Nothing leaves through it.
+        Target::Web(_) => &[],
         Target::Worker(_) | Target::Scheduler(_) | Target::Redis | Target::Postgres => &CHANNELS,
     };
     let next_look = samples.iter().find(|sample| sample.at_ms >= fault.healed_ms)?;

@@ -38,6 +38,8 @@ pub struct Exit {
 struct Slot {
     role: &'static str,
     name: String,
+    /// Where a web process listens.
+    port: Option<u16>,
     process: Mutex<Option<Child>>,
 }
 
@@ -52,15 +54,20 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts every process. To add a role to the fleet: one line in `roles`.
-    pub fn start(size: Size, env: BTreeMap<String, String>, logs: PathBuf, clock: Clock) -> Self {
-        let roles = [("worker", size.workers), ("scheduler", size.schedulers)];
+    /// Starts every process, and a web process on each of these ports. To add a role to the fleet: one line in `roles`.
+    pub fn start(size: Size, ports: &[u16], env: BTreeMap<String, String>, logs: PathBuf, clock: Clock) -> Self {
+        let roles = [
+            ("worker", size.workers),
+            ("scheduler", size.schedulers),
+            ("web", ports.len()),
+        ];
         let slots = roles
             .into_iter()
             .flat_map(|(role, count)| (1..=count).map(move |number| (role, number)))
             .map(|(role, number)| Slot {
                 role,
                 name: format!("{role}.{number}"),
+                port: (role == "web").then(|| ports[number - 1]),
                 process: Mutex::new(None),
             })
             .collect();
@@ -88,6 +95,7 @@ impl Fleet {
             .envs(&self.env)
             // As a platform names its processes; a new process has the name of the one it replaces.
             .env("DYNO", &slot.name)
+            .envs(slot.port.map(|port| ("PORT", port.to_string())))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log(&format!("{}.log", slot.name)))

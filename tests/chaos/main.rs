@@ -1,4 +1,4 @@
-//! Chaos: `bin/chaos`. Real processes work on broadcasts, refills, top-ups and schedules that keep coming while they, Redis,
+//! Chaos: `bin/chaos`. Real processes work on broadcasts, refills, top-ups, schedules and webhooks that keep coming while they, Redis,
 //! PostgreSQL and the providers are killed, frozen and made to misbehave; then everything is healed, and every message and
 //! every token is accounted for.
 //!
@@ -22,6 +22,7 @@
 mod clock;
 mod deliveries;
 mod dice;
+mod door;
 mod faults;
 mod figures;
 mod fleet;
@@ -106,8 +107,14 @@ async fn run(options: &Options, plan: &[plan::Fault]) -> bool {
         town::SHOPS,
         logs.display()
     );
-    let town = Arc::new(Town::build(Services::of_environment(), options.seed, biggest, &logs).await);
-    let fleet = Arc::new(Fleet::start(options.fleet, town.env.clone(), logs.clone(), town.clock));
+    let town = Arc::new(Town::build(Services::of_environment(), options, biggest, &logs).await);
+    let fleet = Arc::new(Fleet::start(
+        options.fleet,
+        town.door.ports(),
+        town.env.clone(),
+        logs.clone(),
+        town.clock,
+    ));
     let (samples, stop) = (Samples::default(), CancellationToken::new());
     let watching = {
         let (town, fleet, samples, log) = (town.clone(), fleet.clone(), samples.clone(), logs.join("abandoned.log"));

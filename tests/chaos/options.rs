@@ -5,7 +5,8 @@ use std::{fmt::Write as _, time::Duration};
 use crate::plan::Size;
 
 /// How `bin/chaos` is called; the script explains it.
-pub const USAGE: &str = "options: --minutes M --seed S --workers W --schedulers N --quiet-secs N --json --keep --plan";
+pub const USAGE: &str =
+    "options: --minutes M --seed S --workers W --schedulers N --webs N --quiet-secs N --json --keep --plan";
 
 /// What was asked for.
 #[derive(Debug, Clone)]
@@ -35,6 +36,7 @@ impl Options {
             fleet: Size {
                 workers: 3,
                 schedulers: 2,
+                webs: 2,
             },
             // Somebody whose job was lost while it waited for PostgreSQL is looked for after three minutes.
             patience: Duration::from_mins(4),
@@ -51,6 +53,7 @@ impl Options {
                 "--seed" => options.seed = number()?.into(),
                 "--workers" => options.fleet.workers = number()?.clamp(1, 50) as usize,
                 "--schedulers" => options.fleet.schedulers = number()?.clamp(1, 10) as usize,
+                "--webs" => options.fleet.webs = number()?.clamp(1, 5) as usize,
                 "--quiet-secs" => options.patience = Duration::from_secs(number()?.into()),
                 "--minutes" => {
                     let minutes = arguments.next().and_then(|value| value.parse::<f64>().ok());
@@ -83,13 +86,14 @@ impl Options {
             != (Size {
                 workers: 3,
                 schedulers: 2,
+                webs: 2,
             })
         {
             // Writing to a String cannot fail.
             let _ = write!(
                 text,
-                " --workers {} --schedulers {}",
-                self.fleet.workers, self.fleet.schedulers
+                " --workers {} --schedulers {} --webs {}",
+                self.fleet.workers, self.fleet.schedulers, self.fleet.webs
             );
         }
         if cfg!(debug_assertions) {

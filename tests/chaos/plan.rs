@@ -10,6 +10,8 @@ const BEGIN_MS: u64 = 2_500;
 const END_MS: u64 = 1_500;
 /// Between the beginnings of two faults.
 const GAP_MS: (u64, u64) = (1_000, 5_500);
+/// And of two kills of web processes, which have a rhythm of their own: what else a seed does has not changed since they came.
+const WEB_GAP_MS: (u64, u64) = (3_000, 12_000);
 
 /// What breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,6 +24,8 @@ pub enum Kind {
     FreezeWorker,
     /// SIGKILL, then the same name again.
     KillScheduler,
+    /// SIGKILL, then the same name again.
+    KillWeb,
     /// SIGKILL, and back after a while.
     KillRedis,
     /// FLUSHALL.
@@ -48,11 +52,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::KillWorker,
         Self::StopWorker,
         Self::FreezeWorker,
         Self::KillScheduler,
+        Self::KillWeb,
         Self::KillRedis,
         Self::FlushRedis,
         Self::CutRedisClients,
@@ -73,6 +78,7 @@ impl Kind {
             Self::StopWorker => "stop_worker",
             Self::FreezeWorker => "freeze_worker",
             Self::KillScheduler => "kill_scheduler",
+            Self::KillWeb => "kill_web",
             Self::KillRedis => "kill_redis",
             Self::FlushRedis => "flush_redis",
             Self::CutRedisClients => "cut_redis_clients",
@@ -87,11 +93,12 @@ impl Kind {
         }
     }
 
-    /// How often it comes before every other kind has come too.
+    /// How often it comes before every other kind has come too; never: it has a rhythm of its own.
     const fn weight(self) -> usize {
         match self {
             Self::KillWorker => 3,
             Self::StopWorker => 2,
+            Self::KillWeb => 0,
             _ => 1,
         }
     }
@@ -99,7 +106,7 @@ impl Kind {
     /// How long it lasts, in milliseconds; the second is shortened where the plan ends.
     const fn lasts_ms(self) -> (u64, u64) {
         match self {
-            Self::KillWorker | Self::KillScheduler => (0, 3_000),
+            Self::KillWorker | Self::KillScheduler | Self::KillWeb => (0, 3_000),
             // What a stop takes is up to the worker; this keeps other faults off it meanwhile.
             Self::StopWorker => (0, 500),
             // Leases last 15 s.
@@ -121,6 +128,7 @@ impl Kind {
                 (1..=fleet.workers).map(Target::Worker).collect()
             }
             Self::KillScheduler => (1..=fleet.schedulers).map(Target::Scheduler).collect(),
+            Self::KillWeb => (1..=fleet.webs).map(Target::Web).collect(),
             Self::KillRedis | Self::FlushRedis | Self::CutRedisClients | Self::DeleteRedisKey => vec![Target::Redis],
             Self::CrashPostgres => vec![Target::Postgres],
             // LINE's and Google's simulations share a port.
@@ -141,6 +149,8 @@ pub enum Target {
     Worker(usize),
     /// A scheduler, from 1.
     Scheduler(usize),
+    /// A web process, from 1.
+    Web(usize),
     /// Redis.
     Redis,
     /// PostgreSQL.
@@ -168,6 +178,7 @@ impl std::fmt::Display for Target {
         match self {
             Self::Worker(number) => write!(f, "worker.{number}"),
             Self::Scheduler(number) => write!(f, "scheduler.{number}"),
+            Self::Web(number) => write!(f, "web.{number}"),
             Self::Redis => f.write_str("redis"),
             Self::Postgres => f.write_str("postgres"),
             Self::Line => f.write_str("line"),
@@ -185,6 +196,8 @@ pub struct Size {
     pub workers: usize,
     /// Schedulers.
     pub schedulers: usize,
+    /// Web processes.
+    pub webs: usize,
 }
 
 /// One fault.
@@ -204,12 +217,13 @@ pub struct Fault {
 
 /// The plan of a run of `run_ms` milliseconds, in order of time.
 ///
-/// Every kind comes up before any comes again. Faults overlap, but never two on the same target.
+/// Every kind comes up before any comes again, but that web processes are killed beside it all. Faults overlap, but never two on the same target.
 pub fn plan(seed: u64, run_ms: u64, fleet: Size) -> Vec<Fault> {
     let mut dice = Dice::of(seed, &[1]);
     let end_ms = run_ms.saturating_sub(END_MS);
     let mut faults: Vec<Fault> = Vec::new();
     let mut deck: Vec<Kind> = Vec::new();
+    let kinds = Kind::ALL.iter().filter(|kind| kind.weight() > 0).count();
     let mut at_ms = BEGIN_MS;
     while at_ms < end_ms {
         if deck.is_empty() {
@@ -227,11 +241,19 @@ pub fn plan(seed: u64, run_ms: u64, fleet: Size) -> Vec<Fault> {
                 faults.push(fault);
             }
             // What is left is too long for what is left of the run.
-            None if deck.len() < Kind::ALL.len() => deck.clear(),
+            None if deck.len() < kinds => deck.clear(),
             None => {}
         }
         at_ms += dice.between(GAP_MS.0, GAP_MS.1);
     }
+    let mut dice = Dice::of(seed, &[9]);
+    let mut at_ms = BEGIN_MS + dice.between(0, WEB_GAP_MS.1 / 2);
+    while at_ms < end_ms {
+        let fault = fit(&mut dice, Kind::KillWeb, at_ms, end_ms, fleet, &faults);
+        faults.extend(fault);
+        at_ms += dice.between(WEB_GAP_MS.0, WEB_GAP_MS.1);
+    }
+    faults.sort_by_key(|fault| fault.at_ms);
     faults
 }
 

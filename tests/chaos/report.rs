@@ -11,7 +11,15 @@ use super::{
 };
 
 /// States in the order of the table.
-const STATES: [&str; 6] = ["accepted", "unknown", "cancelled", "failed", "skipped", "expired"];
+const STATES: [&str; 7] = [
+    "accepted",
+    "delivered",
+    "unknown",
+    "cancelled",
+    "failed",
+    "skipped",
+    "expired",
+];
 
 /// A run and what it came to.
 pub struct Report<'a> {
@@ -72,9 +80,10 @@ impl fmt::Display for Report<'_> {
         } = self.options;
         writeln!(
             f,
-            "\nChaos: {minutes} min, seed {seed}, {} workers, {} schedulers, {} faults\n",
+            "\nChaos: {minutes} min, seed {seed}, {} workers, {} schedulers, {} web processes, {} faults\n",
             fleet.workers,
             fleet.schedulers,
+            fleet.webs,
             self.faults.len()
         )?;
         self.channels(f)?;
@@ -92,7 +101,7 @@ impl Report<'_> {
             write!(f, "{state:>11}")?;
         }
         writeln!(f, "  │{:>9}{:>12}{:>13}", "received", "duplicates", "most to one")?;
-        writeln!(f, "  {}┼{}", "─".repeat(86), "─".repeat(35))?;
+        writeln!(f, "  {}┼{}", "─".repeat(97), "─".repeat(35))?;
         for (name, channel) in &self.outcome.channels {
             write!(f, "  {name:<9}{:>9}", number(channel.planned))?;
             for state in STATES {

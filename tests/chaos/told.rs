@@ -38,7 +38,7 @@ impl Fault {
             Target::Line => channel == "line",
             Target::App => channel == "app",
             Target::Email => channel == "email",
-            Target::Worker(_) | Target::Scheduler(_) | Target::Redis | Target::Postgres => false,
+            Target::Worker(_) | Target::Scheduler(_) | Target::Web(_) | Target::Redis | Target::Postgres => false,
         }
     }
 
@@ -54,6 +54,7 @@ impl Fault {
             | Kind::DeleteRedisKey
             | Kind::CrashPostgres => true,
             Kind::KillScheduler
+            | Kind::KillWeb
             | Kind::ProviderHangs
             | Kind::ProviderRefuses
             | Kind::ProviderThrottles

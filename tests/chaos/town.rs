@@ -17,8 +17,15 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use uuid::Uuid;
 
-use super::{clock::Clock, dice::Dice, load, notes::Notes, services::Services, told::Arrival};
+use super::{
+    clock::Clock, dice::Dice, door::Door, load, load::Book, notes::Notes, options::Options, services::Services,
+    told::Arrival,
+};
 
+/// What shop fronts sign with.
+pub const STORE_SECRET: &str = "store-secret-of-the-chaos";
+/// What return paths are made with, and what the mail server that takes them signs with.
+pub const BOUNCE_SECRET: &str = "bounce-secret-of-the-chaos";
 const KEY: &str = "chaos:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 /// Shops; the later half has no mail relay of its own and uses the platform's.
 pub const SHOPS: usize = 4;
@@ -53,6 +60,10 @@ pub struct Town {
     pub env: BTreeMap<String, String>,
     /// What the frontends know.
     pub notes: Notes,
+    /// Where providers tell what happens.
+    pub door: Door,
+    /// What they told.
+    pub book: Book,
     sandbox: Running,
     /// When the sandbox's time began.
     sandbox_began: Instant,
@@ -61,7 +72,8 @@ pub struct Town {
 impl Town {
     /// Builds it; `biggest` is the size of the largest audience, `files` a folder for what the processes read. The run's
     /// time begins when it stands.
-    pub async fn build(services: Services, seed: u64, biggest: u64, files: &Path) -> Self {
+    pub async fn build(services: Services, options: &Options, biggest: u64, files: &Path) -> Self {
+        let seed = options.seed;
         let _ = rustls::crypto::ring::default_provider().install_default();
         let pool = PgPoolOptions::new()
             .max_connections(6)
@@ -76,6 +88,7 @@ impl Town {
         let config = SandboxConfig {
             seed,
             keep_bodies: false,
+            keep_return_paths: true,
             ..SandboxConfig::default()
         };
         let sandbox = Sandbox::start(config).await.unwrap();
@@ -91,6 +104,8 @@ impl Town {
             clock: Clock::start(),
             env,
             notes: Notes::default(),
+            door: Door::new(options.fleet.webs),
+            book: Book::default(),
             sandbox,
             sandbox_began,
         };
@@ -166,9 +181,14 @@ impl Town {
     async fn sender(&self, shop: Option<Uuid>, channel: Channel, rate: f64) {
         let smtp = self.sandbox.smtp_addr;
         let credentials = match channel {
-            Channel::App => self.sandbox.fcm_key_json(),
+            // A shop front's own messages come to it, too.
+            Channel::App => {
+                let mut key: serde_json::Value = serde_json::from_str(&self.sandbox.fcm_key_json()).unwrap();
+                key["secret"] = STORE_SECRET.into();
+                key.to_string()
+            }
             Channel::Email => json!({"host": smtp.ip().to_string(), "port": smtp.port(), "tls": "none", "username": SMTP_USER,
-                "password": SMTP_PASSWORD, "from": "news@shop.example", "from_name": "好日子選物"})
+                "password": SMTP_PASSWORD, "return_path": "bounce@shop.example", "bounce_secret": BOUNCE_SECRET, "from": "news@shop.example", "from_name": "好日子選物"})
             .to_string(),
             _ => json!({"channel_id": LINE_CHANNEL_ID, "channel_secret": LINE_CHANNEL_SECRET, "access_token": LINE_TOKEN})
                 .to_string(),

@@ -32,6 +32,7 @@ use self::{
 const FLEET: Size = Size {
     workers: 3,
     schedulers: 2,
+    webs: 2,
 };
 const TEN_MINUTES_MS: u64 = 600_000;
 
@@ -72,6 +73,7 @@ fn ten_minutes_of_any_seed_have_every_kind_of_fault_on_every_target() {
         let targets: BTreeSet<Target> = faults.iter().map(|fault| fault.target).collect();
         assert!((1..=3).all(|worker| targets.contains(&Target::Worker(worker))));
         assert!((1..=2).all(|scheduler| targets.contains(&Target::Scheduler(scheduler))));
+        assert!((1..=2).all(|web| targets.contains(&Target::Web(web))));
     }
 }
 

@@ -103,6 +103,7 @@ fn path<'l>(rest: &'l str, keyword: &str) -> Result<(&'l str, Vec<&'l str>), Rep
 fn parse_mail(rest: &str) -> Result<Command, Reply> {
     let (address, parameters) = path(rest, "FROM:")?;
     let mut sender = Sender {
+        return_path: address.into(),
         eight_bit: false,
         utf8: false,
     };

@@ -3,8 +3,10 @@
 //! It must never resolve a domain: nothing here touches a network.
 
 /// What MAIL asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sender {
+    /// Where what comes back goes; empty for the null sender.
+    pub(crate) return_path: Box<str>,
     pub(crate) eight_bit: bool,
     pub(crate) utf8: bool,
 }

@@ -30,8 +30,14 @@ impl Headers {
     }
 }
 
-/// Checks a mail's form and reads what it says; the body is kept only on demand.
-pub(crate) fn read(raw: &[u8], eight_bit: bool, utf8: bool, keep_body: bool) -> Result<Content, Reply> {
+/// Checks a mail's form and reads what it says; body and return path are kept only on demand.
+pub(crate) fn read(
+    raw: &[u8],
+    eight_bit: bool,
+    utf8: bool,
+    keep_body: bool,
+    return_path: Option<&str>,
+) -> Result<Content, Reply> {
     if !eight_bit && !utf8 && !raw.is_ascii() {
         return Err(NOT_ASCII);
     }
@@ -60,6 +66,10 @@ pub(crate) fn read(raw: &[u8], eight_bit: bool, utf8: bool, keep_body: bool) -> 
         String::from_utf8_lossy(raw)
     } else {
         "".into()
+    };
+    let kept = match return_path {
+        Some(path) => format!("Return-Path: <{path}>\r\n{kept}").into(),
+        None => kept,
     };
     Ok(Content::new(marker, &text, &kept))
 }

@@ -228,3 +228,74 @@ pub mod mitake {
         ]
     }
 }
+
+/// A shop front: `{"events"}`.
+pub mod store {
+    use serde_json::{Value, json};
+
+    /// Events of one shop.
+    pub fn body(events: &[Value]) -> Value {
+        json!({ "events": events })
+    }
+
+    /// Somebody wrote on the shop's pages, or beside an order.
+    pub fn text(
+        event_id: &str,
+        customer: &str,
+        at_ms: i64,
+        message_id: &str,
+        text: &str,
+        order: Option<&str>,
+    ) -> Value {
+        let mut event = about(
+            if order.is_some() { "order_message" } else { "message" },
+            event_id,
+            customer,
+            at_ms,
+            &json!({"id": message_id, "text": text}),
+        );
+        if let (Some(order), Some(fields)) = (order, event.as_object_mut()) {
+            fields.insert("order".to_owned(), json!({ "number": order }));
+        }
+        event
+    }
+
+    /// Somebody of the shop answered on its pages.
+    pub fn answer(event_id: &str, customer: &str, at_ms: i64, message_id: &str, text: &str) -> Value {
+        let message = json!({"id": message_id, "text": text});
+        about("staff_message", event_id, customer, at_ms, &message)
+    }
+
+    /// Somebody took a message back.
+    pub fn unsend(event_id: &str, customer: &str, at_ms: i64, message_id: &str) -> Value {
+        about(
+            "message_unsent",
+            event_id,
+            customer,
+            at_ms,
+            &json!({ "id": message_id }),
+        )
+    }
+
+    fn about(kind: &str, event_id: &str, customer: &str, at_ms: i64, message: &Value) -> Value {
+        json!({"id": event_id, "type": kind, "at": at_ms, "customer": {"external_id": customer}, "message": message})
+    }
+}
+
+/// A mail server: reports of what became of a mail (RFC 3464), in the form Postfix writes them.
+pub mod mail {
+    /// To the return path of the mail it is about; `action` is `failed`, `delayed`, `delivered` or `relayed`, `status` like
+    /// `5.1.1`, `date` as mails have it.
+    pub fn report(return_path: &str, recipient: &str, action: &str, status: &str, date: &str) -> Vec<u8> {
+        format!(
+            "Return-Path: <>\r\nDate: {date}\r\nFrom: MAILER-DAEMON@mx.example\r\nSubject: Mail Delivery Report\r\n\
+             To: {return_path}\r\nMIME-Version: 1.0\r\nContent-Type: multipart/report; report-type=delivery-status;\r\n\
+             \tboundary=\"B/mx.example\"\r\n\r\nThis is a MIME-encapsulated message.\r\n\r\n--B/mx.example\r\n\
+             Content-Type: text/plain; charset=us-ascii\r\n\r\nThis is the mail system.\r\n\r\n--B/mx.example\r\n\
+             Content-Description: Delivery report\r\nContent-Type: message/delivery-status\r\n\r\n\
+             Reporting-MTA: dns; mx.example\r\n\r\nFinal-Recipient: rfc822; {recipient}\r\nAction: {action}\r\n\
+             Status: {status}\r\n\r\n--B/mx.example--\r\n"
+        )
+        .into_bytes()
+    }
+}

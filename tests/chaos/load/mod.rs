@@ -8,13 +8,14 @@ mod broadcasts;
 mod periods;
 mod refills;
 mod top_ups;
+mod webhooks;
 
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-pub use self::periods::schedules;
+pub use self::{periods::schedules, webhooks::Book};
 use super::{
     deliveries,
     outcome::Outcome,
@@ -36,6 +37,8 @@ pub enum Load {
     TopUps,
     /// Periods of schedules that come due.
     Periods,
+    /// What customers write and mail servers report, told by webhook: shuffled, several times, with wrong signatures.
+    Webhooks,
     /// Audits in the middle of it all.
     Audits,
 }
@@ -46,6 +49,7 @@ pub const LOADS: &[Load] = &[
     Load::Refills,
     Load::TopUps,
     Load::Periods,
+    Load::Webhooks,
     Load::Audits,
 ];
 
@@ -65,6 +69,7 @@ impl Load {
             Self::Refills => refills::run(town, stop).await,
             Self::TopUps => top_ups::run(town, stop).await,
             Self::Periods => periods::run(town, stop).await,
+            Self::Webhooks => webhooks::run(town, stop).await,
             Self::Audits => audits::run(town, stop).await,
         }
     }
@@ -74,6 +79,7 @@ impl Load {
         match self {
             Self::Broadcasts => broadcasts::let_go(town).await,
             Self::Refills => refills::let_go(town).await,
+            Self::Webhooks => webhooks::let_go(town).await,
             Self::TopUps | Self::Periods | Self::Audits => Ok(()),
         }
     }
@@ -85,6 +91,7 @@ impl Load {
             Self::Refills => refills::left(town).await,
             Self::TopUps => top_ups::left(town).await,
             Self::Periods => periods::left(town).await,
+            Self::Webhooks => webhooks::left(town).await,
             // What waits or runs in Redis is looked at for all loads.
             Self::Audits => Ok(Vec::new()),
         }
@@ -97,6 +104,7 @@ impl Load {
             Self::Refills => refills::judge(town, outcome).await,
             Self::TopUps => top_ups::judge(town, outcome).await,
             Self::Periods => periods::judge(town, outcome).await,
+            Self::Webhooks => webhooks::judge(town, told, outcome).await,
             Self::Audits => audits::judge(town, outcome).await,
         }
     }
