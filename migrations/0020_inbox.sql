@@ -271,19 +271,30 @@ begin
         end if;
     end if;
     -- Two customers may share an address: the one who had it first is meant. On a sender of the platform the address may be
-    -- known to several shops: the one that came to know it last has written to it last.
+    -- known to several shops: the one whose message reached it last is answered. To know a number is not enough, or whoever
+    -- imports a list would read what its people write to others.
     select array_agg((x.n, x.key, x.at, x.address, x.what, x.thread, x.order_number, x.message_id, x.text,
                       x.attachments, x.reply_to, x.reply_token, x.contact,
                       x.profile_name, x.phones_raw, x.phones,
                       case when v_channel = 'app'
                            then (select c.id from customer c where c.shop_id = v_shop and c.external_id = x.address)
+                           when v_shop is null then (
+                                select a.customer_id from address a
+                                 cross join lateral (
+                                    select max(r.settled_at) as sent_at from lane l
+                                      join delivery_result r on r.broadcast_id = l.broadcast_id and r.channel = l.channel
+                                           and r.customer_id = a.customer_id
+                                     where l.sender_id = p_sender and l.shop_id = a.shop_id
+                                       and r.state in ('accepted', 'delivered', 'read', 'unknown')) s
+                                 where a.sender_id = p_sender and a.address = x.address and s.sent_at is not null
+                                 order by s.sent_at desc, a.id limit 1)
                            else (select a.customer_id from address a where a.sender_id = p_sender and a.address = x.address
-                                  order by case when v_shop is null then -a.id else a.id end limit 1) end)::inbox_event order by x.n)
+                                  order by a.id limit 1) end)::inbox_event order by x.n)
       into e from unnest(e) x;
 
     -- The windows and the name; no clock of a provider opens a window beyond now.
     with latest as (
-        select y.address,
+        select y.address, min(y.customer_id) as meant,
                max(least(y.at, now())) filter (where y.what in ('message', 'postback')) as inbound_at,
                max(y.at) filter (where y.profile_name <> '') as name_at,
                (array_agg(y.profile_name order by y.at desc, y.profile_name desc) filter (where y.profile_name <> ''))[1] as name
@@ -291,9 +302,11 @@ begin
          where v_channel <> 'app' and y.address is not null and y.what in ('message', 'postback')
          group by y.address
     ), mine as materialized (
-        select a.id, a.customer_id, a.profile_name as old_name, l.*,
+        select a.id, a.customer_id, a.profile_name as old_name, l.inbound_at, l.name_at, l.name,
                (l.name_at, l.name) > (coalesce(a.profile_name_at, '-infinity'), coalesce(a.profile_name, '')) as renamed
-          from latest l join address a on a.sender_id = p_sender and a.address = l.address
+          from latest l
+          -- Another shop's window on a sender of the platform stays shut.
+          join address a on a.sender_id = p_sender and a.address = l.address and (v_shop is not null or a.customer_id = l.meant)
          where a.last_inbound_at < l.inbound_at or (a.last_inbound_at is null and l.inbound_at is not null)
             or (l.name_at, l.name) > (coalesce(a.profile_name_at, '-infinity'), coalesce(a.profile_name, ''))
          order by a.id for update of a

@@ -17,7 +17,7 @@ use crate::{
     broadcast::turn,
     db::PgPool,
     delivery::{
-        DeliveryConfig,
+        DeliveryConfig, receipt,
         store::{self, Ringing},
     },
     inbox::{media, webhook},
@@ -48,6 +48,8 @@ pub struct Found {
     pub webhooks: usize,
     /// Bells for what customers attached; one is for all of it.
     pub media: usize,
+    /// Receipts that wait for the result of their send and were tried again.
+    pub receipts: usize,
 }
 
 /// Why a look was cut short. The next one does what is left.
@@ -76,6 +78,8 @@ pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result
     let top_ups = ring_top_ups(db, queue).await?;
     let webhooks = ring_webhooks(db, queue).await?;
     let media = ring_media(db, queue).await?;
+    // Last: whatever it meets, the bells are out.
+    let receipts = receipt::retry(db).await?;
     Ok(Found {
         due,
         unplanned: unplanned.len(),
@@ -85,6 +89,7 @@ pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result
         top_ups,
         webhooks,
         media,
+        receipts: usize::try_from(receipts).unwrap_or(usize::MAX),
     })
 }
 

@@ -66,6 +66,10 @@ pub struct Outcomes {
     pub planned: i64,
     /// Taken by the provider.
     pub accepted: i64,
+    /// Of those, known to have arrived.
+    pub delivered: i64,
+    /// Of those, known to have been seen.
+    pub read: i64,
     /// Refused, by error class.
     pub failed: BTreeMap<String, i64>,
     /// Not sent after all, by reason.
@@ -259,8 +263,17 @@ impl Outcomes {
             "unknown" => &mut self.unknown,
             "cancelled" => return self.cancelled += count.n,
             "expired" => return self.expired += count.n,
-            // Accepted, and what receipts make of it.
-            _ => return self.accepted += count.n,
+            outcome => {
+                // What receipts make of an accepted message is more than accepted, never something else.
+                self.accepted += count.n;
+                self.delivered += if matches!(outcome, "delivered" | "read") {
+                    count.n
+                } else {
+                    0
+                };
+                self.read += if outcome == "read" { count.n } else { 0 };
+                return;
+            }
         };
         *by_reason.entry(count.reason.clone().unwrap_or_default()).or_default() += count.n;
     }

@@ -141,6 +141,8 @@ pub struct DeliveryFacts {
     pub charged_tokens: i32,
     /// When sending it ended.
     pub settled_at: Option<DateTime<Utc>>,
+    /// When a receipt last changed it.
+    pub changed_at: Option<DateTime<Utc>>,
     /// Its slice, while sending it has not ended.
     #[sqlx(skip)]
     pub slice: Option<SliceFacts>,
@@ -204,7 +206,7 @@ pub async fn customer(db: &PgPool, id: BroadcastId, customer: i64) -> sqlx::Resu
     .fetch_one(db)
     .await?;
     let mut deliveries: Vec<DeliveryFacts> = sqlx::query_as(
-        "select channel, state, reason, code, provider_id, charged_tokens, settled_at
+        "select channel, state, reason, code, provider_id, charged_tokens, settled_at, changed_at
            from delivery_with_state where broadcast_id = $1 and customer_id = $2 order by channel",
     )
     .bind(id.0)

@@ -166,7 +166,10 @@ impl Channels {
         match (sender.credentials(), message) {
             (Credentials::Line(account), Rendered::Line(parts)) => self.line.push(account, to, parts, key).await,
             (Credentials::App(project), Rendered::App(parts)) => self.fcm.send(sender.id, project, to, parts).await,
-            (Credentials::Email(account), Rendered::Email(mail)) => self.email.send(sender.id, account, to, mail).await,
+            (Credentials::Email(account), Rendered::Email { mail, return_path }) => {
+                let return_path = return_path.as_deref();
+                self.email.send(sender.id, account, to, mail, return_path).await
+            }
             (Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_), _) => wrong_channel(),
         }
     }

@@ -65,7 +65,7 @@ impl Sender {
     /// - `line`: `{"channel_id", "channel_secret", "access_token"}`
     /// - `app`: Google's service account key file as it is
     /// - `email`: `{"host", "port", "tls": "implicit" | "starttls" | "none", "username"?, "password"?, "from",
-    ///   "from_name"?, "reply_to"?, "return_path"?, "unsubscribe_mailbox"?}`
+    ///   "from_name"?, "reply_to"?, "return_path"?, "bounce_secret"?, "unsubscribe_mailbox"?}`
     ///
     /// # Errors
     /// The channel is not connected, or a field is missing or cannot be right.
@@ -262,6 +262,9 @@ pub struct EmailAccount {
     pub(super) reply_to: Option<Address>,
     pub(super) return_path: Address,
     pub(super) unsubscribe_mailbox: Address,
+    /// Makes return paths that name their delivery; only beside a `return_path` that was given, whose server must take
+    /// `bounce+anything@…` for `bounce@…`.
+    pub(super) bounce_secret: Option<String>,
 }
 
 impl EmailAccount {
@@ -278,6 +281,7 @@ impl EmailAccount {
             reply_to: Option<String>,
             return_path: Option<String>,
             unsubscribe_mailbox: Option<String>,
+            bounce_secret: Option<String>,
         }
         let stored: Stored = read(Channel::Email, json)?;
         let host = stored.host.trim().to_owned();
@@ -301,6 +305,11 @@ impl EmailAccount {
         }
         let from = mailbox("from", &stored.from)?;
         let optional = |name, text: Option<String>| text.map(|text| mailbox(name, &text)).transpose();
+        let bounces = stored.return_path.is_some();
+        let bounce_secret = stored.bounce_secret.map(|secret| secret.trim().to_owned());
+        if bounce_secret.as_ref().is_some_and(|secret| secret.len() < 16) {
+            return Err(field("bounce_secret", "is shorter than 16 characters"));
+        }
         Ok(Self {
             host,
             port: stored.port,
@@ -311,6 +320,7 @@ impl EmailAccount {
             return_path: optional("return_path", stored.return_path)?.unwrap_or_else(|| from.clone()),
             unsubscribe_mailbox: optional("unsubscribe_mailbox", stored.unsubscribe_mailbox)?
                 .unwrap_or_else(|| from.clone()),
+            bounce_secret: bounce_secret.filter(|_| bounces),
             from,
         })
     }

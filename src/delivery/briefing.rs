@@ -4,7 +4,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use carillon_jobs::{AddressId, ShopId};
+use carillon_jobs::{AddressId, CustomerId, ShopId};
 use sqlx::types::{Json, Uuid};
 
 use crate::{
@@ -171,9 +171,14 @@ impl Briefing {
         self.senders
     }
 
-    /// The message for one member. `to`: the address and the delivery's key; none for the message to all.
-    pub(super) fn render(&self, first: &str, last: &str, to: Option<(AddressId, Uuid)>) -> Result<Rendered, Refusal> {
-        let Some((address, key)) = to else {
+    /// The message for one member. `to`: the address, whose it is, and the delivery's key; none for the message to all.
+    pub(super) fn render(
+        &self,
+        first: &str,
+        last: &str,
+        to: Option<(AddressId, CustomerId, Uuid)>,
+    ) -> Result<Rendered, Refusal> {
+        let Some((address, customer, key)) = to else {
             return self
                 .same_for_all
                 .clone()
@@ -192,6 +197,7 @@ impl Briefing {
         Ok(self.template.render(&Recipient {
             first_name: Some(first),
             last_name: Some(last),
+            customer,
             key,
             unsubscribe_url: &unsubscribe_url,
         }))

@@ -8,6 +8,7 @@
 //! - `slice`: claim, send, settle, until the turn is over
 //! - `crew`: the tasks that send, member after member; `window`: one send, or one multicast
 //! - `store`: the calls to Postgres
+//! - `receipt`: what providers tell of messages that left
 //! - `senders`: senders as an operator sees them
 //! - `config`: section `[delivery]`
 //!
@@ -18,6 +19,7 @@ mod briefing;
 mod config;
 mod crew;
 mod lane;
+pub mod receipt;
 pub mod senders;
 mod share;
 mod slice;

@@ -98,7 +98,7 @@ enum Begun {
 impl SliceTurn<'_> {
     /// Sends until everybody has an outcome or something is in the way. `None`: on to the next slice.
     ///
-    /// The window rolls: when nearly all of those who are out are back, or half of them while others are slow, their results are
+    /// The window rolls: when three quarters of those who are out are back, or half of them while others are slow, their results are
     /// written and the next members begin beside the others, so that neither a slow answer nor the database makes the sockets
     /// wait. A window that permits made small is not waited for that long: more permits will have come.
     async fn run(mut self) -> Result<Option<TurnEnd>, DeliveryError> {
@@ -162,7 +162,8 @@ impl SliceTurn<'_> {
         self.flying.append(&mut window);
     }
 
-    /// Waits until as many are back as it takes to write results: nearly all, because every settle has its price; half where
+    /// Waits until as many are back as it takes to write results: three quarters, because every settle has its price, and those who
+    /// are still out keep the sockets busy meanwhile; half where
     /// the others are slow; whoever is back soon while sockets are idle; all, where nobody waits or their outcomes must be
     /// judged together.
     async fn collect_enough(&mut self) -> Vec<(i64, Sent)> {
@@ -170,7 +171,7 @@ impl SliceTurn<'_> {
             return self.collect(usize::MAX, Duration::MAX).await;
         }
         let out = self.crew.out();
-        let (half, mut most) = (out.div_ceil(2), out - out / 8);
+        let (half, mut most) = (out.div_ceil(2), out - out / 4);
         // A few more back now, and the rest begins whole: no settle for a handful at the end.
         if self.rest.len() > most && self.rest.len() <= out {
             most = self.rest.len();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! queued → sending → accepted → delivered → read
-//!     │        ├───→ failed        (receipts may also move accepted and delivered to failed)
+//!     │        ├───→ failed        (a receipt may also move accepted, delivered and read to failed: its last word)
 //!     │        └───→ unknown ────→ accepted, delivered, read, failed   (by proof from the provider)
 //!     └→ skipped, cancelled, expired
 //! ```
@@ -88,14 +88,9 @@ impl DeliveryState {
         match self {
             Self::Accepted => matches!(to, Self::Delivered | Self::Read | Self::Failed),
             Self::Delivered => matches!(to, Self::Read | Self::Failed),
+            Self::Read => matches!(to, Self::Failed),
             Self::Unknown => matches!(to, Self::Accepted | Self::Delivered | Self::Read | Self::Failed),
-            Self::Queued
-            | Self::Sending
-            | Self::Read
-            | Self::Failed
-            | Self::Skipped
-            | Self::Cancelled
-            | Self::Expired => false,
+            Self::Queued | Self::Sending | Self::Failed | Self::Skipped | Self::Cancelled | Self::Expired => false,
         }
     }
 }

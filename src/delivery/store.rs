@@ -9,7 +9,11 @@ use carillon_jobs::{BroadcastId, SenderId, ShopId};
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, types::Uuid};
 
-use crate::{channel::Channel, db::PgPool, delivery::verdict::Ended};
+use crate::{
+    channel::Channel,
+    db::PgPool,
+    delivery::{receipt, verdict::Ended},
+};
 
 /// What a lane's worker is to do with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -288,7 +292,8 @@ pub struct InFlight<'a> {
     pub intent_no: i32,
 }
 
-/// Writes what ended in a window and what comes next, all or nothing.
+/// Writes what ended in a window and what comes next, all or nothing. An outcome nobody knows is `accepted`, and charged, where a
+/// receipt that came first proves it.
 pub async fn settle_window(
     db: &PgPool,
     lane: &TakenLane,
@@ -307,6 +312,7 @@ pub async fn settle_window(
     if let (Some(next), true) = (going_on, all_accepted) {
         return settle_accepted(db, lane, slice, ended, next, in_flight, lease).await;
     }
+    let ended = &*receipt::with_proof(db, lane, ended).await?;
     let customers: Vec<i64> = ended.iter().map(|e| e.customer).collect();
     let states: Vec<&str> = ended.iter().map(|e| e.state.as_str()).collect();
     let reasons: Vec<Option<&str>> = ended.iter().map(|e| e.reason).collect();

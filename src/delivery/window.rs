@@ -94,11 +94,10 @@ impl<'a> Member<'a> {
 }
 
 async fn one(job: &LaneTurn, customer: i64, member: &Member<'_>) -> SendOutcome {
-    let key = delivery_key(job.lane.broadcast, job.lane.channel, CustomerId(customer));
-    match job
-        .briefing
-        .render(member.first_name, member.last_name, Some((member.address_id, key)))
-    {
+    let customer = CustomerId(customer);
+    let key = delivery_key(job.lane.broadcast, job.lane.channel, customer);
+    let to = (member.address_id, customer, key);
+    match job.briefing.render(member.first_name, member.last_name, Some(to)) {
         Ok(message) => {
             let began = Instant::now();
             let channels = &job.delivery.channels;

@@ -136,6 +136,7 @@ pub async fn look(app: &App) -> Result<Seen, FleetError> {
         dead: dead(db).await?,
         top_up_overdue_secs: top_up_overdue_secs(db).await?,
         webhooks: webhook::backlog(db).await?,
+        receipts: receipts(db).await?,
         drift: drift(db).await?,
         audit: ledger::last(db).await?,
         periods: status::waits(db, &app.config.scheduler.schedules).await?,
@@ -262,6 +263,16 @@ async fn top_up_overdue_secs(db: &PgPool) -> sqlx::Result<f64> {
     )
     .fetch_one(db)
     .await
+}
+
+async fn receipts(db: &PgPool) -> sqlx::Result<[i64; 2]> {
+    let (waiting, unmatched) = sqlx::query_as(
+        "select (select count(*) from pending_receipt where due_at is not null),
+                (select count(*) from pending_receipt where due_at is null and received_at > now() - interval '24 hours')",
+    )
+    .fetch_one(db)
+    .await?;
+    Ok([waiting, unmatched])
 }
 
 async fn dead(db: &PgPool) -> sqlx::Result<HashMap<(Kind, DeadReason), i64>> {

@@ -72,6 +72,8 @@ pub struct Seen {
     pub dead: HashMap<(Kind, DeadReason), i64>,
     /// How long periods of schedules have waited, in the order of [`Kind::ALL`].
     pub periods: Vec<Waits>,
+    /// Receipts that wait for the result of their send, and those of the last 24 hours that found none.
+    pub receipts: [i64; 2],
     /// Tokens by which the books are off, in the order of [`CHECKS`].
     pub drift: [i64; 3],
     /// What the newest kept audit found; none before the first.
@@ -103,6 +105,7 @@ struct Fleet {
     webhook_oldest: Gauge,
     unrung: Grid<Gauge>,
     undone: Grid<Gauge>,
+    receipts: Grid<IntGauge>,
     drift: Grid<IntGauge>,
     audit_broken: IntGauge,
     audit_off: IntGauge,
@@ -233,6 +236,12 @@ impl Fleet {
                 "For how long the work of the oldest period that was rung for has not ended.",
                 &[kind()],
             )?,
+            receipts: gauges(
+                r,
+                "carillon_receipts",
+                "Receipts that wait for the result of their send; unmatched: those of the last 24 hours that found none.",
+                &[Label("state", &["waiting", "unmatched"])],
+            )?,
             drift: gauges(
                 r,
                 "carillon_ledger_drift_tokens",
@@ -310,6 +319,9 @@ impl Fleet {
         for (row, waits) in seen.periods.iter().enumerate() {
             set_secs(&self.unrung, row, 0, waits.unrung_secs);
             set_secs(&self.undone, row, 0, waits.undone_secs);
+        }
+        for (row, count) in seen.receipts.into_iter().enumerate() {
+            set(&self.receipts, row, 0, count);
         }
         for (row, tokens) in seen.drift.into_iter().enumerate() {
             set(&self.drift, row, 0, tokens);

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     db::{self, PgPool, Presence, Transaction},
+    delivery::receipt,
     metrics::webhooks as figures,
     queue::{JobContext, JobError, Outcome},
     secret::Secrets,
@@ -233,7 +234,9 @@ fn stopped(context: &JobContext) -> bool {
 
 /// Everything that comes of a batch, in one transaction.
 async fn apply(tx: &mut Transaction, batch: &Batch<'_>) -> Result<figures::Events, Refused> {
+    // In this order: both lock addresses, and what receipts lock after them nobody locks before.
     let applied = super::apply(tx, batch.sender, batch.events).await?;
+    receipt::apply(tx, batch.sender, batch.events).await?;
     Ok(figures::Events {
         told: batch.events.len(),
         new: applied.new,

@@ -9,7 +9,7 @@ use super::{
     own,
 };
 
-const FOUND: [&str; 8] = [
+const FOUND: [&str; 9] = [
     "due",
     "unplanned",
     "lanes",
@@ -18,6 +18,7 @@ const FOUND: [&str; 8] = [
     "top_ups",
     "webhooks",
     "media",
+    "receipts",
 ];
 
 pub(super) struct Parts {
@@ -119,8 +120,8 @@ pub fn note(seen: Surroundings) {
     }
 }
 
-/// The scheduler found so much in nobody's hands: due, unplanned, lanes, finished, refills, top-ups, webhooks.
-pub fn reconciled(found: [usize; 8]) {
+/// The scheduler found so much in nobody's hands, in the order of [`FOUND`].
+pub fn reconciled(found: [usize; 9]) {
     let Some(parts) = own().map(|own| &own.parts) else {
         return;
     };

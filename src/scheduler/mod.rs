@@ -143,6 +143,7 @@ async fn look(app: &App, queue: &Queue) -> Result<(), ReconcileError> {
         found.top_ups,
         found.webhooks,
         found.media,
+        found.receipts,
     ]);
     if found != reconcile::Found::default() {
         tracing::info!(
@@ -154,6 +155,7 @@ async fn look(app: &App, queue: &Queue) -> Result<(), ReconcileError> {
             top_ups = found.top_ups,
             webhooks = found.webhooks,
             media = found.media,
+            receipts = found.receipts,
             "Rang for work that was in nobody's hands"
         );
     }

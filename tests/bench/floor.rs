@@ -134,6 +134,7 @@ impl Floor {
             let recipient = Recipient {
                 first_name: Some(&first),
                 last_name: Some(&last),
+                customer: CustomerId(customer),
                 key,
                 unsubscribe_url: "https://shop.example/u/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
             };

@@ -6,6 +6,7 @@
 //! is in the table.
 
 use std::{
+    fmt::Write as _,
     net::SocketAddr,
     sync::{
         Arc,
@@ -250,7 +251,7 @@ fn wire(path: &str, address: SocketAddr, request: &Request) -> Vec<u8> {
         request.body.len()
     );
     for (name, value) in &request.headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(text, "{name}: {value}\r\n");
     }
     text.push_str("\r\n");
     [text.as_bytes(), &request.body].concat()
@@ -324,7 +325,7 @@ async fn bare(State((pool, key)): State<(PgPool, Arc<hmac::Key>)>, headers: Head
     let tag = headers
         .get("x-line-signature")
         .and_then(|value| STANDARD.decode(value.as_bytes()).ok());
-    if !tag.is_some_and(|tag| hmac::verify(&key, &body, &tag).is_ok()) {
+    if tag.is_none_or(|tag| hmac::verify(&key, &body, &tag).is_err()) {
         return StatusCode::UNAUTHORIZED;
     }
     let stored = sqlx::query("insert into bare_webhook (id, body) values ($1, $2)")

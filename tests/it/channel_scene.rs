@@ -1,7 +1,7 @@
 //! A sandbox, the providers pointed at it, and a message to send.
 
 use carillon::channel::{Channel, ChannelConfig, Channels, Content, Letterhead, Recipient, Rendered, Sender, Template};
-use carillon_jobs::{BroadcastId, SenderId, ShopId};
+use carillon_jobs::{BroadcastId, CustomerId, SenderId, ShopId};
 use carillon_sandbox::{LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, Running, Sandbox, SandboxConfig};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -45,6 +45,7 @@ impl Scene {
         Template::compile(&content, &letterhead).render(&Recipient {
             first_name: Some(first_name),
             last_name: None,
+            customer: CustomerId(7),
             key,
             unsubscribe_url: "https://carillon.example/u/TOKEN",
         })

@@ -309,43 +309,67 @@ async fn a_name_somebody_gave_is_never_replaced_by_the_providers() {
     assert_eq!(name().await, "Dora");
 }
 
+/// On a sender of the platform: that a broadcast of this shop reached its customer so many days ago.
+async fn reached(scene: &Scene, platform: SenderId, days: i32) {
+    let shop = scene.shop;
+    run(
+        &scene.pool,
+        &format!(
+            "with b as (insert into broadcast (id, shop_id, name, mode, content, audience, state, finished_at)
+                        values (new_broadcast_id(), '{shop}', 'b', 'priority_single', '{{}}', '{{}}', 'completed', now()) returning id),
+                  l as (insert into lane (broadcast_id, sender_id, shop_id, channel, tokens, planned, remaining)
+                        select id, '{platform}', '{shop}', 'sms', 32, 1, 0 from b)
+             insert into delivery_result (broadcast_id, customer_id, settled_at, channel, state, charged_tokens)
+             select b.id, c.id, now() - {days} * interval '1 day', 'sms', 'accepted', 32 from b, customer c where c.shop_id = '{shop}'"
+        ),
+    )
+    .await;
+}
+
 #[tokio::test]
-async fn on_a_sender_of_the_platform_a_message_is_for_the_shop_that_came_to_know_the_address_last() {
+async fn on_a_sender_of_the_platform_a_message_is_for_the_shop_that_wrote_last_and_not_for_who_knows_the_number() {
     let db = database().await;
-    let (first, second) = (Scene::new(&db.pool, "line").await, Scene::new(&db.pool, "line").await);
+    let [first, second, nosy] = [(); 3].map(|()| Scene::new(&db.pool, "line"));
+    let (first, second, nosy) = (first.await, second.await, nosy.await);
     let platform = Scene {
         sender: SenderId(Uuid::now_v7()),
         ..Scene::new(&db.pool, "line").await
     };
+    let sender = platform.sender;
     run(
         &db.pool,
-        &format!(
-            "insert into sender (id, channel, name, credentials) values ('{}', 'sms', 'P', '')",
-            platform.sender
-        ),
+        &format!("insert into sender (id, channel, name, credentials) values ('{sender}', 'sms', 'P', '')"),
     )
     .await;
-    for scene in [&first, &second] {
+    for scene in [&first, &second, &nosy] {
         run(
             &db.pool,
             &format!(
                 "insert into customer (shop_id) values ('{shop}');
-             insert into address (shop_id, sender_id, customer_id, address)
-             select '{shop}', '{}', id, '+886912345678' from customer where shop_id = '{shop}'",
-                platform.sender,
+                 insert into address (shop_id, sender_id, customer_id, address)
+                 select '{shop}', '{sender}', id, '+886912345678' from customer where shop_id = '{shop}'",
                 shop = scene.shop
             ),
         )
         .await;
     }
+    platform.apply(&[wrote("+886912345678", "s0", "hello", 0)]).await;
+    let conversations: i64 = platform.get("select count(*) from conversation").await;
+    assert_eq!(conversations, 0, "nobody wrote to that number");
+    reached(&first, sender, 9).await;
+    reached(&second, sender, 2).await;
     platform
         .apply(&[
-            wrote("+886912345678", "s1", "ok", 0),
-            wrote("+886900000000", "s2", "who are you?", 1),
+            wrote("+886912345678", "s1", "ok", 1),
+            wrote("+886900000000", "s2", "who are you?", 2),
         ])
         .await;
     let shops: Vec<Uuid> = platform.get("select array_agg(shop_id) from conversation").await;
     assert_eq!(shops, [second.shop]);
+    let open: Vec<Uuid> = platform
+        .get("select array_agg(shop_id) from address where last_inbound_at is not null")
+        .await;
+    assert_eq!(open, [second.shop], "nobody else may write to them for it");
     let customers: i64 = platform.get("select count(*) from customer").await;
-    assert_eq!(customers, 2, "whom no shop knows belongs to none");
+    assert_eq!(customers, 3, "whom no shop knows belongs to none");
 }

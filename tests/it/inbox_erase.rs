@@ -93,3 +93,75 @@ async fn who_is_named_in_a_webhook_that_still_waits_is_erased_after_it() {
     let left: i64 = scene.get("select count(*) from customer").await;
     assert_eq!(left, 1);
 }
+
+/// What came by a query, or to the address of another shop whose page is of the same app, goes, too; what only holds the same
+/// letters stays, and keeps nobody waiting.
+#[tokio::test]
+async fn an_erasure_finds_every_request_that_names_the_person_and_no_other() {
+    let db = database().await;
+    let (front, sms) = (Scene::new(&db.pool, "app").await, Scene::new(&db.pool, "sms").await);
+    let (page, other) = (
+        Scene::new(&db.pool, "messenger").await,
+        Scene::new(&db.pool, "messenger").await,
+    );
+    let store = async |scene: &Scene, provider: &str, query: &str, body: &str| {
+        let stored = "select store_webhook($1, $2, '{}', convert_to($3, 'UTF8'), $4)";
+        sqlx::query(stored)
+            .bind(scene.sender.0)
+            .bind(provider)
+            .bind(body)
+            .bind(query)
+            .execute(&db.pool)
+            .await
+            .unwrap();
+    };
+    store(&sms, "mitake", "msgid=1&dstaddr=0912345678&StatusFlag=4", "").await;
+    store(&sms, "twilio", "", "From=%2B886912345678&Body=hi").await;
+    store(&sms, "mitake", "msgid=10912345678&dstaddr=0987654321", "").await;
+    store(&other, "messenger", "", r#"{"sender":{"id":"7001"}}"#).await;
+    store(&other, "messenger", "", r#"{"sender":{"id":"17001"}}"#).await;
+    store(&front, "store", "", r#"{"customer":{"external_id":"7"}}"#).await;
+    run(&db.pool, "delete from webhook_pending").await;
+    store(
+        &front,
+        "store",
+        "",
+        r#"{"id":"e-17","customer":{"external_id":"C-70"}}"#,
+    )
+    .await;
+    for (scene, address) in [(&sms, "+886912345678"), (&page, "7001")] {
+        run(
+            &db.pool,
+            &format!(
+                "insert into customer (shop_id) values ('{shop}');
+                 insert into address (shop_id, sender_id, customer_id, address)
+                 select '{shop}', '{}', id, '{address}' from customer where shop_id = '{shop}'",
+                scene.sender,
+                shop = scene.shop
+            ),
+        )
+        .await;
+    }
+    run(
+        &db.pool,
+        &format!(
+            "insert into customer (shop_id, external_id) values ('{}', '7')",
+            front.shop
+        ),
+    )
+    .await;
+    run(&db.pool, "select erase_customer(id) from customer").await;
+    let left: Vec<String> = one(
+        &db.pool,
+        "select array_agg(query || encode(body, 'escape') order by received_at) from webhook",
+    )
+    .await;
+    assert_eq!(
+        left,
+        [
+            "msgid=10912345678&dstaddr=0987654321",
+            r#"{"sender":{"id":"17001"}}"#,
+            r#"{"id":"e-17","customer":{"external_id":"C-70"}}"#
+        ]
+    );
+}

@@ -224,6 +224,9 @@ async fn five_megabytes_are_413_said_or_not_and_a_body_that_never_ends_is_408() 
     assert_eq!(call(Body::from_stream(stream), None).await, 413);
     let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();
     assert_eq!(call(Body::from_stream(never), None).await, 408);
+    // In pieces of one byte it takes no more room than whole: it is refused for its signature, and not with 503.
+    let dust = (0..110_000).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(b" ")));
+    assert_eq!(call(Body::from_stream(futures::stream::iter(dust)), None).await, 401);
     // Just below the limit it is an ordinary webhook: Meta's are that large.
     let mut full = empty();
     full.body.resize(3_145_728, b' ');

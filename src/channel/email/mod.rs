@@ -67,8 +67,15 @@ impl Email {
         }
     }
 
-    /// Sends one message; `mail` begins with its header `From`.
-    pub(super) async fn send(&self, sender: SenderId, account: &EmailAccount, to: &str, mail: &[u8]) -> SendOutcome {
+    /// Sends one message; `mail` begins with its header `From`. `return_path`: where a bounce goes, if not to the account's own.
+    pub(super) async fn send(
+        &self,
+        sender: SenderId,
+        account: &EmailAccount,
+        to: &str,
+        mail: &[u8],
+        return_path: Option<&str>,
+    ) -> SendOutcome {
         let Some(to) = mail_address(to) else {
             return Refusal::new(ErrorClass::Recipient, "malformed_address").into();
         };
@@ -78,7 +85,9 @@ impl Email {
         // `Date` is when it leaves, so it cannot be part of what is rendered.
         let date = chrono::Utc::now().to_rfc2822();
         let mail = format!("Date: {date}\r\nTo: <{to}>\r\n{rest}");
-        self.pool(sender, account).send(&account.return_path, &to, &mail).await
+        let marked = return_path.and_then(mail_address);
+        let from = marked.as_ref().unwrap_or(&account.return_path);
+        self.pool(sender, account).send(from, &to, &mail).await
     }
 
     fn pool(&self, sender: SenderId, account: &EmailAccount) -> Arc<Pool> {

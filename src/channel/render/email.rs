@@ -6,12 +6,13 @@
 //! It must never let a value open a header of its own: every value passes an escape that leaves no line break.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use carillon_jobs::{BroadcastId, CustomerId};
 
 use super::{
     Letterhead,
     form::{Blank, Escape, Form, Values},
 };
-use crate::channel::{Content, merge::Pattern, sender::EmailAccount};
+use crate::channel::{Content, DeliveryMark, ReturnPathKey, merge::Pattern, sender::EmailAccount};
 
 /// Base64 never contains `=_`, so no body can hold it.
 const BOUNDARY: &str = "=_carillon";
@@ -24,6 +25,9 @@ pub(super) struct Mail {
     shop_name: String,
     text: Form,
     html: Form,
+    /// Makes return paths in this mailbox.
+    bounces: Option<(ReturnPathKey, String)>,
+    broadcast: BroadcastId,
 }
 
 impl Mail {
@@ -38,7 +42,22 @@ impl Mail {
             shop_name: letterhead.shop_name.to_owned(),
             text: text(content, letterhead, shop_url),
             html: html(content, letterhead, shop_url, subject_pattern),
+            bounces: account
+                .bounce_secret
+                .as_deref()
+                .map(|secret| (ReturnPathKey::new(secret), account.return_path.to_string())),
+            broadcast: letterhead.broadcast,
         }
+    }
+
+    /// The envelope sender by which a bounce names this delivery; `None`: the account's own does.
+    pub(super) fn return_path(&self, customer: CustomerId) -> Option<String> {
+        let (key, mailbox) = self.bounces.as_ref()?;
+        let mark = DeliveryMark {
+            broadcast: self.broadcast,
+            customer,
+        };
+        key.address(mark, mailbox)
     }
 
     pub(super) fn render(&self, values: &Values<'_>) -> String {

@@ -14,7 +14,7 @@ mod line;
 use std::fmt;
 
 use bytes::Bytes;
-use carillon_jobs::{BroadcastId, ShopId};
+use carillon_jobs::{BroadcastId, CustomerId, ShopId};
 use uuid::Uuid;
 
 use self::form::{Form, Values};
@@ -45,6 +45,8 @@ pub struct Recipient<'a> {
     pub first_name: Option<&'a str>,
     /// As the customer gave it; judged here.
     pub last_name: Option<&'a str>,
+    /// Who it is, for what comes back.
+    pub customer: CustomerId,
     /// The delivery's key ([`super::delivery_key`]).
     pub key: Uuid,
     /// The https link that unsubscribes this customer; only email uses it.
@@ -58,8 +60,13 @@ pub enum Rendered {
     Line(Bytes),
     /// The members of FCM's `message` after `token`, as JSON text without the braces.
     App(Bytes),
-    /// A mail from its header `From` on; the adapter puts `Date` and `To` before it.
-    Email(Bytes),
+    /// A mail.
+    Email {
+        /// From its header `From` on; the adapter puts `Date` and `To` before it.
+        mail: Bytes,
+        /// The envelope sender that names this delivery; `None`: the account's own.
+        return_path: Option<String>,
+    },
 }
 
 impl Rendered {
@@ -69,7 +76,7 @@ impl Rendered {
         match self {
             Self::Line(_) => Channel::Line,
             Self::App(_) => Channel::App,
-            Self::Email(_) => Channel::Email,
+            Self::Email { .. } => Channel::Email,
         }
     }
 
@@ -77,7 +84,7 @@ impl Rendered {
     #[must_use]
     pub const fn body(&self) -> &Bytes {
         match self {
-            Self::Line(body) | Self::App(body) | Self::Email(body) => body,
+            Self::Line(body) | Self::App(body) | Self::Email { mail: body, .. } => body,
         }
     }
 }
@@ -147,7 +154,10 @@ impl Template {
             } => Rendered::Line(body.clone()),
             Shape::Line { form, constant: None } => Rendered::Line(form.fill(&values).into()),
             Shape::App(form) => Rendered::App(form.fill(&values).into()),
-            Shape::Email(mail) => Rendered::Email(mail.render(&values).into()),
+            Shape::Email(mail) => Rendered::Email {
+                mail: mail.render(&values).into(),
+                return_path: mail.return_path(recipient.customer),
+            },
         }
     }
 

@@ -25,6 +25,7 @@ fn recipient(first_name: Option<&str>) -> Recipient<'_> {
     Recipient {
         first_name,
         last_name: None,
+        customer: CustomerId(7),
         key: Uuid::from_u128(0xd),
         unsubscribe_url: "https://u.example/u/TOKEN?a=1&b=2",
     }
@@ -261,6 +262,29 @@ fn any_content() -> impl Strategy<Value = Value> {
         })
 }
 
+#[test]
+fn a_mail_names_its_delivery_where_bounces_come_back_to_us() {
+    let sender =
+        |json: Value| Sender::parse(carillon_jobs::SenderId::new(), Channel::Email, &json.to_string()).unwrap();
+    let account = json!({"host": "127.0.0.1", "port": 25, "tls": "none", "from": "news@shop.example",
+        "return_path": "bounce@shop.example", "bounce_secret": "0123456789abcdef"});
+    let path = |sender: &Sender| match template(&json!({"text": "hi"}), sender, None).render(&recipient(None)) {
+        Rendered::Email { return_path, .. } => return_path,
+        _ => unreachable!(),
+    };
+    let made = path(&sender(account.clone())).unwrap();
+    assert!(made.starts_with("bounce+") && made.ends_with("@shop.example"), "{made}");
+    let read = crate::channel::ReturnPathKey::new("0123456789abcdef")
+        .read(&made)
+        .unwrap();
+    assert_eq!((read.broadcast.0, read.customer.0), (Uuid::from_u128(0xb), 7));
+    for missing in ["return_path", "bounce_secret"] {
+        let mut account = account.clone();
+        account.as_object_mut().unwrap().remove(missing);
+        assert_eq!(path(&sender(account)), None, "without {missing}");
+    }
+}
+
 proptest! {
     #[test]
     fn json_is_always_valid_and_holds_the_text(content in any_content(), name in any::<String>()) {
@@ -282,7 +306,7 @@ proptest! {
         url in any::<String>(),
     ) {
         let recipient = Recipient {
-            first_name: Some(&name), last_name: Some(&name), key: Uuid::nil(), unsubscribe_url: &url,
+            first_name: Some(&name), last_name: Some(&name), customer: CustomerId(7), key: Uuid::nil(), unsubscribe_url: &url,
         };
         let mail = mail(&content, &recipient);
         let (head, parts) = mail_parts(&mail);

@@ -50,6 +50,8 @@ pub(super) fn report(report: &Report) -> Result<(), CliError> {
         "channel",
         "planned",
         "accepted",
+        "delivered",
+        "read",
         "failed",
         "skipped",
         "unknown",
@@ -113,12 +115,14 @@ fn head(report: &Report) -> Vec<String> {
     lines
 }
 
-fn cells(name: &str, outcomes: &Outcomes) -> [String; 9] {
+fn cells(name: &str, outcomes: &Outcomes) -> [String; 11] {
     let sum = |of: &BTreeMap<String, i64>| number(of.values().sum());
     [
         name.to_owned(),
         number(outcomes.planned),
         number(outcomes.accepted),
+        number(outcomes.delivered),
+        number(outcomes.read),
         sum(&outcomes.failed),
         sum(&outcomes.skipped),
         sum(&outcomes.unknown),

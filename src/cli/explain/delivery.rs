@@ -129,9 +129,21 @@ fn ended(d: &DeliveryFacts, at: DateTime<Utc>, now: DateTime<Utc>) -> (&'static 
                 |id| format!("as {}", plain::cell(id, CODE_CHARS)),
             );
             let tokens = number(d.charged_tokens.into());
-            let says = format!("the provider took it at {at}, {id}{arrived}; {tokens} tokens were charged");
+            let charged = if d.charged_tokens == 0 && d.changed_at.is_some() {
+                "nothing was charged, because nobody knew until its tokens had gone back".to_owned()
+            } else {
+                format!("{tokens} tokens were charged")
+            };
+            let says = format!("the provider took it at {at}, {id}{arrived}; {charged}");
             (d.state.as_str(), says)
         }
+        DeliveryState::Failed if d.changed_at.is_some() => (
+            "failed",
+            format!(
+                "did not arrive: sent at {at}, and the provider said at {} that it failed, {reason}{code}; nothing is charged for it",
+                d.changed_at.map_or_else(|| "-".to_owned(), |at| when(at, now))
+            ),
+        ),
         DeliveryState::Failed => (
             "failed",
             format!("failed at {at}: the provider refused it, {reason}{code}; nothing is charged for it"),

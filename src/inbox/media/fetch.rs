@@ -36,8 +36,8 @@ pub(super) enum FetchError {
     Later(String),
 }
 
-/// Where an attachment is.
-#[derive(Debug, Clone, Copy)]
+/// Where an attachment is. Without `Debug`: it holds an access token.
+#[derive(Clone, Copy)]
 pub(super) enum Source<'a> {
     /// At this address.
     Url(&'a str),

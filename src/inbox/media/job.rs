@@ -49,8 +49,8 @@ pub struct MediaWork {
     postgres: Arc<Presence>,
 }
 
-/// A file in hand.
-#[derive(Debug, sqlx::FromRow)]
+/// A file in hand. Without `Debug`: an address of a customer's file opens it.
+#[derive(sqlx::FromRow)]
 struct Due {
     id: i64,
     sender_id: Uuid,

@@ -19,6 +19,8 @@ use crate::{
 
 /// Senders whose account is found out in one look.
 const UNREAD: i64 = 1_000;
+/// Senders of one account that are looked at; there should be one.
+const MOST_OF_ONE: i64 = 20;
 
 /// Why a webhook cannot be read, or not believed.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +139,10 @@ pub(in crate::inbox) async fn by_account(
     for account in others {
         if !known.contains_key(account) {
             let found = find(db, secrets, read.provider, account).await?;
-            let believed = found.filter(|(_, own)| believed(own, public_url, read.provider, taken));
+            // Whoever enters another's page keeps nothing from it: the one whose secret signed is meant.
+            let believed = found
+                .into_iter()
+                .find(|(_, own)| believed(own, public_url, read.provider, taken));
             known.insert(account.to_owned(), believed.map(|(sender, _)| sender));
         }
     }
@@ -156,35 +161,28 @@ pub(in crate::inbox) async fn by_account(
     Ok(routed)
 }
 
-/// The sender that has an account with the provider.
+/// The senders that have an account with the provider, the one connected first before the others.
 async fn find(
     db: &PgPool,
     secrets: &Secrets,
     provider: Provider,
     account: &str,
-) -> Result<Option<(SenderId, WebhookSecrets)>, RouteError> {
+) -> Result<Vec<(SenderId, WebhookSecrets)>, RouteError> {
     read_accounts(db, secrets, provider).await?;
-    let found: Option<(Uuid, Vec<u8>)> = sqlx::query_as(
-        "select id, credentials from sender where channel = $1 and account = $2 order by created_at, id limit 1",
+    let found: Vec<(Uuid, Vec<u8>)> = sqlx::query_as(
+        "select id, credentials from sender where channel = $1 and account = $2 order by created_at, id limit $3",
     )
     .bind(provider.channel())
     .bind(account)
-    .fetch_optional(db)
+    .bind(MOST_OF_ONE)
+    .fetch_all(db)
     .await?;
-    let Some((id, sealed)) = found else {
-        return Ok(None);
-    };
-    let opened = open(secrets, &sealed, SenderId(id), provider).ok();
-    // The credentials were changed to another account's since: a later look finds whose it is now.
-    let Some(own) = opened.filter(|own| own.account() == Some(account)) else {
-        sqlx::query("update sender set account = null where id = $1 and account = $2")
-            .bind(id)
-            .bind(account)
-            .execute(db)
-            .await?;
-        return Ok(None);
-    };
-    Ok(Some((SenderId(id), own)))
+    // Other credentials make a sender unread again (a trigger): the account is that of these.
+    let own = found.into_iter().filter_map(|(id, sealed)| {
+        let own = open(secrets, &sealed, SenderId(id), provider).ok()?;
+        (own.account() == Some(account)).then_some((SenderId(id), own))
+    });
+    Ok(own.collect())
 }
 
 /// Notes the accounts of senders that were connected since the last look: they stand in their sealed credentials, where no
@@ -196,20 +194,23 @@ async fn read_accounts(db: &PgPool, secrets: &Secrets, provider: Provider) -> Re
             .bind(UNREAD)
             .fetch_all(db)
             .await?;
-    let (mut ids, mut accounts) = (Vec::new(), Vec::new());
+    let (mut ids, mut accounts, mut of) = (Vec::new(), Vec::new(), Vec::new());
     for (id, sealed) in unread {
         let own = open(secrets, &sealed, SenderId(id), provider).ok();
         ids.push(id);
         // Nothing to be found: noted as well, or it would be opened again each time.
         accounts.push(own.and_then(|own| own.account().map(str::to_owned)).unwrap_or_default());
+        of.push(sealed);
     }
     if !ids.is_empty() {
         sqlx::query(
-            "update sender s set account = n.account from unnest($1::uuid[], $2::text[]) as n(id, account)
-              where s.id = n.id and s.account is null",
+            // Not of credentials that were changed meanwhile: they are unread still.
+            "update sender s set account = n.account from unnest($1::uuid[], $2::text[], $3::bytea[]) as n(id, account, credentials)
+              where s.id = n.id and s.account is null and s.credentials = n.credentials",
         )
         .bind(ids)
         .bind(accounts)
+        .bind(of)
         .execute(db)
         .await?;
     }

@@ -15,6 +15,7 @@ use std::{
 
 use carillon_jobs::SenderId;
 use governor::{DefaultDirectRateLimiter, Quota};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     channel::{
@@ -28,17 +29,41 @@ use crate::{
 
 /// Senders known at once; those beyond are asked for again.
 const MOST: usize = 10_000;
+/// Bytes of bodies to one sender in memory at once, in KiB; of all senders it is `intake::MOST_HELD_KIB`. Addresses are no secret, and
+/// whether a body is the provider's is known only at its end: who sends slow ones to one must not shut the door for all.
+const MOST_HELD_KIB: u32 = 24 * 1_024;
 
 /// A sender that takes webhooks of a provider.
 pub(super) struct Account {
     pub(super) secrets: WebhookSecrets,
-    flood: Arc<DefaultDirectRateLimiter>,
+    limits: Arc<Limits>,
+}
+
+/// They outlive what is known of the sender.
+struct Limits {
+    flood: DefaultDirectRateLimiter,
+    held: Arc<Semaphore>,
+}
+
+impl Limits {
+    fn new(quota: Quota) -> Arc<Self> {
+        Arc::new(Self {
+            flood: DefaultDirectRateLimiter::direct(quota),
+            held: Arc::new(Semaphore::new(MOST_HELD_KIB as usize)),
+        })
+    }
 }
 
 impl Account {
     /// Whether one more verified request fits in this second.
     pub(super) fn has_room(&self) -> bool {
-        self.flood.check().is_ok()
+        self.limits.flood.check().is_ok()
+    }
+
+    /// This sender's room for so many KiB of a body, for as long as the result lives; none while too much is held already.
+    pub(super) fn room_for(&self, kib: usize) -> Option<OwnedSemaphorePermit> {
+        let kib = u32::try_from(kib).unwrap_or(u32::MAX).min(MOST_HELD_KIB);
+        self.limits.held.clone().try_acquire_many_owned(kib).ok()
     }
 }
 
@@ -97,11 +122,8 @@ impl Accounts {
         let since = Instant::now();
         let before = slot.take().and_then(|known| known.account);
         let account = self.ask(provider, sender).await?.map(|secrets| {
-            let flood = before.map_or_else(
-                || Arc::new(DefaultDirectRateLimiter::direct(self.quota)),
-                |before| before.flood.clone(),
-            );
-            Arc::new(Account { secrets, flood })
+            let limits = before.map_or_else(|| Limits::new(self.quota), |before| before.limits.clone());
+            Arc::new(Account { secrets, limits })
         });
         *slot = Some(Known {
             since,
@@ -147,5 +169,26 @@ impl Accounts {
             }
             None => Ok(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn bodies_to_one_sender_hold_a_quarter_of_the_room_at_most() {
+        let account = Account {
+            secrets: WebhookSecrets::parse(Provider::Line, r#"{"channel_secret": "s"}"#).unwrap(),
+            limits: Limits::new(Quota::per_second(NonZeroU32::MIN)),
+        };
+        let held: Vec<_> = std::iter::repeat_with(|| account.room_for(1_024))
+            .map_while(|room| room)
+            .collect();
+        assert_eq!(held.len(), 24);
+        drop(held);
+        assert!(account.room_for(1_024).is_some());
     }
 }

@@ -71,9 +71,9 @@ impl Intake {
         }
     }
 
-    /// Room for a body of so many bytes, for as long as the result lives; none while too much is held already.
-    pub(super) fn room_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let kib = u32::try_from(bytes / 1_024 + 1).unwrap_or(u32::MAX).min(MOST_HELD_KIB);
+    /// Room for so many KiB of a body, for as long as the result lives; none while too much is held already.
+    pub(super) fn room_for(&self, kib: usize) -> Option<OwnedSemaphorePermit> {
+        let kib = u32::try_from(kib).unwrap_or(u32::MAX).min(MOST_HELD_KIB);
         self.room.clone().try_acquire_many_owned(kib).ok()
     }
 

@@ -129,7 +129,7 @@ impl Ingress {
         }
         let query = request.uri().query().unwrap_or_default().to_owned();
         let headers = request.headers().clone();
-        let (body, _room) = tokio::time::timeout(self.body_timeout, self.read(request.into_body()))
+        let (body, _room) = tokio::time::timeout(self.body_timeout, self.read(&account, request.into_body()))
             .await
             .map_err(|_| Answer::TooSlow)??;
         let url = public_address(&self.public_url, provider, sender);
@@ -154,16 +154,23 @@ impl Ingress {
     }
 
     /// The whole body, and the room it takes: asked for as it comes, because who sends it need not say how much that is.
-    async fn read(&self, body: Body) -> Result<(Bytes, Vec<OwnedSemaphorePermit>), Answer> {
-        let (mut pieces, mut whole, mut room) = (body.into_data_stream(), BytesMut::new(), Vec::new());
+    async fn read(&self, account: &Account, body: Body) -> Result<(Bytes, Vec<OwnedSemaphorePermit>), Answer> {
+        let (mut pieces, mut whole) = (body.into_data_stream(), BytesMut::new());
+        let (mut room, mut held_kib) = (Vec::new(), 0);
         while let Some(piece) = pieces.next().await {
             // The connection broke: nobody hears the answer.
             let piece = piece.map_err(|_| Answer::Malformed)?;
             if whole.len() + piece.len() > self.max_body_bytes {
                 return Err(Answer::TooLarge);
             }
-            room.push(self.intake.room_for(piece.len()).ok_or(Answer::Away)?);
             whole.extend_from_slice(&piece);
+            // By what came altogether: a body in pieces of one byte takes no more room than one in a piece.
+            let kib = whole.len() / 1_024 + 1;
+            if kib > held_kib {
+                room.push(account.room_for(kib - held_kib).ok_or(Answer::Away)?);
+                room.push(self.intake.room_for(kib - held_kib).ok_or(Answer::Away)?);
+                held_kib = kib;
+            }
         }
         Ok((whole.freeze(), room))
     }

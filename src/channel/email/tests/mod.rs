@@ -53,7 +53,7 @@ impl Client {
         let crate::channel::Credentials::Email(account) = self.sender.credentials() else {
             unreachable!()
         };
-        self.email.send(self.sender.id, account, to, MAIL).await
+        self.email.send(self.sender.id, account, to, MAIL, None).await
     }
 }
 
