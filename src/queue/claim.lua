@@ -33,8 +33,9 @@ end
 -- when a job is claimed for the second time, the next one may hold the key. What cannot be read holds nothing, or no longer
 -- than its time. Nothing here may fail, and nothing may take long: no text of ours that names a key is longer than READ.
 local READ = 65536
+local find, format = string.find, string.format
 local function let_go(name, entry)
-  if #entry > READ or not string.find(entry, '"unique"', 1, true) then return end
+  if #entry > READ or not find(entry, '"unique"', 1, true) then return end
   local text = string.sub(entry, string.match(entry, '^\1[^\n]*\n()') or 1)
   local read, job = pcall(cjson.decode, text)
   if not read or type(job) ~= 'table' or type(job.unique) ~= 'string' or type(job.id) ~= 'string' then return end
@@ -105,6 +106,28 @@ local function take_fresh(name, ready, free, taken)
   end
 end
 
+-- A small sorted set is a list that every addition walks through, and with a hundred leases that is half the cost of a claim.
+-- One whose first member is a long one is a tree from the beginning and stays one; the member is gone before anybody sees it.
+local LONG, FEW = string.rep('.', 65), 32
+local function hold(lease, run, taken, lease_end, free)
+  local tree = free > FEW and redis.call('EXISTS', lease) == 0
+  if tree then redis.call('ZADD', lease, lease_end, LONG) end
+  local fields, members, n = {}, {}, 0
+  for i = 1, #taken do
+    local tag = prefix .. format('%d', number)
+    number = number + 1
+    fields[n + 1], fields[n + 2] = tag, taken[i]
+    members[n + 1], members[n + 2] = lease_end, tag
+    n = n + 2
+    if n >= 1000 or i == #taken then
+      redis.call('HSET', run, unpack(fields, 1, n))
+      redis.call('ZADD', lease, unpack(members, 1, n))
+      fields, members, n = {}, {}, 0
+    end
+  end
+  if tree then redis.call('ZREM', lease, LONG) end
+end
+
 local reply = { tonumber(now), 0 }
 local abandoned = {}
 for k = 1, kinds do
@@ -119,20 +142,8 @@ for k = 1, kinds do
     abandoned[k] = #taken
     take_fresh(name, ready, free - #taken, taken)
     if #taken > 0 then
-      local lease_end = string.format('%.0f', tonumber(now) + lease_ms)
-      local fields, members = {}, {}
-      for i, entry in ipairs(taken) do
-        local tag = prefix .. string.format('%.0f', number)
-        number = number + 1
-        fields[#fields + 1], fields[#fields + 2] = tag, entry
-        members[#members + 1], members[#members + 2] = lease_end, tag
-        if #fields >= 1000 or i == #taken then
-          redis.call('HSET', run, unpack(fields))
-          redis.call('ZADD', lease, unpack(members))
-          fields, members = {}, {}
-        end
-      end
-      for _, entry in ipairs(taken) do let_go(name, entry) end
+      hold(lease, run, taken, format('%.0f', tonumber(now) + lease_ms), free)
+      for i = 1, #taken do let_go(name, taken[i]) end
       shared = shared - math.max(0, #taken - own)
     end
   end

@@ -1,6 +1,6 @@
 -- Settles claimed jobs: what their handlers' results mean for the queue.
 --
--- KEYS: ready, due, lease, run of each kind; then dead, doing.
+-- KEYS: ready, due, lease, run of each kind that is spoken of; then dead, doing.
 -- ARGV: for each kind the number of done jobs and their tags; then groups of five: verb, kind (from 1), tag, a, header.
 --   H  head of the ready list (given back)      T  tail of the ready list (its next turn)
 --   R  due in `a` ms                            L  due at `a`, ms since 1970

@@ -89,7 +89,7 @@ pub(crate) struct Store {
     pub(crate) kinds: Vec<StoredKind>,
     pub(crate) dead: String,
     doing: String,
-    settle_keys: Vec<String>,
+    claim_keys: Vec<String>,
     /// What this process' tags begin with; new at every boot.
     tag_prefix: String,
     claim: Script,
@@ -101,20 +101,20 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn new(redis: RedisConn, prefix: &str, worker_id: &str, kinds: Vec<StoredKind>) -> Self {
-        let mut settle_keys: Vec<String> = kinds
+        let mut claim_keys: Vec<String> = kinds
             .iter()
             .flat_map(|kind| {
                 let KindKeys { ready, due, lease, run } = kind.keys.clone();
                 [ready, due, lease, run]
             })
             .collect();
-        settle_keys.extend([keys::dead(prefix), keys::doing(prefix)]);
+        claim_keys.extend([keys::dead(prefix), keys::doing(prefix)]);
         Self {
             redis,
             kinds,
             dead: keys::dead(prefix),
             doing: keys::doing(prefix),
-            settle_keys,
+            claim_keys,
             tag_prefix: format!("{worker_id}:"),
             claim: Script::new(include_str!("claim.lua")),
             renew: Script::new(include_str!("renew.lua")),
@@ -161,7 +161,7 @@ impl Store {
     }
 
     fn claim_call(&self, first_number: u64, free: &Free, rests: impl Fn(usize) -> bool, sweep: Sweep) -> Cmd {
-        let mut call = self.claim.call(&self.settle_keys);
+        let mut call = self.claim.call(&self.claim_keys);
         call.arg(&self.tag_prefix)
             .arg(first_number)
             .arg(free.shared)
@@ -203,32 +203,37 @@ impl Store {
         parse_stale(self.redis.script(&self.settle, &self.settle_call(batch)).await?)
     }
 
+    /// Names the keys of those kinds only that the batch is about: of many kinds, few are busy at a time.
     fn settle_call(&self, batch: &[Settlement]) -> Cmd {
-        let mut call = self.settle.call(&self.settle_keys);
-        let mut done: Vec<Vec<u64>> = vec![Vec::new(); self.kinds.len()];
-        for settlement in batch {
-            if settlement.verb == Verb::Done
-                && let Some(tags) = done.get_mut(settlement.kind)
-            {
-                tags.push(settlement.number);
+        let mut kinds: Vec<usize> = batch.iter().map(|settlement| settlement.kind).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds.retain(|kind| *kind < self.kinds.len());
+        let keys = kinds.iter().filter_map(|kind| self.kinds.get(*kind)).flat_map(|kind| {
+            let KindKeys { ready, due, lease, run } = &kind.keys;
+            [ready, due, lease, run]
+        });
+        let keys: Vec<&String> = keys.chain([&self.dead, &self.doing]).collect();
+        let mut call = self.settle.call(&keys);
+        for kind in &kinds {
+            let done = |settlement: &&Settlement| settlement.kind == *kind && settlement.verb == Verb::Done;
+            call.arg(batch.iter().filter(done).count());
+            for settlement in batch.iter().filter(done) {
+                call.arg(self.tag(settlement.number));
             }
         }
-        for tags in &done {
-            call.arg(tags.len());
-            for number in tags {
-                call.arg(self.tag(*number));
-            }
-        }
         for settlement in batch {
-            self.add_verb(&mut call, settlement);
+            if let Ok(place) = kinds.binary_search(&settlement.kind) {
+                self.add_verb(&mut call, place, settlement);
+            }
         }
         call
     }
 
-    fn add_verb(&self, call: &mut Cmd, settlement: &Settlement) {
+    fn add_verb(&self, call: &mut Cmd, place: usize, settlement: &Settlement) {
         let mut add = |verb: &str, a: &[u8], header: &[u8]| {
             call.arg(verb)
-                .arg(settlement.kind + 1)
+                .arg(place + 1)
                 .arg(self.tag(settlement.number))
                 .arg(a)
                 .arg(header);

@@ -224,6 +224,57 @@ async fn a_claim_lets_go_of_the_unique_keys_of_its_jobs_and_of_no_others() {
     assert_eq!(left, [held("list"), held("next"), other_kind]);
 }
 
+#[tokio::test]
+async fn many_leases_lie_in_a_tree_and_hold_nothing_but_jobs() {
+    let bench = Bench::new().await;
+    let mut raw = bench.raw.clone();
+    let store = bench.store("w1", 60_000);
+    let lease = KindKeys::new(&bench.prefix, "first").lease;
+    // Whatever the number of jobs that wait: more may come while they run.
+    for waiting in [1, 60, 2_000] {
+        bench.push("first", waiting).await;
+        let claimed = claim(&store, 1, &free([50, 0], 450), Sweep::None).await;
+        let taken = claimed.entries[0].len() as u64;
+        let encoding: String = redis::cmd("OBJECT")
+            .arg("ENCODING")
+            .arg(&lease)
+            .query_async(&mut raw)
+            .await
+            .unwrap();
+        assert_eq!(encoding, "skiplist");
+        let leases: Vec<String> = raw.zrange(&lease, 0, -1).await.unwrap();
+        assert_eq!(leases.len() as u64, taken);
+        assert!(leases.iter().all(|tag| tag.starts_with("w1:")), "{leases:?}");
+        let done = (1..=taken).map(|number| Settlement {
+            kind: 0,
+            number,
+            verb: Verb::Done,
+        });
+        assert_eq!(store.settle(&done.collect::<Vec<_>>()).await.unwrap(), 0);
+        assert!(!raw.exists::<_, bool>(&lease).await.unwrap(), "it ends with its jobs");
+    }
+}
+
+#[tokio::test]
+async fn one_settlement_may_be_about_several_kinds() {
+    let bench = Bench::new().await;
+    bench.push("first", 2).await;
+    bench.push("second", 2).await;
+    let store = bench.store("w1", 60_000);
+    claim(&store, 1, &free([2, 2], 0), Sweep::None).await;
+    let say = |kind, number, verb| Settlement { kind, number, verb };
+    let back = || Verb::Head { header: None };
+    let batch = [
+        say(1, 4, back()),
+        say(0, 1, Verb::Done),
+        say(1, 3, Verb::Done),
+        say(0, 2, back()),
+    ];
+    assert_eq!(store.settle(&batch).await.unwrap(), 0);
+    let claimed = claim(&store, 5, &free([2, 2], 0), Sweep::None).await;
+    assert_eq!(claimed.entries, [[b"first 1".to_vec()], [b"second 1".to_vec()]]);
+}
+
 /// One worker's slots over three kinds, in order of priority, as the claim loop uses them.
 struct Worker {
     store: Store,
