@@ -105,7 +105,7 @@ async fn prove(webhooks: usize, mut dice: StdRng) {
         "{webhooks} webhooks, {} events, {kills} kills, {again} told again: {:.1} s, {:.0} webhooks/s",
         events.iter().map(Vec::len).sum::<usize>(),
         took.as_secs_f64(),
-        webhooks as f64 / took.as_secs_f64()
+        u32::try_from(webhooks).map(f64::from).unwrap() / took.as_secs_f64()
     );
     for (door, events) in doors.iter().zip(&events) {
         compare(&scene, door, events).await;
