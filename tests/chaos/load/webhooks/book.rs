@@ -89,6 +89,8 @@ struct Pages {
     /// Deliveries of which a failure was told, or is about to be.
     may_have_failed: BTreeSet<(Uuid, i64)>,
     last_moment_ms: i64,
+    /// Mails whose reports are decided on, by the order in which the mail server took them.
+    seen: BTreeSet<u32>,
 }
 
 impl Book {
@@ -101,6 +103,11 @@ impl Book {
         let mut pages = self.pages();
         pages.last_moment_ms = chrono::Utc::now().timestamp_millis().max(pages.last_moment_ms + 1);
         pages.last_moment_ms
+    }
+
+    /// Whether nobody has decided yet what is reported of this mail.
+    pub(super) fn is_new_mail(&self, serial: u32) -> bool {
+        self.pages().seen.insert(serial)
     }
 
     /// These are about to be told.

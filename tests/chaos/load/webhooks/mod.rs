@@ -12,6 +12,7 @@ mod reports;
 mod talk;
 
 use std::{
+    ops::Deref,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -105,7 +106,7 @@ async fn wait_for_room(outstanding: &mut JoinSet<()>) {
 }
 
 /// Tells one webhook as often as it is to be told.
-async fn deliver(town: Arc<Town>, stop: CancellationToken, webhook: Webhook, manner: Manner) {
+async fn deliver(town: impl Deref<Target = Town>, stop: CancellationToken, webhook: Webhook, manner: Manner) {
     if !webhook.forged {
         town.book.will_tell(&webhook.events);
     }
@@ -163,7 +164,7 @@ async fn look_up(town: &Town, shop: Uuid) -> sqlx::Result<Shop> {
     })
 }
 
-/// Receipts that wait for the result of their send are tried again after as long as they have waited, up to a minute: they
+/// Mails that left since the end are reported on, too. Receipts that wait for the result of their send are tried again after as long as they have waited, up to a minute: they
 /// need not wait so long for nothing.
 pub(super) async fn let_go(town: &Town) -> sqlx::Result<()> {
     sqlx::query(
@@ -171,7 +172,7 @@ pub(super) async fn let_go(town: &Town) -> sqlx::Result<()> {
     )
     .execute(&town.pool)
     .await?;
-    Ok(())
+    reports::bring_the_rest(town).await
 }
 
 /// Webhooks that wait, and receipts that wait for the result of their send.

@@ -2,13 +2,14 @@
 //! delivery a report is about stands only in the address the mail was sent from, as it came over the wire.
 //! It must never report on a mail that no server took, nor learn from our books what was sent.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use carillon::channel::{Channel, DeliveryMark, ReturnPathKey};
 use carillon_sandbox::{
     ReceivedMessage, ReceivedQuery,
     webhooks::{Signer, mail},
 };
+use futures::future::join_all;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::form_urlencoded;
@@ -33,37 +34,59 @@ const SHARE: u64 = 15;
 /// A mailbox, and whose relay mails to it leave over.
 type Mailbox = (Uuid, String);
 
-/// Reports until told to stop, and then once more on everybody's mail.
+/// Reports until told to stop.
 pub(super) async fn bring(town: Arc<Town>, stop: CancellationToken) {
-    let mailboxes: Vec<Mailbox> = until_answered(|| {
-        sqlx::query_as(
-            "select a.sender_id, a.address from address a join sender s on s.id = a.sender_id and s.channel = 'email' order by a.id",
-        )
-        .fetch_all(&town.pool)
-    })
-    .await;
-    let (mut seen, mut outstanding) = (HashSet::new(), JoinSet::new());
-    let looks = mailboxes.chunks(LOOK);
-    let until_stopped = looks.clone().cycle().take_while(|_| !stop.is_cancelled());
-    for some in until_stopped.chain(looks) {
-        for (sender, address) in some {
-            let query = ReceivedQuery {
-                recipient: Some(address.clone()),
-                ..ReceivedQuery::default()
-            };
-            for mail in town.providers().received(provider(Channel::Email), &query) {
-                if !seen.insert((mail.serial, mail.recipient.clone())) {
-                    continue;
-                }
-                for (webhook, manner) in reports(&town, *sender, &mail) {
-                    outstanding.spawn(deliver(town.clone(), stop.clone(), webhook, manner));
-                }
-            }
+    let mailboxes = until_answered(|| mailboxes(&town)).await;
+    let mut outstanding = JoinSet::new();
+    for some in mailboxes.chunks(LOOK).cycle() {
+        if stop.is_cancelled() {
+            break;
+        }
+        for (webhook, manner) in news(&town, some) {
+            outstanding.spawn(deliver(town.clone(), stop.clone(), webhook, manner));
         }
         rest(100).await;
         wait_for_room(&mut outstanding).await;
     }
     outstanding.join_all().await;
+}
+
+/// Reports on what was sent since: much of a short run leaves only when everything is healed.
+pub(super) async fn bring_the_rest(town: &Town) -> sqlx::Result<()> {
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let news = news(town, &mailboxes(town).await?);
+    join_all(
+        news.into_iter()
+            .map(|(webhook, manner)| deliver(town, stop.clone(), webhook, manner)),
+    )
+    .await;
+    Ok(())
+}
+
+async fn mailboxes(town: &Town) -> sqlx::Result<Vec<Mailbox>> {
+    sqlx::query_as(
+        "select a.sender_id, a.address from address a join sender s on s.id = a.sender_id and s.channel = 'email' order by a.id",
+    )
+    .fetch_all(&town.pool)
+    .await
+}
+
+/// What is to be reported of mails in these mailboxes that nobody has looked at.
+fn news(town: &Town, mailboxes: &[Mailbox]) -> Vec<(Webhook, Manner)> {
+    let mut news = Vec::new();
+    for (sender, address) in mailboxes {
+        let query = ReceivedQuery {
+            recipient: Some(address.clone()),
+            ..ReceivedQuery::default()
+        };
+        for mail in town.providers().received(provider(Channel::Email), &query) {
+            if town.book.is_new_mail(mail.serial) {
+                news.extend(reports(town, *sender, &mail));
+            }
+        }
+    }
+    news
 }
 
 /// What is reported of one mail; of most nothing.
