@@ -68,9 +68,9 @@ enum Command {
     Web,
     /// Work on jobs: plan and send broadcasts (any number of processes)
     Worker,
-    /// Ring for what is due: schedules, and work that lost its job (any number of processes)
+    /// Ring for what is due, and for work that lost its job (any number)
     Scheduler,
-    /// Bring the database's schema up to this program's; run before the new processes start
+    /// Bring the database's schema up to this program's, before it starts
     Migrate(migrate::Args),
     /// Queue one job by hand, checked against its contract
     Enqueue(enqueue::Args),
@@ -85,7 +85,7 @@ enum Command {
     Resume(pause::GoOn),
     /// Show what is paused: since when, by whom, why, and what waits behind it
     Paused(pause::List),
-    /// Show what is done by the calendar, what comes next and what was missed; ring for one period
+    /// What the calendar rings for: what comes next, what was missed
     #[command(subcommand)]
     Schedule(schedule::Args),
     /// Look at the accounts messages leave from

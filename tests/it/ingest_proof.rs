@@ -107,6 +107,13 @@ async fn prove(webhooks: usize, mut dice: StdRng) {
         took.as_secs_f64(),
         u32::try_from(webhooks).map(f64::from).unwrap() / took.as_secs_f64()
     );
+    // "Everything up to then was read" and the proof that one of these was sent at all, told at the same moment, miss each other;
+    // a scheduler looks once more a minute later, and here it is done at once.
+    scene
+        .world
+        .run("update receipt_watermark set recheck_at = now() where recheck_at is not null")
+        .await;
+    carillon::delivery::receipt::retry(scene.world.pool()).await.unwrap();
     for (door, events) in doors.iter().zip(&events) {
         compare(&scene, door, events).await;
     }

@@ -226,7 +226,9 @@ async fn a_unique_key_whose_job_vanished_keeps_nobody_out() {
 
 #[tokio::test]
 async fn never_more_jobs_are_claimed_than_there_are_slots() {
-    let fixture = Fixture::new().await;
+    let mut fixture = Fixture::new().await;
+    // Enough for every kind to keep all it would like to.
+    fixture.config.concurrency = 40 + others_slots();
     let (running, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let jobs: Vec<_> = (0..200).map(|_| job().0).collect();
     fixture.queue.ring_many(&jobs).await.unwrap();

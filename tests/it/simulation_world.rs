@@ -75,6 +75,13 @@ impl World {
 
     /// Runs statements as one transaction. The last one's answer, `refused` where the database says no; none if the caller died.
     pub(crate) async fn ask(&self, fate: Fate, statements: &[String]) -> Option<String> {
+        let answer = self.asked(fate, statements).await;
+        // Whoever comes next would pass over what the dead one's transaction still has.
+        self.dropped_has_ended().await;
+        answer
+    }
+
+    async fn asked(&self, fate: Fate, statements: &[String]) -> Option<String> {
         let mut tx = db::begin(&self.clock.pool).await.unwrap();
         let mut last = String::new();
         for (place, sql) in statements.iter().enumerate() {
@@ -122,14 +129,18 @@ impl World {
             .await
         };
         if answer.is_none() {
-            // What was sent is done or given up when its connection is free again.
-            until("what was dropped has ended", async || {
-                let (open, idle) = self.clock.pool.open_and_idle();
-                open == idle
-            })
-            .await;
+            self.dropped_has_ended().await;
         }
         answer
+    }
+
+    /// What was sent is done or given up when its connection is free again.
+    async fn dropped_has_ended(&self) {
+        until("what was dropped has ended", async || {
+            let (open, idle) = self.clock.pool.open_and_idle();
+            open == idle
+        })
+        .await;
     }
 
     /// Opens shops, each with eight customers who can be reached everywhere.
