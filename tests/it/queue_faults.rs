@@ -14,7 +14,7 @@ use redis::AsyncCommands as _;
 use tokio::sync::Semaphore;
 
 use crate::{
-    fixture::{Fixture, Runs, job},
+    fixture::{Fixture, Runs, job, others_slots},
     redis_server::{Memory, RedisServer},
     wait::until,
 };
@@ -22,7 +22,9 @@ use crate::{
 #[tokio::test]
 async fn redis_killed_and_restarted_during_work_loses_nothing() {
     let mut server = RedisServer::start(Memory::Kept).await;
-    let fixture = Fixture::at(&server.url()).await;
+    let mut fixture = Fixture::at(&server.url()).await;
+    // Enough for every kind to keep all it would like to.
+    fixture.config.concurrency = 40 + others_slots();
     let (runs, begun, gate) = (Runs::default(), Runs::default(), Arc::new(Semaphore::new(50)));
     let worker = fixture.worker({
         let (runs, begun, gate) = (runs.clone(), begun.clone(), Arc::clone(&gate));
@@ -39,13 +41,13 @@ async fn redis_killed_and_restarted_during_work_loses_nothing() {
     let jobs: Vec<_> = (0..500).map(|_| job().0).collect();
     fixture.queue.ring_many(&jobs).await.unwrap();
     until("some have run and the next have begun", || async {
-        runs.jobs() == 50 && begun.jobs() == 60
+        runs.jobs() == 50 && begun.jobs() == 90
     })
     .await;
     server.kill();
     assert!(matches!(fixture.queue.ring(job().0).await, Err(QueueError::Redis(_))));
     gate.add_permits(450);
-    until("what was claimed has ended", || async { runs.jobs() == 60 }).await;
+    until("what was claimed has ended", || async { runs.jobs() == 90 }).await;
     server.restart().await;
     until("all have run", || async { runs.jobs() == 500 }).await;
     let fresh = redis::Client::open(server.url()).unwrap();
