@@ -7,7 +7,7 @@
 //! - `briefing`: what must be known to send for a lane
 //! - `slice`: claim, send, settle, until the turn is over
 //! - `crew`: the tasks that send, member after member; `window`: one send, or one multicast
-//! - `store`: the calls to Postgres
+//! - `store`, `settle`: the calls to Postgres
 //! - `receipt`: what providers tell of messages that left
 //! - `senders`: senders as an operator sees them
 //! - `config`: section `[delivery]`
@@ -21,6 +21,7 @@ mod crew;
 mod lane;
 pub mod receipt;
 pub mod senders;
+mod settle;
 mod share;
 mod slice;
 mod state;

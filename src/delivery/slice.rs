@@ -14,7 +14,8 @@ use crate::{
     delivery::{
         DeliveryError,
         crew::Crew,
-        store::{self, ClaimedSlice, InFlight, Next, Settled},
+        settle::{InFlight, Next, Settled, settle_window},
+        store::{self, ClaimedSlice},
         turn::{LaneTurn, TurnEnd},
         verdict::{Ended, SenderTrouble, Sent, Verdict, judge, repeat_after},
         window,
@@ -22,7 +23,7 @@ use crate::{
     metrics::sends,
 };
 
-/// Works slices one after another. Several of these run side by side on one lane.
+/// Works slices one after another; several of these run side by side on one lane.
 pub(super) async fn work(turn: Arc<LaneTurn>) -> Result<TurnEnd, DeliveryError> {
     let job = &turn;
     let mut crew = Crew::new(&turn);
@@ -162,10 +163,9 @@ impl SliceTurn<'_> {
         self.flying.append(&mut window);
     }
 
-    /// Waits until as many are back as it takes to write results: three quarters, because every settle has its price, and those who
-    /// are still out keep the sockets busy meanwhile; half where
-    /// the others are slow; whoever is back soon while sockets are idle; all, where nobody waits or their outcomes must be
-    /// judged together.
+    /// Waits until as many are back as it takes to write results: three quarters, because every settle has its price, and who is
+    /// still out keeps the sockets busy meanwhile; half where the others are slow; whoever is back soon while sockets are idle; all,
+    /// where nobody waits or their outcomes must be judged together.
     async fn collect_enough(&mut self) -> Vec<(i64, Sent)> {
         if self.rest.is_empty() || self.repeat {
             return self.collect(usize::MAX, Duration::MAX).await;
@@ -369,9 +369,7 @@ impl SliceTurn<'_> {
                 uncertain: &self.uncertain,
                 intent_no: self.intent_no,
             };
-            let settled =
-                store::settle_window(&delivery.db, &self.job.lane, &self.slice, ended, next, in_flight, lease).await;
-            match settled {
+            match settle_window(&delivery.db, &self.job.lane, &self.slice, ended, next, in_flight, lease).await {
                 Ok(settled) => {
                     self.lease_until = asked_at + lease;
                     return Ok(settled);
