@@ -21,6 +21,20 @@ pub const FCM_DEMO_KEY_JSON: &str = include_str!("../fcm-demo-key.json");
 pub const FCM_PROJECT: &str = "carillon-demo";
 /// An access token of that project that never expires, for clients that skip OAuth.
 pub const FCM_ACCESS_TOKEN: &str = "sandbox-fcm-access-token";
+/// The Facebook page every sandbox starts with.
+pub const PAGE_ID: &str = "100000000000001";
+/// Its access token.
+pub const PAGE_TOKEN: &str = "sandbox-page-token";
+/// The Meta app that page and number belong to.
+pub const META_APP_ID: &str = "300000000000001";
+/// Its secret (proves tokens, signs webhooks).
+pub const META_APP_SECRET: &str = "sandbox-meta-app-secret";
+/// The id of the WhatsApp number every sandbox starts with.
+pub const PHONE_NUMBER_ID: &str = "200000000000001";
+/// Its access token.
+pub const WHATSAPP_TOKEN: &str = "sandbox-whatsapp-token";
+/// The template approved for that number, as name and language.
+pub const WHATSAPP_TEMPLATE: (&str, &str) = ("shop_news", "zh_TW");
 /// The SMTP user every sandbox starts with.
 pub const SMTP_USER: &str = "sandbox";
 /// Its password.
@@ -38,6 +52,10 @@ pub enum Account {
     /// A mail submission login. The first one registered makes authentication mandatory.
     #[serde(alias = "email")]
     Smtp(SmtpAccount),
+    /// A Facebook page.
+    Messenger(PageAccount),
+    /// A WhatsApp number.
+    Whatsapp(WhatsappAccount),
 }
 
 impl Account {
@@ -47,6 +65,8 @@ impl Account {
             Account::Line(_) => Channel::Line,
             Account::Fcm(_) => Channel::Fcm,
             Account::Smtp(_) => Channel::Smtp,
+            Account::Messenger(_) => Channel::Messenger,
+            Account::Whatsapp(_) => Channel::Whatsapp,
         }
     }
 }
@@ -108,12 +128,86 @@ pub struct SmtpAccount {
     pub password: String,
 }
 
+/// A Facebook page. Registering another token with the same `page_id` makes another set-up of the same page.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageAccount {
+    /// The page access token callers send as Bearer.
+    pub access_token: String,
+    /// The page's id: digits.
+    pub page_id: String,
+    /// Its name, answered by `/me`.
+    #[serde(default)]
+    pub name: String,
+    /// The app the token was issued to.
+    #[serde(default)]
+    pub app_id: Option<String>,
+    /// That app's secret: a proof that is given must fit it.
+    #[serde(default)]
+    pub app_secret: Option<String>,
+    /// Whether calls without a proof are refused.
+    #[serde(default)]
+    pub needs_proof: bool,
+    /// What the token may do, answered by `/debug_token`.
+    #[serde(default = "page_scopes")]
+    pub scopes: Vec<String>,
+    /// Whether the app is told of the page's messages.
+    #[serde(default)]
+    pub subscribed: bool,
+    /// Whether the app is the page's primary receiver.
+    #[serde(default = "yes")]
+    pub is_primary_receiver: bool,
+}
+
+/// A WhatsApp number.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WhatsappAccount {
+    /// The token callers send as Bearer.
+    pub access_token: String,
+    /// The number's id: digits.
+    pub phone_number_id: String,
+    /// The number as people dial it.
+    #[serde(default)]
+    pub display_phone_number: String,
+    /// The name customers see.
+    #[serde(default)]
+    pub verified_name: String,
+    /// The app's secret: a proof that is given must fit it.
+    #[serde(default)]
+    pub app_secret: Option<String>,
+    /// Whether calls without a proof are refused.
+    #[serde(default)]
+    pub needs_proof: bool,
+    /// Approved templates, as `name/language`.
+    #[serde(default)]
+    pub templates: Vec<String>,
+}
+
+fn page_scopes() -> Vec<String> {
+    [
+        "pages_show_list",
+        "pages_messaging",
+        "pages_manage_metadata",
+        "pages_read_engagement",
+    ]
+    .map(str::to_owned)
+    .into()
+}
+
+fn yes() -> bool {
+    true
+}
+
 /// Why an account was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadAccount {
     /// Not `U` and 32 hexadecimal digits.
     #[error("`bot_user_id` must be U and 32 lowercase hexadecimal digits")]
     BotUserId,
+    /// A page's or a number's id that is not digits.
+    #[error("an id of Meta's is digits")]
+    MetaId,
     /// No usable RSA key in the PEM.
     #[error("`key_pem` holds no RSA key in PEM form")]
     Key,
@@ -135,6 +229,26 @@ pub fn default_accounts() -> Vec<Account> {
         Account::Smtp(SmtpAccount {
             user: SMTP_USER.to_owned(),
             password: SMTP_PASSWORD.to_owned(),
+        }),
+        Account::Messenger(PageAccount {
+            access_token: PAGE_TOKEN.to_owned(),
+            page_id: PAGE_ID.to_owned(),
+            name: "Sandbox Shop".to_owned(),
+            app_id: Some(META_APP_ID.to_owned()),
+            app_secret: Some(META_APP_SECRET.to_owned()),
+            needs_proof: true,
+            scopes: page_scopes(),
+            subscribed: false,
+            is_primary_receiver: true,
+        }),
+        Account::Whatsapp(WhatsappAccount {
+            access_token: WHATSAPP_TOKEN.to_owned(),
+            phone_number_id: PHONE_NUMBER_ID.to_owned(),
+            display_phone_number: "+886 900 000 000".to_owned(),
+            verified_name: "Sandbox Shop".to_owned(),
+            app_secret: Some(META_APP_SECRET.to_owned()),
+            needs_proof: true,
+            templates: vec![format!("{}/{}", WHATSAPP_TEMPLATE.0, WHATSAPP_TEMPLATE.1)],
         }),
     ];
     accounts.extend(fcm_account_from_key_json(FCM_DEMO_KEY_JSON).map(|mut account| {

@@ -6,7 +6,7 @@
 //! slowest part of a benchmark.
 //!
 //! ```text
-//! http ─ routes ─┬─ line, fcm, oauth ─┐
+//! http ─ routes ─┬─ line, fcm, oauth, graph ─┐
 //! smtp ──────────┘                    ├─ faults, traffic (counters, received, rate cap), clock
 //! control, handle ────────────────────┘
 //! ```
@@ -19,6 +19,7 @@ mod control;
 mod cpu;
 mod faults;
 mod fcm;
+mod graph;
 mod handle;
 mod http;
 mod json;
@@ -45,8 +46,9 @@ use crate::state::State;
 
 pub use crate::accounts::{
     Account, BadAccount, FCM_ACCESS_TOKEN, FCM_DEMO_KEY_JSON, FCM_PROJECT, FcmAccount, LINE_BOT_USER_ID,
-    LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, LineAccount, SMTP_PASSWORD, SMTP_USER, SmtpAccount,
-    default_accounts, fcm_account_from_key_json,
+    LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, LineAccount, META_APP_ID, META_APP_SECRET, PAGE_ID, PAGE_TOKEN,
+    PHONE_NUMBER_ID, PageAccount, SMTP_PASSWORD, SMTP_USER, SmtpAccount, WHATSAPP_TEMPLATE, WHATSAPP_TOKEN,
+    WhatsappAccount, default_accounts, fcm_account_from_key_json,
 };
 pub use crate::channel::{Channel, UnknownChannel};
 pub use crate::cpu::{CpuError, Used, used};

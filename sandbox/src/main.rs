@@ -12,11 +12,11 @@ use carillon_sandbox::{
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Provider simulator on loopback: LINE, FCM and SMTP, with faults on demand.
+/// Provider simulator on loopback: LINE, FCM, Messenger, WhatsApp and SMTP, with faults on demand.
 #[derive(Parser)]
 #[command(name = "carillon-sandbox", version)]
 struct Options {
-    /// HTTP port (LINE, FCM, OAuth, /_sandbox); 0 picks a free one
+    /// HTTP port (LINE, FCM, OAuth, Graph, /_sandbox); 0 picks a free one
     #[arg(long, default_value_t = 9900)]
     http_port: u16,
     /// SMTP port; 0 picks a free one

@@ -93,18 +93,19 @@ pub(crate) struct Received {
 /// A message a recipient got.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceivedMessage {
-    /// LINE user id, FCM token (or `/topics/…`), mail address.
+    /// LINE user id, FCM token (or `/topics/…`), page-scoped id, WhatsApp number with its `+`, mail address.
     pub recipient: String,
     /// Order of arrival on this channel, from 0.
     pub serial: u32,
     /// Real milliseconds between the sandbox's start and the arrival.
     pub at_ms: u32,
     /// The broadcast's marker: LINE `customAggregationUnits[0]`; FCM `data.broadcast_id`, else `android.collapse_key`,
-    /// else `fcm_options.analytics_label`; mail `X-Broadcast-Id`, else `Feedback-ID`; empty when there is none.
+    /// else `fcm_options.analytics_label`; Messenger `metadata` and WhatsApp `biz_opaque_callback_data` up to the last dot;
+    /// mail `X-Broadcast-Id`, else `Feedback-ID`; empty when there is none.
     pub marker: String,
     /// Every text a person would see, one per line; mail: subject, then the decoded text part.
     pub text: String,
-    /// The raw message (LINE `messages`, FCM `message`, the mail as sent); empty unless bodies are kept.
+    /// The raw message (LINE `messages`, FCM `message`, the whole request to Graph, the mail as sent); empty unless bodies are kept.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub body: String,
 }

@@ -5,7 +5,7 @@ use crate::channel::Channel;
 use crate::faults::{FaultKind, Hit};
 use crate::http::{Answer, Request, Then, Verdict};
 use crate::state::State;
-use crate::{control, fcm, line, oauth};
+use crate::{control, fcm, graph, line, oauth};
 
 const LINE_BODY_BYTES: usize = 2 * 1024 * 1024;
 const CONTROL_BODY_BYTES: usize = 64 * 1024 * 1024;
@@ -46,7 +46,10 @@ pub(crate) fn answer(state: &State, request: &Request<'_>, answer: &mut Answer) 
         (_, path) if path.starts_with("/v1/projects/") => fcm::route(state, request, answer),
         (_, path) if path.starts_with("/_sandbox/") => control::route(state, request, answer),
         (_, path) if path.starts_with("/v2/") => line::unknown(state, answer),
-        _ => {
+        (_, path) => {
+            if let Some(rest) = graph::versioned(path) {
+                return graph::route(state, request, answer, rest);
+            }
             answer.set(404, r#"{"message":"Not found"}"#);
             Verdict::NOW
         }

@@ -10,6 +10,7 @@ use crate::channel::Channel;
 use crate::clock::Clock;
 use crate::faults::Faults;
 use crate::fcm::FcmState;
+use crate::graph::GraphState;
 use crate::line::LineState;
 use crate::outage::Outages;
 use crate::smtp::SmtpState;
@@ -24,7 +25,8 @@ pub(crate) struct State {
     pub(crate) line: LineState,
     pub(crate) fcm: FcmState,
     pub(crate) smtp: SmtpState,
-    traffic: [Traffic; 3],
+    pub(crate) graph: GraphState,
+    traffic: [Traffic; 5],
 }
 
 impl State {
@@ -38,16 +40,19 @@ impl State {
             line: LineState::new(config.seed),
             fcm: FcmState::new(config.seed),
             smtp: SmtpState::default(),
-            traffic: [1, 2, 3].map(|n| Traffic::new(config.seed.wrapping_add(n))),
+            graph: GraphState::new(config.seed),
+            traffic: [1, 2, 3, 4, 5].map(|n| Traffic::new(config.seed.wrapping_add(n))),
         }
     }
 
     pub(crate) fn traffic(&self, channel: Channel) -> &Traffic {
-        let [line, fcm, smtp] = &self.traffic;
+        let [line, fcm, smtp, messenger, whatsapp] = &self.traffic;
         match channel {
             Channel::Line => line,
             Channel::Fcm => fcm,
             Channel::Smtp => smtp,
+            Channel::Messenger => messenger,
+            Channel::Whatsapp => whatsapp,
         }
     }
 
@@ -56,16 +61,20 @@ impl State {
             Account::Line(account) => self.line.register(account),
             Account::Fcm(account) => self.fcm.register(account),
             Account::Smtp(account) => self.smtp.register(account),
+            Account::Messenger(account) => self.graph.register_page(account),
+            Account::Whatsapp(account) => self.graph.register_number(account),
         }
     }
 
-    /// Makes a credential invalid: a LINE token, an FCM `client_email` or access token, an SMTP user. False when it
+    /// Makes a credential invalid: a LINE token, an FCM `client_email` or access token, an SMTP user, a
+    /// page's or a number's token. False when it
     /// was not known.
     pub(crate) fn revoke(&self, channel: Channel, credential: &str) -> bool {
         match channel {
             Channel::Line => self.line.revoke(credential),
             Channel::Fcm => self.fcm.revoke(credential),
             Channel::Smtp => self.smtp.revoke(credential),
+            Channel::Messenger | Channel::Whatsapp => self.graph.revoke(credential),
         }
     }
 
@@ -81,6 +90,7 @@ impl State {
             Channel::Line => self.line.peak(),
             Channel::Fcm => self.fcm.peak(),
             Channel::Smtp => self.smtp.peak(),
+            Channel::Messenger | Channel::Whatsapp => self.graph.peak(channel),
         }
     }
 
@@ -96,5 +106,6 @@ impl State {
         self.line.clear();
         self.fcm.clear();
         self.smtp.clear();
+        self.graph.clear();
     }
 }

@@ -11,7 +11,10 @@ use super::{
     problem::{Problem, Problems},
     routing::Mode,
 };
-use crate::{channel::Channel, prices::Prices};
+use crate::{
+    channel::{Channel, Content, InvalidContent},
+    prices::Prices,
+};
 
 const NAME_LIMIT: usize = 120;
 
@@ -59,6 +62,16 @@ pub(super) fn channels(mode: Mode, channels: &[Channel], problems: &mut Problems
                     ),
                 );
             }
+        }
+    }
+}
+
+/// Checks the message against the limits of the channels it goes over.
+pub(super) fn content(content: &Content, channels: &[Channel], problems: &mut Problems) {
+    for channel in channels {
+        let found = content.problems_on(*channel);
+        if !found.is_empty() {
+            problems.add_content(&InvalidContent(found));
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct Leg {
     pub sender: SenderId,
     /// Tokens a message.
     pub tokens: u32,
+    /// The sender sends by approved templates, which need no window.
+    pub windowless: bool,
 }
 
 /// What routing needs to know of a broadcast.
@@ -201,7 +203,8 @@ impl Route {
     }
 
     fn usable(&self, place: usize) -> String {
-        let window = self.legs.get(place).and_then(|leg| window_hours(leg.channel));
+        let windowed = self.legs.get(place).filter(|leg| !leg.windowless);
+        let window = windowed.and_then(|leg| window_hours(leg.channel));
         let window = window.map_or_else(String::new, |hours| {
             format!(" and a{place}.last_inbound_at > now() - interval '{hours} hours'")
         });

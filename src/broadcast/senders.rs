@@ -29,7 +29,8 @@ pub(super) async fn choose_senders(
     let mut chosen: Vec<Chosen> = Vec::with_capacity(new.channels.len());
     for (index, (channel, sender)) in new.channels.iter().enumerate() {
         let found: Option<Chosen> = sqlx::query_as(
-            "select $3 as channel, id as sender_id, channel as sender_channel, shop_id as sender_shop, state as sender_state
+            "select $3 as channel, id as sender_id, channel as sender_channel, shop_id as sender_shop, state as sender_state,
+                    sends_templates
                from sender
               where case when $2::uuid is null then channel = $3 and is_primary and (shop_id = $1 or shop_id is null)
                          else id = $2 end

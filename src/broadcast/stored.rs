@@ -31,6 +31,7 @@ pub(super) struct Chosen {
     pub(super) sender_channel: Channel,
     pub(super) sender_shop: Option<Uuid>,
     pub(super) sender_state: String,
+    pub(super) sends_templates: bool,
 }
 
 /// A broadcast as its row says, unchecked.
@@ -84,7 +85,8 @@ pub(super) async fn read(conn: &mut PgConnection, broadcast: BroadcastId) -> Res
     .await?;
     let Some(row) = row else { return Ok(None) };
     let chosen = sqlx::query_as(
-        "select c.channel, c.sender_id, s.channel as sender_channel, s.shop_id as sender_shop, s.state as sender_state
+        "select c.channel, c.sender_id, s.channel as sender_channel, s.shop_id as sender_shop, s.state as sender_state,
+                s.sends_templates
            from broadcast_channel c join sender s on s.id = c.sender_id
           where c.broadcast_id = $1 order by c.position",
     )
@@ -121,8 +123,9 @@ impl Stored {
         check::channels(self.mode, &channels, &mut problems);
         let prices = check::prices(prices, self.day, &channels, &mut problems);
         self.check_senders(&mut problems);
-        if let Err(invalid) = Content::parse(&self.content) {
-            problems.add_content(&invalid);
+        match Content::parse(&self.content) {
+            Ok(content) => check::content(&content, &channels, &mut problems),
+            Err(invalid) => problems.add_content(&invalid),
         }
         let audience = Audience::parse(&self.audience)
             .map_err(|problem| problems.0.push(problem))
@@ -167,6 +170,7 @@ impl Stored {
                 channel: one.channel,
                 sender: SenderId(one.sender_id),
                 tokens: *tokens,
+                windowless: one.channel == Channel::Whatsapp && one.sends_templates,
             });
         let route = Route {
             shop: self.shop,

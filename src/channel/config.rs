@@ -1,4 +1,5 @@
-//! The settings of the channels: sections `[channel.http]`, `[channel.line]`, `[channel.app]`, `[channel.email]`.
+//! The settings of the channels: sections `[channel.http]`, `[channel.line]`, `[channel.app]`, `[channel.email]`,
+//! `[channel.messenger]`, `[channel.whatsapp]`.
 //!
 //! Defaults and explanations stand in `config/default.toml` and only there.
 
@@ -19,6 +20,10 @@ pub struct ChannelConfig {
     pub app: AppConfig,
     /// `[channel.email]`
     pub email: EmailConfig,
+    /// `[channel.messenger]`
+    pub messenger: MessengerConfig,
+    /// `[channel.whatsapp]`
+    pub whatsapp: WhatsappConfig,
 }
 
 /// `[channel.http]`: the one HTTP client of the process.
@@ -83,6 +88,34 @@ pub struct EmailConfig {
     pub in_flight: usize,
 }
 
+/// `[channel.messenger]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MessengerConfig {
+    /// Scheme and host of the Graph API.
+    pub base_url: String,
+    /// Its version, such as `v25.0`.
+    pub api_version: String,
+    /// Seconds one request may take, answer included.
+    pub timeout_secs: u64,
+    /// Requests in flight per slice; also the most that a crash leaves unknown of it.
+    pub in_flight: usize,
+}
+
+/// `[channel.whatsapp]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WhatsappConfig {
+    /// Scheme and host of the Graph API.
+    pub base_url: String,
+    /// Its version, such as `v24.0`.
+    pub api_version: String,
+    /// Seconds one request may take, answer included.
+    pub timeout_secs: u64,
+    /// Requests in flight per slice; also the most that a crash leaves unknown of it.
+    pub in_flight: usize,
+}
+
 /// Settings that cannot work, or a client that could not be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChannelsError {
@@ -100,13 +133,24 @@ impl ChannelConfig {
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let (http, line, app, email) = (&self.http, &self.line, &self.app, &self.email);
+        let (messenger, whatsapp) = (&self.messenger, &self.whatsapp);
         for (key, url, optional) in [
             ("line.base_url", &line.base_url, false),
             ("app.base_url", &app.base_url, false),
             ("app.token_url", &app.token_url, true),
+            ("messenger.base_url", &messenger.base_url, false),
+            ("whatsapp.base_url", &whatsapp.base_url, false),
         ] {
             if !(optional && url.is_empty()) && base_url(url).is_none() {
                 problems.push(format!("channel.{key} is not an http(s) URL: write https://host"));
+            }
+        }
+        for (key, version) in [
+            ("messenger.api_version", &messenger.api_version),
+            ("whatsapp.api_version", &whatsapp.api_version),
+        ] {
+            if !is_api_version(version) {
+                problems.push(format!("channel.{key} is not a version: write for example v25.0"));
             }
         }
         let days = 86_400;
@@ -128,16 +172,22 @@ impl ChannelConfig {
                 1_000_000,
             ),
             ("email.in_flight", email.in_flight as u64, 10_000),
+            ("messenger.timeout_secs", messenger.timeout_secs, days),
+            ("messenger.in_flight", messenger.in_flight as u64, 10_000),
+            ("whatsapp.timeout_secs", whatsapp.timeout_secs, days),
+            ("whatsapp.in_flight", whatsapp.in_flight as u64, 10_000),
         ] {
             if number == 0 || number > most {
                 problems.push(format!("channel.{key} is {number}: use 1 to {most}"));
             }
         }
-        let shortest = line.timeout_secs.min(app.timeout_secs);
+        let shortest = [messenger.timeout_secs, whatsapp.timeout_secs]
+            .into_iter()
+            .fold(line.timeout_secs.min(app.timeout_secs), u64::min);
         if http.connect_timeout_secs >= shortest {
             // Else the request's own timeout hides that no connection was ever made.
             problems.push(format!(
-                "channel.http.connect_timeout_secs must be below line.timeout_secs and app.timeout_secs ({shortest})"
+                "channel.http.connect_timeout_secs must be below the timeout_secs of every channel ({shortest})"
             ));
         }
         if email.hello_name.contains(|c: char| !c.is_ascii_graphic()) {
@@ -187,6 +237,13 @@ pub(super) fn base_url(text: &str) -> Option<Url> {
     (matches!(url.scheme(), "http" | "https") && url.host().is_some()).then_some(url)
 }
 
+/// `v` and a number with one digit behind the point.
+fn is_api_version(text: &str) -> bool {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let parts = text.strip_prefix('v').and_then(|number| number.split_once('.'));
+    parts.is_some_and(|(major, minor)| digits(major) && digits(minor))
+}
+
 /// Seconds as a duration.
 pub(super) const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -211,6 +268,9 @@ mod tests {
         config.email.relay = "localhost".into();
         config.email.hello_name = "a b".into();
         config.http.connect_timeout_secs = config.line.timeout_secs;
+        config.messenger.base_url = String::new();
+        config.messenger.api_version = "25".into();
+        config.whatsapp.in_flight = 0;
         let problems = config.problems();
         for key in [
             "channel.line.base_url",
@@ -220,11 +280,14 @@ mod tests {
             "channel.email.relay",
             "channel.email.hello_name",
             "channel.http.connect_timeout_secs",
+            "channel.messenger.base_url",
+            "channel.messenger.api_version",
+            "channel.whatsapp.in_flight",
         ] {
             let named = problems.iter().filter(|problem| problem.starts_with(key)).count();
             assert_eq!(named, 1, "{key}: {problems:?}");
         }
-        assert_eq!(problems.len(), 7, "{problems:?}");
+        assert_eq!(problems.len(), 10, "{problems:?}");
         assert!(crate::channel::Channels::new(&config).is_err());
     }
 }

@@ -10,6 +10,7 @@
 //! It must never accept a message that a channel cannot carry.
 
 mod door;
+mod fit;
 
 use std::fmt;
 

@@ -45,6 +45,16 @@ pub(super) fn email_sender(port: u16) -> Sender {
     Sender::parse(SenderId::new(), Channel::Email, &json.to_string()).unwrap()
 }
 
+pub(super) fn messenger_sender() -> Sender {
+    let json = json!({"page_id": "1001", "access_token": "t0ken", "app_id": "3003", "app_secret": "s3cret"});
+    Sender::parse(SenderId::new(), Channel::Messenger, &json.to_string()).unwrap()
+}
+
+pub(super) fn whatsapp_sender() -> Sender {
+    let json = json!({"phone_number_id": "2002", "access_token": "t0ken"});
+    Sender::parse(SenderId::new(), Channel::Whatsapp, &json.to_string()).unwrap()
+}
+
 /// What a scripted server does with a request.
 #[derive(Debug, Clone)]
 pub(super) enum Reply {

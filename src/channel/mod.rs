@@ -11,21 +11,25 @@
 //! - `mark`: which delivery a message is, written into it and read back from what the provider tells (pure)
 //! - `return_path`: the envelope sender of one mail, by which a bounce names its delivery (pure)
 //! - `sender`: an account on a channel and its credentials, parsed
+//! - `check`: what a check of a connection found
 //! - `outcome`: accepted, or refused with a class
 //! - `http`: the one HTTP client and its bounded reads
-//! - `line`, `fcm`, `email`: the providers
+//! - `line`, `fcm`, `email`, `messenger`, `whatsapp`: the providers
+//! - `graph`: what Messenger and WhatsApp share of Meta's API
 //! - `webhook`: what providers tell us, in one set of words for all of them (pure)
 //! - `config`: their settings
 //!
 //! It must never report a message as accepted unless the provider said so in its own words, never read or write
 //! Postgres or Redis, and never put an address, a body or a secret into an error, a log or a `Debug` text.
 
+mod check;
 mod config;
 mod content;
 mod email;
 mod fcm;
 #[cfg(test)]
 mod fixture;
+mod graph;
 mod gsm7;
 mod http;
 mod key;
@@ -33,27 +37,34 @@ mod line;
 mod link;
 mod mark;
 mod merge;
+mod messenger;
 mod outcome;
 mod render;
 mod return_path;
 mod sender;
 pub mod webhook;
+mod whatsapp;
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use config::{AppConfig, ChannelConfig, ChannelsError, EmailConfig, HttpConfig, LineConfig};
+pub use check::{Checked, Finding, FindingState};
+pub use config::{
+    AppConfig, ChannelConfig, ChannelsError, EmailConfig, HttpConfig, LineConfig, MessengerConfig, WhatsappConfig,
+};
 pub use content::{Button, Content, ContentProblem, InvalidContent, TEXT_LIMIT, TEXT_LIMIT_GSM7};
 pub use key::{delivery_key, slice_key};
 pub use line::MULTICAST_LIMIT;
 pub use mark::DeliveryMark;
 pub use merge::{Fallbacks, Field};
+pub use messenger::PageAccount;
 pub use outcome::{ErrorClass, Refusal, SendOutcome};
 pub use render::{Letterhead, Recipient, Rendered, Template};
 pub use return_path::ReturnPathKey;
 pub use sender::{AppProject, Credentials, EmailAccount, LineAccount, Sender, SenderError};
+pub use whatsapp::{MessageTemplate, NumberAccount, TemplateBlank};
 
 /// How a message travels. Stored in Postgres as the enum `channel`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type)]
@@ -141,6 +152,8 @@ pub struct Channels {
     line: line::Line,
     fcm: fcm::Fcm,
     email: email::Email,
+    messenger: messenger::Messenger,
+    whatsapp: whatsapp::Whatsapp,
 }
 
 impl Channels {
@@ -153,8 +166,10 @@ impl Channels {
         let client = http::client(&config.http)?;
         Ok(Self {
             line: line::Line::new(client.clone(), &config.line)?,
-            fcm: fcm::Fcm::new(client, &config.app)?,
+            fcm: fcm::Fcm::new(client.clone(), &config.app)?,
             email: email::Email::new(config.email.clone()),
+            messenger: messenger::Messenger::new(client.clone(), &config.messenger)?,
+            whatsapp: whatsapp::Whatsapp::new(client, &config.whatsapp)?,
         })
     }
 
@@ -170,7 +185,18 @@ impl Channels {
                 let return_path = return_path.as_deref();
                 self.email.send(sender.id, account, to, mail, return_path).await
             }
-            (Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_), _) => wrong_channel(),
+            (Credentials::Messenger(account), Rendered::Messenger(parts)) => {
+                self.messenger.send(account, to, parts).await
+            }
+            (Credentials::Whatsapp(account), Rendered::Whatsapp(parts)) => self.whatsapp.send(account, to, parts).await,
+            (
+                Credentials::Line(_)
+                | Credentials::App(_)
+                | Credentials::Email(_)
+                | Credentials::Messenger(_)
+                | Credentials::Whatsapp(_),
+                _,
+            ) => wrong_channel(),
         }
     }
 
@@ -181,7 +207,26 @@ impl Channels {
     pub async fn multicast(&self, sender: &Sender, to: &[&str], message: &Rendered, key: Uuid) -> SendOutcome {
         match (sender.credentials(), message) {
             (Credentials::Line(account), Rendered::Line(parts)) => self.line.multicast(account, to, parts, key).await,
-            (Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_), _) => wrong_channel(),
+            (
+                Credentials::Line(_)
+                | Credentials::App(_)
+                | Credentials::Email(_)
+                | Credentials::Messenger(_)
+                | Credentials::Whatsapp(_),
+                _,
+            ) => wrong_channel(),
+        }
+    }
+}
+
+impl Channels {
+    /// Asks the provider whether an account is connected as it has to be; `mend`: sets right what can be set right by asking. None:
+    /// for this channel nothing is asked.
+    pub async fn check(&self, sender: &Sender, mend: bool) -> Option<Checked> {
+        match sender.credentials() {
+            Credentials::Messenger(account) => Some(self.messenger.check(account, mend).await),
+            Credentials::Whatsapp(account) => Some(self.whatsapp.check(account).await),
+            Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_) => None,
         }
     }
 }

@@ -119,6 +119,8 @@ pub struct Refusal {
     pub code: String,
     /// How long the provider asked us to wait.
     pub retry_after: Option<Duration>,
+    /// Of class `recipient`, and yet true of this message only.
+    keeps_address: bool,
 }
 
 /// The longest wait a provider can impose on us; a longer one is a mistake of theirs.
@@ -131,6 +133,7 @@ impl Refusal {
             class,
             code: printable(code.as_ref(), 64),
             retry_after: None,
+            keeps_address: false,
         }
     }
 
@@ -138,6 +141,13 @@ impl Refusal {
     #[must_use]
     pub fn after(mut self, retry_after: Option<Duration>) -> Self {
         self.retry_after = retry_after.map(|wait| wait.min(RETRY_AFTER_LIMIT));
+        self
+    }
+
+    /// The same, of a person who can be reached another day: outside the provider's window, or sent enough for now.
+    #[must_use]
+    pub const fn keeping_address(mut self) -> Self {
+        self.keeps_address = true;
         self
     }
 
@@ -155,7 +165,10 @@ impl Refusal {
             && words
                 .next()
                 .is_some_and(|reply| reply.len() == 3 && reply.starts_with('4'));
-        self.class == ErrorClass::Recipient && !transient && !self.code.ends_with(" SENDER_ID_MISMATCH")
+        self.class == ErrorClass::Recipient
+            && !self.keeps_address
+            && !transient
+            && !self.code.ends_with(" SENDER_ID_MISMATCH")
     }
 }
 
@@ -194,6 +207,13 @@ mod tests {
         ] {
             assert_eq!(Refusal::new(class, code).closes_address(), closes, "{class} {code}");
         }
+    }
+
+    #[test]
+    fn a_window_that_is_closed_keeps_the_address() {
+        let refusal = Refusal::new(ErrorClass::Recipient, "10/2018278");
+        assert!(refusal.closes_address());
+        assert!(!refusal.keeping_address().closes_address());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use ring::signature::RsaKeyPair;
 use serde::Deserialize;
 use url::{Host, Url};
 
-use super::Channel;
+use super::{Channel, messenger::PageAccount, whatsapp::NumberAccount};
 
 /// An account on a channel, ready to send.
 #[derive(Clone)]
@@ -33,13 +33,17 @@ pub enum Credentials {
     App(Arc<AppProject>),
     /// Mail relay and identity.
     Email(Arc<EmailAccount>),
+    /// Facebook page.
+    Messenger(Arc<PageAccount>),
+    /// WhatsApp number.
+    Whatsapp(Arc<NumberAccount>),
 }
 
 /// Credentials that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SenderError {
     /// Carillon has no adapter for this channel yet.
-    #[error("channel {0} is not connected yet: choose app, line or email")]
+    #[error("channel {0} is not connected yet: choose app, line, messenger, whatsapp or email")]
     NotConnected(Channel),
     /// Not the JSON this channel needs.
     #[error("credentials of {channel} are not the JSON expected: {problem}")]
@@ -66,6 +70,11 @@ impl Sender {
     /// - `app`: Google's service account key file as it is
     /// - `email`: `{"host", "port", "tls": "implicit" | "starttls" | "none", "username"?, "password"?, "from",
     ///   "from_name"?, "reply_to"?, "return_path"?, "bounce_secret"?, "unsubscribe_mailbox"?}`
+    /// - `messenger`: `{"page_id", "access_token", "app_id"?, "app_secret"?}`; with the secret every request carries its proof
+    /// - `whatsapp`: `{"phone_number_id", "access_token", "app_secret"?, "template"?: {"name", "language", "header_image"?,
+    ///   "body"?: ["text" | "first_name" | "last_name" | "shop_name"], "button_url_prefix"?}}`
+    ///
+    /// Fields of webhooks stand beside them ([`super::webhook::WebhookSecrets`]).
     ///
     /// # Errors
     /// The channel is not connected, or a field is missing or cannot be right.
@@ -74,7 +83,9 @@ impl Sender {
             Channel::Line => Credentials::Line(Arc::new(LineAccount::parse(json)?)),
             Channel::App => Credentials::App(Arc::new(AppProject::parse(json)?)),
             Channel::Email => Credentials::Email(Arc::new(EmailAccount::parse(json)?)),
-            Channel::Messenger | Channel::Whatsapp | Channel::Sms => {
+            Channel::Messenger => Credentials::Messenger(Arc::new(PageAccount::parse(json)?)),
+            Channel::Whatsapp => Credentials::Whatsapp(Arc::new(NumberAccount::parse(json)?)),
+            Channel::Sms => {
                 return Err(SenderError::NotConnected(channel));
             }
         };
@@ -88,7 +99,15 @@ impl Sender {
             Credentials::Line(_) => Channel::Line,
             Credentials::App(_) => Channel::App,
             Credentials::Email(_) => Channel::Email,
+            Credentials::Messenger(_) => Channel::Messenger,
+            Credentials::Whatsapp(_) => Channel::Whatsapp,
         }
+    }
+
+    /// Whether it sends by an approved template, which needs no window: what stands in `sender.sends_templates`.
+    #[must_use]
+    pub fn sends_templates(&self) -> bool {
+        matches!(&self.credentials, Credentials::Whatsapp(account) if account.template.is_some())
     }
 
     /// Its credentials.
@@ -105,7 +124,7 @@ impl fmt::Debug for Sender {
 }
 
 /// Serde's message names fields and types but quotes values of the wrong type, so only its outline is kept.
-fn read<'a, T: Deserialize<'a>>(channel: Channel, json: &'a str) -> Result<T, SenderError> {
+pub(super) fn read<'a, T: Deserialize<'a>>(channel: Channel, json: &'a str) -> Result<T, SenderError> {
     serde_json::from_str(json).map_err(|error| {
         let text = error.to_string();
         let problem = if text.starts_with("missing field") {
@@ -117,8 +136,13 @@ fn read<'a, T: Deserialize<'a>>(channel: Channel, json: &'a str) -> Result<T, Se
     })
 }
 
-const fn field(field: &'static str, problem: &'static str) -> SenderError {
+pub(super) const fn field(field: &'static str, problem: &'static str) -> SenderError {
     SenderError::Field { field, problem }
+}
+
+/// An id of Meta's: digits that can stand in a path.
+pub(super) fn is_meta_id(text: &str) -> bool {
+    (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// A LINE official account.

@@ -12,7 +12,10 @@ use super::{
 use crate::{
     app::App,
     channel::Channel,
-    delivery::senders::{self, SenderFilter, SenderOverview, SenderState},
+    delivery::{
+        connection::{self, ConnectionError},
+        senders::{self, SenderFilter, SenderOverview, SenderState},
+    },
     limit::LimitStatus,
 };
 
@@ -36,6 +39,22 @@ pub(super) enum Args {
         #[arg(long)]
         json: bool,
     },
+    /// Ask the provider whether an account is connected as it has to be: messenger and whatsapp; exit code 1 if it is not
+    Check(Check),
+}
+
+/// What to check.
+#[derive(Debug, clap::Args)]
+pub(super) struct Check {
+    /// The sender's id
+    #[arg(value_name = "ID")]
+    id: SenderId,
+    /// Also set right what can be: subscribe to a page's messages
+    #[arg(long)]
+    mend: bool,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 /// Which senders.
@@ -78,6 +97,7 @@ pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
     match args {
         Args::List { which, json } => list(&which.find(&app).await?, json),
         Args::Limits { which, json } => limits(&app, which, json).await,
+        Args::Check(args) => check(&app, &args).await,
     }
 }
 
@@ -167,6 +187,30 @@ async fn limits(app: &App, which: Which, as_json: bool) -> Result<(), CliError> 
         ("last 429", Align::Left),
     ];
     table::print(&heads, rows)
+}
+
+async fn check(app: &App, args: &Check) -> Result<(), CliError> {
+    need_schema(app).await?;
+    let checked = connection::check(&app.delivery()?, args.id, args.mend).await;
+    let checked = checked.map_err(|error| match error {
+        ConnectionError::NoSender(id) => nobody(id),
+        ConnectionError::NoCheck(_) => CliError::Wrong(error.to_string()),
+        ConnectionError::Database(_) | ConnectionError::Credentials(_) => CliError::Failed(error.to_string()),
+    })?;
+    if args.json {
+        say(&json!({"id": args.id, "works": checked.works(), "findings": checked.findings}).to_string())?;
+    } else {
+        for one in &checked.findings {
+            say(&format!("{:<8} {}", one.state.as_str(), one.zh))?;
+            say(&format!("{:<8} {}", "", one.en))?;
+        }
+    }
+    if checked.works() {
+        return Ok(());
+    }
+    Err(CliError::Failed(
+        "this account is not connected as it has to be".to_owned(),
+    ))
 }
 
 /// Two digits are enough for a person.

@@ -92,7 +92,9 @@ impl Briefing {
             Channel::Line => channels.line.in_flight,
             Channel::App => channels.app.in_flight,
             Channel::Email => channels.email.in_flight,
-            Channel::Messenger | Channel::Whatsapp | Channel::Sms => {
+            Channel::Messenger => channels.messenger.in_flight,
+            Channel::Whatsapp => channels.whatsapp.in_flight,
+            Channel::Sms => {
                 return Err(DeliveryError::Sender(format!("{} is not connected", lane.channel)));
             }
         };

@@ -17,6 +17,7 @@
 
 mod briefing;
 mod config;
+pub mod connection;
 mod crew;
 mod lane;
 pub mod receipt;

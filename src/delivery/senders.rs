@@ -144,9 +144,9 @@ impl super::Delivery {
             (Channel::Line, Call::Multicast) => limits.line_multicast_per_sec,
             (Channel::Line, Call::Single) => own.unwrap_or(limits.line_push_per_sec),
             (Channel::App, _) => own.unwrap_or(limits.app_per_sec),
-            (Channel::Email | Channel::Messenger | Channel::Whatsapp | Channel::Sms, _) => {
-                own.unwrap_or(limits.email_per_sec)
-            }
+            (Channel::Messenger, _) => own.unwrap_or(limits.messenger_per_sec),
+            (Channel::Whatsapp, _) => own.unwrap_or(limits.whatsapp_per_sec),
+            (Channel::Email | Channel::Sms, _) => own.unwrap_or(limits.email_per_sec),
         };
         LimitKey {
             sender,

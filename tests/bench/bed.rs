@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -14,7 +15,10 @@ use carillon::{
     config::{Config, Sources},
 };
 use carillon_jobs::BroadcastId;
-use carillon_sandbox::{FCM_DEMO_KEY_JSON, LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, SMTP_PASSWORD, SMTP_USER};
+use carillon_sandbox::{
+    FCM_DEMO_KEY_JSON, LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, META_APP_SECRET, PAGE_ID, PAGE_TOKEN,
+    PHONE_NUMBER_ID, SMTP_PASSWORD, SMTP_USER, WHATSAPP_TOKEN,
+};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use uuid::Uuid;
@@ -127,6 +131,8 @@ pub struct Bed {
     env: BTreeMap<String, String>,
     admin: String,
     database: String,
+    /// A folder of price tables.
+    prices: PathBuf,
 }
 
 impl Bed {
@@ -147,6 +153,7 @@ impl Bed {
             .unwrap();
         carillon::db::MIGRATOR.run(&pool).await.unwrap();
         let sandbox = Sandbox::start();
+        let prices = priced();
         let env = [
             ("DATABASE_URL", url.to_string()),
             ("REDIS_URL", variable("CARILLON_TEST_REDIS_URL")),
@@ -159,6 +166,9 @@ impl Bed {
             ("CARILLON__CHANNEL__LINE__BASE_URL", sandbox.http.clone()),
             ("CARILLON__CHANNEL__APP__BASE_URL", sandbox.http.clone()),
             ("CARILLON__CHANNEL__APP__TOKEN_URL", format!("{}/token", sandbox.http)),
+            ("CARILLON__CHANNEL__MESSENGER__BASE_URL", sandbox.http.clone()),
+            ("CARILLON__CHANNEL__WHATSAPP__BASE_URL", sandbox.http.clone()),
+            ("CARILLON__PRICES__FOLDER", prices.to_string_lossy().into_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into_iter()
@@ -172,6 +182,7 @@ impl Bed {
             env,
             admin,
             database,
+            prices,
         };
         bed.open_shop().await;
         bed
@@ -217,6 +228,11 @@ impl Bed {
             Channel::Email => json!({"host": host, "port": port.parse::<u16>().unwrap(), "tls": "none", "username": SMTP_USER,
                 "password": SMTP_PASSWORD, "from": "news@shop.example", "from_name": "好日子選物"})
             .to_string(),
+            Channel::Messenger => json!({"page_id": PAGE_ID, "access_token": PAGE_TOKEN, "app_secret": META_APP_SECRET}).to_string(),
+            Channel::Whatsapp => {
+                json!({"phone_number_id": PHONE_NUMBER_ID, "access_token": WHATSAPP_TOKEN, "app_secret": META_APP_SECRET})
+                    .to_string()
+            }
             _ => json!({"channel_id": LINE_CHANNEL_ID, "channel_secret": LINE_CHANNEL_SECRET, "access_token": LINE_TOKEN})
                 .to_string(),
         }
@@ -229,7 +245,13 @@ impl Bed {
             self.shop
         ))
         .await;
-        for channel in [Channel::Line, Channel::App, Channel::Email] {
+        for channel in [
+            Channel::Line,
+            Channel::App,
+            Channel::Email,
+            Channel::Messenger,
+            Channel::Whatsapp,
+        ] {
             let credentials = self.credentials(channel);
             let id = Uuid::now_v7();
             sqlx::query(
@@ -262,9 +284,11 @@ impl Bed {
         ))
         .await;
         self.run(&format!(
-            "insert into address (shop_id, sender_id, customer_id, address)
-             select s.shop_id, s.id, c.id, case s.channel
+            "insert into address (shop_id, sender_id, customer_id, last_inbound_at, address)
+             select s.shop_id, s.id, c.id, case when s.channel in ('messenger', 'whatsapp') then now() end, case s.channel
                       when 'line' then 'U' || md5(c.id::text)
+                      when 'messenger' then '7' || lpad(c.id::text, 15, '0')
+                      when 'whatsapp' then '+8860' || lpad(c.id::text, 8, '0')
                       when 'app' then 'c' || md5(c.id::text) || ':APA91b' || repeat(md5(c.id::text), 4)
                       else 'customer' || c.id || '@mail.example' end
                from customer c cross join sender s
@@ -334,9 +358,23 @@ impl Bed {
 
     /// Removes the database; its processes must be gone.
     pub async fn close(self) {
+        let _ = std::fs::remove_dir_all(&self.prices);
         self.pool.close().await;
         admin_run(&self.admin, &format!("drop database {} with (force)", self.database)).await;
     }
+}
+
+/// The shipped price tables in a folder of their own, with a price for WhatsApp, which has none otherwise.
+fn priced() -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("carillon-bench-prices-{}", Uuid::new_v4().simple()));
+    std::fs::create_dir(&folder).unwrap();
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/config/prices")).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.replace("email = 2", "email = 2\nwhatsapp = 4");
+        std::fs::write(folder.join(path.file_name().unwrap()), text).unwrap();
+    }
+    folder
 }
 
 async fn admin_run(url: &str, sql: &str) {

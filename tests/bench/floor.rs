@@ -16,7 +16,10 @@ use carillon::{
     config::Config,
 };
 use carillon_jobs::{BroadcastId, CustomerId, SenderId, ShopId};
-use carillon_sandbox::{FCM_ACCESS_TOKEN, FCM_PROJECT, LINE_TOKEN, SMTP_PASSWORD, SMTP_USER};
+use carillon_sandbox::{
+    FCM_ACCESS_TOKEN, FCM_PROJECT, LINE_TOKEN, META_APP_SECRET, PAGE_ID, PAGE_TOKEN, PHONE_NUMBER_ID, SMTP_PASSWORD,
+    SMTP_USER, WHATSAPP_TOKEN,
+};
 use lettre::{
     address::Envelope,
     transport::smtp::{
@@ -72,6 +75,16 @@ impl Floor {
                 channels.email.in_flight,
                 channels.email.body_timeout_secs,
                 String::new(),
+            ),
+            Channel::Messenger => (
+                channels.messenger.in_flight,
+                channels.messenger.timeout_secs,
+                graph_path(&channels.messenger.api_version, PAGE_ID, PAGE_TOKEN),
+            ),
+            Channel::Whatsapp => (
+                channels.whatsapp.in_flight,
+                channels.whatsapp.timeout_secs,
+                graph_path(&channels.whatsapp.api_version, PHONE_NUMBER_ID, WHATSAPP_TOKEN),
             ),
             _ => (
                 channels.line.in_flight,
@@ -142,6 +155,11 @@ impl Floor {
             let (before, after) = match self.channel {
                 Channel::App => (format!(r#"{{"message":{{"token":"{to}","#), "}}"),
                 Channel::Email => (format!("Date: Sat, 01 Aug 2026 08:00:00 +0000\r\nTo: {to}\r\n"), ""),
+                Channel::Messenger => (format!(r#"{{"recipient":{{"id":"{to}"}},"#), "}"),
+                Channel::Whatsapp => (
+                    format!(r#"{{"messaging_product":"whatsapp","recipient_type":"individual","to":"{to}","#),
+                    "}",
+                ),
                 _ => (format!(r#"{{"to":"{to}","#), "}"),
             };
             let body = [before.as_bytes(), parts.body(), after.as_bytes()].concat();
@@ -172,10 +190,11 @@ impl Floor {
     }
 
     async fn send_requests(&self, wires: &[Wire], next: &AtomicUsize) {
-        let token = if self.channel == Channel::App {
-            FCM_ACCESS_TOKEN
-        } else {
-            LINE_TOKEN
+        let token = match self.channel {
+            Channel::App => FCM_ACCESS_TOKEN,
+            Channel::Messenger => PAGE_TOKEN,
+            Channel::Whatsapp => WHATSAPP_TOKEN,
+            _ => LINE_TOKEN,
         };
         let authorization = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
         while let Some(wire) = wires.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -247,6 +266,14 @@ impl Floor {
     }
 }
 
+/// Where a page's or a number's messages go, with the proof that goes with its token.
+fn graph_path(version: &str, id: &str, token: &str) -> String {
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, META_APP_SECRET.as_bytes());
+    let proof = ring::hmac::sign(&key, token.as_bytes());
+    let proof: String = proof.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("/{version}/{id}/messages?appsecret_proof={proof}")
+}
+
 async fn append(connection: &mut sqlx::PgConnection, broadcast: Uuid, channel: Channel, batch: &[Wire]) {
     let customers: Vec<i64> = batch.iter().map(|wire| wire.customer).collect();
     // As long as the provider's own, and as different from each other.
@@ -255,6 +282,8 @@ async fn append(connection: &mut sqlx::PgConnection, broadcast: Uuid, channel: C
         .map(|wire| match channel {
             Channel::App => format!("projects/{FCM_PROJECT}/messages/{}", wire.key.simple()),
             Channel::Email => wire.key.simple().to_string()[..12].to_owned(),
+            Channel::Messenger => format!("m_{}", wire.key.simple()),
+            Channel::Whatsapp => format!("wamid.{}", wire.key.simple()),
             _ => format!("{:018}", wire.key.as_u128() % 1_000_000_000_000_000_000),
         })
         .collect();

@@ -91,6 +91,10 @@ fn config(sandbox: &Running) -> ChannelConfig {
     config.line.timeout_secs = 2;
     config.app.base_url = sandbox.http_url();
     config.app.timeout_secs = 2;
+    config.messenger.base_url = sandbox.http_url();
+    config.messenger.timeout_secs = 2;
+    config.whatsapp.base_url = sandbox.http_url();
+    config.whatsapp.timeout_secs = 2;
     config.email.command_timeout_secs = 2;
     config.email.body_timeout_secs = 2;
     config
@@ -101,7 +105,9 @@ fn credentials(channel: Channel, sandbox: &Running) -> String {
         Channel::Line => line_credentials(LINE_TOKEN).to_string(),
         Channel::App => sandbox.fcm_key_json(),
         Channel::Email => email_credentials(sandbox, carillon_sandbox::SMTP_PASSWORD).to_string(),
-        Channel::Messenger | Channel::Whatsapp | Channel::Sms => panic!("not connected"),
+        Channel::Messenger => crate::meta_scene::page().to_string(),
+        Channel::Whatsapp => crate::meta_scene::number().to_string(),
+        Channel::Sms => panic!("not connected"),
     }
 }
 

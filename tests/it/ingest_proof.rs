@@ -339,7 +339,7 @@ async fn broadcast(scene: &Scene, door: &mut Door, channel: &str, recipients: us
     world
         .run(&format!(
             "insert into shop (id, name, url, plan) values ('{shop}', 'Tea', 'https://tea.example', 'core');
-             update sender set shop_id = '{shop}' where id = '{sender}';
+             update sender set shop_id = '{shop}', sends_templates = true where id = '{sender}';
              with c as (insert into customer (shop_id) select '{shop}' from generate_series(1, {recipients}) returning id),
                   n as (select id, row_number() over (order by id) as nr from c)
              insert into address (shop_id, sender_id, customer_id, address)

@@ -25,8 +25,8 @@ pub(crate) async fn shop(pool: &PgPool, customers: i32) -> Shop {
         &format!(
             "insert into sender (id, shop_id, channel, name, is_primary, credentials)
              values (gen_random_uuid(), '{0}', 'messenger', 'page', true, '');
-             insert into address (shop_id, sender_id, customer_id, address)
-             select '{0}', s.id, c.id, 'messenger' || c.id from sender s, customer c
+             insert into address (shop_id, sender_id, customer_id, address, last_inbound_at)
+             select '{0}', s.id, c.id, 'messenger' || c.id, now() from sender s, customer c
               where s.shop_id = '{0}' and s.channel = 'messenger' and c.shop_id = '{0}'",
             shop.id
         ),

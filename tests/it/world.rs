@@ -58,6 +58,8 @@ impl World {
                 "CARILLON__CHANNEL__APP__TOKEN_URL",
                 format!("{}/token", sandbox.http_url()),
             ),
+            ("CARILLON__CHANNEL__MESSENGER__BASE_URL", sandbox.http_url()),
+            ("CARILLON__CHANNEL__WHATSAPP__BASE_URL", sandbox.http_url()),
             ("CARILLON__CHANNEL__EMAIL__RELAY", String::new()),
             ("CARILLON__DATABASE__POOL_WORKER", "12".to_owned()),
         ]
@@ -172,7 +174,7 @@ impl World {
         for (position, channel) in channels.iter().enumerate() {
             self.run(&format!(
                 "insert into broadcast_channel (broadcast_id, position, channel, sender_id, tokens)
-                 select '{id}', {position}, channel, id, case channel when 'app' then 1 when 'line' then 5 else 2 end
+                 select '{id}', {position}, channel, id, case channel when 'app' then 1 when 'line' then 5 when 'messenger' then 5 when 'whatsapp' then 4 else 2 end
                    from sender where shop_id = '{}' and channel = '{channel}'",
                 self.shop
             ))

@@ -10,9 +10,10 @@ use crate::channel::Channel;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultKind {
-    /// Not accepted; HTTP 429 (LINE's rate text, FCM `QUOTA_EXCEEDED`), SMTP 451 4.7.1. `retry_after_secs` adds the header.
+    /// Not accepted; HTTP 429 (LINE's rate text, FCM `QUOTA_EXCEEDED`), Graph 613 and 130429, SMTP 451 4.7.1. `retry_after_secs` adds the header.
     Throttled,
-    /// Not accepted; LINE's monthly-limit 429, SMTP 452 4.2.2 (mailbox full). Not for FCM.
+    /// Not accepted; LINE's monthly-limit 429, SMTP 452 4.2.2 (mailbox full), WhatsApp 131042. Not for
+    /// FCM and Messenger.
     Quota,
     /// Not accepted; HTTP 500, SMTP 451 4.3.0.
     ServerError,
@@ -28,7 +29,8 @@ pub enum FaultKind {
     Hang,
     /// Accepted; no answer ever comes, the connection stays open.
     HangAfter,
-    /// Not accepted; LINE 400 `Failed to send messages`, FCM 404 `UNREGISTERED`, SMTP 550 5.1.1.
+    /// Not accepted; LINE 400 `Failed to send messages`, FCM 404 `UNREGISTERED`, Messenger 100/2018001,
+    /// WhatsApp 131026, SMTP 550 5.1.1.
     InvalidRecipient,
     /// Not accepted; HTTP 401, SMTP 535 5.7.8.
     BadCredentials,
@@ -39,7 +41,7 @@ pub enum FaultKind {
     /// No effect on the outcome; the answer comes `delay_ms` later. Other rules still apply.
     Delay,
     /// Not accepted; exactly `code` and `message` (HTTP: a status and a raw body; FCM may give an `errorCode` as
-    /// `message`; SMTP: a reply code and its text).
+    /// `message`, Messenger and WhatsApp a Graph code such as `10/2018278`; SMTP: a reply code and its text).
     Reply,
     /// Accepted, but answered as [`FaultKind::Reply`].
     ReplyAfter,
@@ -72,7 +74,7 @@ impl FaultKind {
         match (channel, self) {
             // `None`: any of push, multicast and reply.
             (Channel::Line, _) => None,
-            (Channel::Fcm, _) => Some("send"),
+            (Channel::Fcm | Channel::Messenger | Channel::Whatsapp, _) => Some("send"),
             (Channel::Smtp, FaultKind::InvalidRecipient) => Some("rcpt"),
             (Channel::Smtp, FaultKind::BadCredentials) => Some("auth"),
             (Channel::Smtp, _) => Some("body"),
@@ -98,8 +100,8 @@ pub struct Fault {
     #[serde(default)]
     pub recipients: Option<Vec<String>>,
     /// Where: LINE `push`, `multicast`, `reply`, `validate`, `quota`, `consumption`, `info`, `verify`; FCM `send`,
-    /// `token`; SMTP `connect`, `ehlo`, `auth`, `mail`, `rcpt`, `data`, `body` (the final dot). Default: LINE any of
-    /// push, multicast, reply; FCM `send`; SMTP `body`, or `rcpt` and `auth` where the kind says so.
+    /// `token`; Messenger and WhatsApp `send`; SMTP `connect`, `ehlo`, `auth`, `mail`, `rcpt`, `data`, `body` (the final dot). Default: LINE any of
+    /// push, multicast, reply; FCM, Messenger and WhatsApp `send`; SMTP `body`, or `rcpt` and `auth` where the kind says so.
     #[serde(default, alias = "stage", alias = "endpoint")]
     pub at: Option<String>,
     /// Seconds for a `Retry-After` header; `None` sends none.
@@ -200,6 +202,7 @@ impl Fault {
                 "verify",
             ],
             Channel::Fcm => &["send", "token"],
+            Channel::Messenger | Channel::Whatsapp => &["send"],
             Channel::Smtp => &["connect", "ehlo", "auth", "mail", "rcpt", "data", "body"],
         };
         if let Some(at) = &self.at
@@ -221,7 +224,7 @@ impl Fault {
         if self.fault == FaultKind::Delay && self.delay_ms.is_none() {
             return Err(BadFault::Delay);
         }
-        if self.fault == FaultKind::Quota && self.channel == Channel::Fcm {
+        if self.fault == FaultKind::Quota && matches!(self.channel, Channel::Fcm | Channel::Messenger) {
             return Err(BadFault::Quota);
         }
         Ok(())
@@ -248,8 +251,8 @@ pub enum BadFault {
     /// `delay` needs `delay_ms`.
     #[error("`delay` needs `delay_ms`")]
     Delay,
-    /// FCM has no monthly limit.
-    #[error("`quota` does not exist on fcm; use `throttled`")]
+    /// FCM and Messenger have no quota that is paid for.
+    #[error("`quota` does not exist on fcm and messenger; use `throttled`")]
     Quota,
 }
 

@@ -7,6 +7,7 @@ mod client;
 mod control;
 mod faults;
 mod fcm;
+mod graph;
 mod line;
 mod line_messages;
 mod oauth;

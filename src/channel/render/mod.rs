@@ -10,6 +10,9 @@ mod app;
 mod email;
 mod form;
 mod line;
+pub(super) mod messenger;
+pub(super) mod whatsapp;
+pub(super) mod words;
 
 use std::fmt;
 
@@ -67,6 +70,10 @@ pub enum Rendered {
         /// The envelope sender that names this delivery; `None`: the account's own.
         return_path: Option<String>,
     },
+    /// The members of a request after `recipient`, as JSON text without the braces.
+    Messenger(Bytes),
+    /// The members of a request after `to`, as JSON text without the braces.
+    Whatsapp(Bytes),
 }
 
 impl Rendered {
@@ -77,6 +84,8 @@ impl Rendered {
             Self::Line(_) => Channel::Line,
             Self::App(_) => Channel::App,
             Self::Email { .. } => Channel::Email,
+            Self::Messenger(_) => Channel::Messenger,
+            Self::Whatsapp(_) => Channel::Whatsapp,
         }
     }
 
@@ -84,7 +93,11 @@ impl Rendered {
     #[must_use]
     pub const fn body(&self) -> &Bytes {
         match self {
-            Self::Line(body) | Self::App(body) | Self::Email { mail: body, .. } => body,
+            Self::Line(body)
+            | Self::App(body)
+            | Self::Email { mail: body, .. }
+            | Self::Messenger(body)
+            | Self::Whatsapp(body) => body,
         }
     }
 }
@@ -106,6 +119,8 @@ enum Shape {
     Line { form: Form, constant: Option<Bytes> },
     App(Form),
     Email(Box<email::Mail>),
+    Messenger(Box<messenger::PageMessage>),
+    Whatsapp(Box<whatsapp::NumberMessage>),
 }
 
 impl Template {
@@ -128,6 +143,18 @@ impl Template {
             Credentials::Email(account) => {
                 Shape::Email(Box::new(email::Mail::new(content, letterhead, account, shop_url)))
             }
+            Credentials::Messenger(_) => Shape::Messenger(Box::new(messenger::PageMessage::new(
+                content,
+                letterhead.broadcast,
+                shop_url,
+            ))),
+            Credentials::Whatsapp(account) => Shape::Whatsapp(Box::new(whatsapp::NumberMessage::new(
+                content,
+                account,
+                letterhead.shop_name,
+                letterhead.broadcast,
+                shop_url,
+            ))),
         };
         let first_name = fallback(Field::FirstName).to_owned();
         let last_name = fallback(Field::LastName).to_owned();
@@ -158,6 +185,8 @@ impl Template {
                 mail: mail.render(&values).into(),
                 return_path: mail.return_path(recipient.customer),
             },
+            Shape::Messenger(message) => Rendered::Messenger(message.render(recipient.customer, &values).into()),
+            Shape::Whatsapp(message) => Rendered::Whatsapp(message.render(recipient.customer, &values).into()),
         }
     }
 
@@ -167,7 +196,7 @@ impl Template {
     pub fn same_for_all(&self) -> Option<Rendered> {
         match &self.shape {
             Shape::Line { constant, .. } => constant.clone().map(Rendered::Line),
-            Shape::App(_) | Shape::Email(_) => None,
+            Shape::App(_) | Shape::Email(_) | Shape::Messenger(_) | Shape::Whatsapp(_) => None,
         }
     }
 }
@@ -178,6 +207,8 @@ impl fmt::Debug for Template {
             Shape::Line { .. } => Channel::Line,
             Shape::App(_) => Channel::App,
             Shape::Email(_) => Channel::Email,
+            Shape::Messenger(_) => Channel::Messenger,
+            Shape::Whatsapp(_) => Channel::Whatsapp,
         };
         write!(f, "Template({channel})")
     }
@@ -191,5 +222,7 @@ const NOBODY: Values<'static> = Values {
     unsubscribe_url: "",
 };
 
+#[cfg(test)]
+mod meta_tests;
 #[cfg(test)]
 mod tests;

@@ -6,10 +6,13 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::*;
+use super::{
+    meta_tests::{messenger_json, whatsapp_json},
+    *,
+};
 use crate::channel::fixture;
 
-fn template(content: &Value, sender: &Sender, shop_url: Option<&str>) -> Template {
+pub(super) fn template(content: &Value, sender: &Sender, shop_url: Option<&str>) -> Template {
     let content = Content::parse(content).unwrap();
     let letterhead = Letterhead {
         broadcast: BroadcastId(Uuid::from_u128(0xb)),
@@ -21,7 +24,7 @@ fn template(content: &Value, sender: &Sender, shop_url: Option<&str>) -> Templat
     Template::compile(&content, &letterhead)
 }
 
-fn recipient(first_name: Option<&str>) -> Recipient<'_> {
+pub(super) fn recipient(first_name: Option<&str>) -> Recipient<'_> {
     Recipient {
         first_name,
         last_name: None,
@@ -297,6 +300,17 @@ proptest! {
         prop_assert_eq!(text.as_str(), Some(expected.as_str()));
         let app = app_json(&content, Some(&name));
         prop_assert_eq!(app["notification"]["body"].as_str(), Some(expected.as_str()));
+        let page = messenger_json(&content, Some(&name));
+        if let Some(text) = page.get("text").or(page["attachment"]["payload"].get("text")) {
+            prop_assert_eq!(text.as_str(), Some(expected.as_str()));
+        }
+        let number = whatsapp_json(&content, Some(&name), &json!({"phone_number_id": "2002", "access_token": "t"}));
+        let text = match number["type"].as_str().unwrap() {
+            "text" => &number["text"]["body"],
+            "image" => &number["image"]["caption"],
+            _ => &number["interactive"]["body"]["text"],
+        };
+        prop_assert_eq!(text.as_str(), Some(expected.as_str()));
     }
 
     #[test]

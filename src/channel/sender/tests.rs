@@ -15,14 +15,14 @@ fn every_connected_channel_reads_its_credentials() {
     assert_eq!(parse(Channel::Line, line).unwrap().channel(), Channel::Line);
     assert_eq!(fixture::app_sender("https://x.example/token").channel(), Channel::App);
     assert_eq!(fixture::email_sender(25).channel(), Channel::Email);
+    assert_eq!(fixture::messenger_sender().channel(), Channel::Messenger);
+    assert_eq!(fixture::whatsapp_sender().channel(), Channel::Whatsapp);
 }
 
 #[test]
 fn a_channel_without_an_adapter_cannot_have_a_sender() {
-    for channel in [Channel::Messenger, Channel::Whatsapp, Channel::Sms] {
-        let error = parse(channel, "{}").unwrap_err();
-        assert_eq!(error, SenderError::NotConnected(channel));
-    }
+    let error = parse(Channel::Sms, "{}").unwrap_err();
+    assert_eq!(error, SenderError::NotConnected(Channel::Sms));
 }
 
 #[test]
@@ -56,6 +56,31 @@ fn a_fault_names_the_field_and_never_the_value() {
         (Channel::App, app("p", "https://x.tw"), "`private_key` is not"),
         (Channel::App, app("p", "http://x.tw"), "`token_uri` is not"),
         (Channel::App, app("a/b", "https://x.tw"), "`project_id` is not"),
+        (
+            Channel::Messenger,
+            r#"{"page_id":"1/2","access_token":"hush"}"#.into(),
+            "`page_id` is not",
+        ),
+        (
+            Channel::Messenger,
+            r#"{"page_id":"1","access_token":"hu\nsh"}"#.into(),
+            "`access_token` holds",
+        ),
+        (
+            Channel::Messenger,
+            r#"{"page_id":"1","access_token":"hush","app_id":"x"}"#.into(),
+            "`app_id` is not",
+        ),
+        (
+            Channel::Whatsapp,
+            r#"{"phone_number_id":"+886","access_token":"hush"}"#.into(),
+            "`phone_number_id` is not",
+        ),
+        (
+            Channel::Whatsapp,
+            r#"{"phone_number_id":"2","access_token":" "}"#.into(),
+            "`access_token` is empty",
+        ),
     ] {
         let error = parse(channel, &json).unwrap_err();
         assert!(error.to_string().contains(expected), "{json}: {error}");

@@ -52,6 +52,12 @@ pub struct Args {
     /// Credentials of the platform's mail relay
     #[arg(long, value_name = "JSON", env = "CARILLON_SEED_EMAIL", hide_env_values = true)]
     pub email: Option<String>,
+    /// Credentials of the shop's Facebook page; a quarter of those who wrote to it did so today
+    #[arg(long, value_name = "JSON", env = "CARILLON_SEED_MESSENGER", hide_env_values = true)]
+    pub messenger: Option<String>,
+    /// Credentials of the shop's WhatsApp number
+    #[arg(long, value_name = "JSON", env = "CARILLON_SEED_WHATSAPP", hide_env_values = true)]
+    pub whatsapp: Option<String>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -111,6 +117,8 @@ pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
         (Channel::Line, &args.line),
         (Channel::App, &args.app),
         (Channel::Email, &args.email),
+        (Channel::Messenger, &args.messenger),
+        (Channel::Whatsapp, &args.whatsapp),
     ];
     let credentials: Result<Vec<_>, CliError> = credentials
         .into_iter()
@@ -208,7 +216,7 @@ pub async fn plant(pool: &PgPool, secrets: &Secrets, plan: &Plan<'_>) -> Result<
     })
 }
 
-/// LINE is the shop's own account; app and email are the platform's, of which there is one each.
+/// LINE account, page and WhatsApp number are the shop's own; app and email are the platform's, of which there is one each.
 async fn sender(
     conn: &mut db::PgConnection,
     secrets: &Secrets,
@@ -216,7 +224,8 @@ async fn sender(
     channel: Channel,
     json: &str,
 ) -> Result<SenderId, SeedError> {
-    let owner = (channel == Channel::Line).then_some(shop.0);
+    let own = matches!(channel, Channel::Line | Channel::Messenger | Channel::Whatsapp);
+    let owner = own.then_some(shop.0);
     let known: Option<Uuid> = sqlx::query_scalar(
         "select id from sender where channel = $1 and is_primary and shop_id is not distinct from $2 for update",
     )
@@ -226,8 +235,9 @@ async fn sender(
     .await?;
     let id = known.map_or_else(SenderId::new, SenderId);
     sqlx::query(
-        "insert into sender (id, shop_id, channel, name, is_primary, credentials) values ($1, $2, $3, $4, true, $5)
-         on conflict (id) do update set credentials = excluded.credentials, state = 'connected', state_reason = null",
+        "insert into sender (id, shop_id, channel, name, is_primary, credentials, sends_templates) values ($1, $2, $3, $4, true, $5, $6)
+         on conflict (id) do update set credentials = excluded.credentials, state = 'connected', state_reason = null,
+            sends_templates = excluded.sends_templates",
     )
     .bind(id.0)
     .bind(owner)
@@ -236,9 +246,12 @@ async fn sender(
         Channel::Line => "LINE official account",
         Channel::App => "Shopping app",
         Channel::Email => "Mail relay",
-        Channel::Messenger | Channel::Whatsapp | Channel::Sms => channel.as_str(),
+        Channel::Messenger => "Facebook page",
+        Channel::Whatsapp => "WhatsApp number",
+        Channel::Sms => channel.as_str(),
     })
     .bind(secrets.seal(json.as_bytes(), id.0)?)
+    .bind(Sender::parse(id, channel, json).is_ok_and(|sender| sender.sends_templates()))
     .execute(conn)
     .await?;
     Ok(id)

@@ -50,6 +50,8 @@ pub(super) async fn add(
             .bind(sender(Channel::App))
             .bind(sender(Channel::Line))
             .bind(sender(Channel::Email))
+            .bind(sender(Channel::Messenger))
+            .bind(sender(Channel::Whatsapp))
             .execute(pool)
             .await?;
         first = last.saturating_add(1);
@@ -73,7 +75,7 @@ pub(super) async fn count(pool: &PgPool, shop: ShopId) -> Result<Vec<(Channel, i
 }
 
 /// What is drawn for each customer, each independent of the others.
-const DRAWS: [&str; 14] = [
+const DRAWS: [&str; 18] = [
     "family",
     "first",
     "second",
@@ -88,15 +90,29 @@ const DRAWS: [&str; 14] = [
     "line_state",
     "mail_state",
     "twin",
+    "page",
+    "page_wrote",
+    "whats",
+    "whats_wrote",
 ];
 
 fn sql() -> String {
     let draw = |name| format!("(hashtextextended(i || '{name}', $4) & 1048575)::int % 10000 as {name}");
+    // Within 22 hours, so that a window is still open when the broadcast is sent; or two days to two months ago.
+    let wrote = |name| {
+        format!(
+            "now() - case when p.{name} < 2400 then interval '33 seconds' * p.{name}
+                         else interval '2 days' + interval '8 minutes' * p.{name} end"
+        )
+    };
     SQL.replace("{draws}", &DRAWS.map(draw).join(", "))
+        .replace("{page_wrote}", &wrote("page_wrote"))
+        .replace("{whats_wrote}", &wrote("whats_wrote"))
 }
 
-/// `d.x` is a draw from 0 to 9999. Shares: app 42 %, LINE 58 %, email 64 %; opted out of everything 2 %; one mailbox in
-/// sixty is that of the customer before.
+/// `d.x` is a draw from 0 to 9999. Shares: app 42 %, LINE 58 %, email 64 %; Messenger 31 %, WhatsApp 12 %; opted out of
+/// everything 2 %; one mailbox in sixty is that of the customer before. Of those on Messenger and WhatsApp 24 % wrote within the last
+/// day, the others within the last two months. No national number begins with 0, so the WhatsApp numbers are nobody's.
 const SQL: &str = "
 with person as (
     select i, d.*
@@ -114,22 +130,26 @@ made as (
            out < 200, now() - interval '1 minute' * (family * 37 % 1000000)
       from person order by i
     returning id, external_id)
-insert into address (shop_id, sender_id, customer_id, address, state, state_reason, state_changed_at, created_at)
-select $1, a.sender, m.id, a.address, a.state, a.reason, case when a.state <> 'active' then now() end, now()
+insert into address (shop_id, sender_id, customer_id, address, state, state_reason, state_changed_at, created_at, last_inbound_at)
+select $1, a.sender, m.id, a.address, a.state, a.reason, case when a.state <> 'active' then now() end, now(), a.wrote
   from made m
   join person p on p.i = substr(m.external_id, 2)::bigint,
        lateral (values
            ($8::uuid, p.app < 4200,
             left(md5($1::text || 'app' || p.i), 22) || ':APA91b' || md5($1::text || 'a' || p.i) || md5($1::text || 'b' || p.i),
             case when p.app_state < 500 then 'suppressed' else 'active' end,
-            case when p.app_state < 500 then 'unregistered' end),
+            case when p.app_state < 500 then 'unregistered' end, null::timestamptz),
            ($9::uuid, p.line < 5800, 'U' || md5($1::text || 'line' || p.i),
             case when p.line_state < 400 then 'suppressed' else 'active' end,
-            case when p.line_state < 400 then 'unfollowed' end),
+            case when p.line_state < 400 then 'unfollowed' end, null),
            ($10::uuid, p.mail < 6400,
             'customer' || case when p.twin < 167 and p.i > 1 then p.i - 1 else p.i end || '.' || right($1::text, 6) || '@mail.example',
             case when p.mail_state < 150 then 'suppressed' when p.mail_state < 350 then 'opted_out' else 'active' end,
-            case when p.mail_state < 150 then 'hard_bounce' when p.mail_state < 350 then 'unsubscribed' end)
-       ) as a (sender, has, address, state, reason)
+            case when p.mail_state < 150 then 'hard_bounce' when p.mail_state < 350 then 'unsubscribed' end, null),
+           ($11::uuid, p.page < 3100,
+            '7' || lpad((hashtextextended($1::text || 'page' || p.i, 0) & 999999999999999)::text, 15, '0'),
+            'active', null, {page_wrote}),
+           ($12::uuid, p.whats < 1200, '+8860' || lpad(p.i::text, 8, '0'), 'active', null, {whats_wrote})
+       ) as a (sender, has, address, state, reason, wrote)
  where a.has and a.sender is not null
  order by a.sender, m.id";
