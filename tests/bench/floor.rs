@@ -270,7 +270,8 @@ impl Floor {
 fn graph_path(version: &str, id: &str, token: &str) -> String {
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, META_APP_SECRET.as_bytes());
     let proof = ring::hmac::sign(&key, token.as_bytes());
-    let proof: String = proof.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = proof.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    let proof: String = digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect();
     format!("/{version}/{id}/messages?appsecret_proof={proof}")
 }
 

@@ -15,7 +15,8 @@ const NUMBER: &str = "+886000000001";
 fn proof(secret: &str, token: &str) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     let digest = hmac::sign(&key, token.as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = digest.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 async fn post(running: &Running, path: &str, token: &str, body: &Value) -> Answer {
