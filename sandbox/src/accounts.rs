@@ -26,6 +26,17 @@ pub const SMTP_USER: &str = "sandbox";
 /// Its password.
 pub const SMTP_PASSWORD: &str = "sandbox-smtp-password";
 
+/// The Twilio account every sandbox starts with.
+pub const TWILIO_SID: &str = "AC0000000000000000000000000000a11c";
+/// Its auth token.
+pub const TWILIO_AUTH_TOKEN: &str = "sandbox-twilio-token";
+/// The number it sends from.
+pub const TWILIO_FROM: &str = "+15005550006";
+/// The Mitake login every sandbox starts with.
+pub const MITAKE_USER: &str = "sandbox";
+/// Its password.
+pub const MITAKE_PASSWORD: &str = "sandbox-mitake-password";
+
 /// An account on one channel.
 #[derive(Clone, Deserialize)]
 #[serde(tag = "channel", content = "credentials", rename_all = "snake_case")]
@@ -38,6 +49,11 @@ pub enum Account {
     /// A mail submission login. The first one registered makes authentication mandatory.
     #[serde(alias = "email")]
     Smtp(SmtpAccount),
+    /// A Twilio account.
+    Twilio(TwilioAccount),
+    /// A Mitake login.
+    #[serde(alias = "sms")]
+    Mitake(MitakeAccount),
 }
 
 impl Account {
@@ -47,6 +63,8 @@ impl Account {
             Account::Line(_) => Channel::Line,
             Account::Fcm(_) => Channel::Fcm,
             Account::Smtp(_) => Channel::Smtp,
+            Account::Twilio(_) => Channel::Twilio,
+            Account::Mitake(_) => Channel::Mitake,
         }
     }
 }
@@ -108,6 +126,30 @@ pub struct SmtpAccount {
     pub password: String,
 }
 
+/// A Twilio account and the one number or messaging service it sends from.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TwilioAccount {
+    /// `AC` and 32 hexadecimal digits: the user of Basic authentication.
+    pub account_sid: String,
+    /// Its password.
+    pub auth_token: String,
+    /// What `From` or `MessagingServiceSid` must be.
+    pub from: String,
+}
+
+/// A Mitake login.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MitakeAccount {
+    /// User name.
+    pub username: String,
+    /// Password.
+    pub password: String,
+    /// Points it may spend, one a message.
+    pub points: u64,
+}
+
 /// Why an account was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadAccount {
@@ -135,6 +177,16 @@ pub fn default_accounts() -> Vec<Account> {
         Account::Smtp(SmtpAccount {
             user: SMTP_USER.to_owned(),
             password: SMTP_PASSWORD.to_owned(),
+        }),
+        Account::Twilio(TwilioAccount {
+            account_sid: TWILIO_SID.to_owned(),
+            auth_token: TWILIO_AUTH_TOKEN.to_owned(),
+            from: TWILIO_FROM.to_owned(),
+        }),
+        Account::Mitake(MitakeAccount {
+            username: MITAKE_USER.to_owned(),
+            password: MITAKE_PASSWORD.to_owned(),
+            points: 1_000_000_000,
         }),
     ];
     accounts.extend(fcm_account_from_key_json(FCM_DEMO_KEY_JSON).map(|mut account| {

@@ -1,4 +1,4 @@
-//! The three wire formats the sandbox speaks, as one closed list.
+//! The wire formats the sandbox speaks, as one closed list.
 //! It exists so that counters, faults and control requests name a channel the same way.
 //! It must never grow an "other": a new provider is a new variant and the places the compiler names.
 
@@ -19,11 +19,16 @@ pub enum Channel {
     /// Mail submission (`email` is accepted as its name).
     #[serde(alias = "email")]
     Smtp,
+    /// Twilio's REST API.
+    Twilio,
+    /// Mitake's HTTP API (`sms` is accepted as its name).
+    #[serde(alias = "sms")]
+    Mitake,
 }
 
 impl Channel {
     /// Every channel, in a fixed order.
-    pub const ALL: [Channel; 3] = [Channel::Line, Channel::Fcm, Channel::Smtp];
+    pub const ALL: [Channel; 5] = [Channel::Line, Channel::Fcm, Channel::Smtp, Channel::Twilio, Channel::Mitake];
 
     /// The name used in JSON and on the command line.
     pub fn name(self) -> &'static str {
@@ -31,6 +36,8 @@ impl Channel {
             Channel::Line => "line",
             Channel::Fcm => "fcm",
             Channel::Smtp => "smtp",
+            Channel::Twilio => "twilio",
+            Channel::Mitake => "mitake",
         }
     }
 }
@@ -49,6 +56,8 @@ impl FromStr for Channel {
             "line" => Ok(Channel::Line),
             "fcm" | "app" => Ok(Channel::Fcm),
             "smtp" | "email" => Ok(Channel::Smtp),
+            "twilio" => Ok(Channel::Twilio),
+            "mitake" | "sms" => Ok(Channel::Mitake),
             _ => Err(UnknownChannel),
         }
     }
@@ -56,5 +65,5 @@ impl FromStr for Channel {
 
 /// The text names no channel of the sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a channel is one of line, fcm, smtp")]
+#[error("a channel is one of line, fcm, smtp, twilio, mitake")]
 pub struct UnknownChannel;

@@ -6,7 +6,7 @@
 //! slowest part of a benchmark.
 //!
 //! ```text
-//! http ─ routes ─┬─ line, fcm, oauth ─┐
+//! http ─ routes ─┬─ line, fcm, oauth, twilio, mitake ─┐
 //! smtp ──────────┘                    ├─ faults, traffic (counters, received, rate cap), clock
 //! control, handle ────────────────────┘
 //! ```
@@ -23,14 +23,17 @@ mod handle;
 mod http;
 mod json;
 mod line;
+mod mitake;
 mod mix;
 mod oauth;
 mod outage;
 mod received;
 mod routes;
+mod sms_form;
 mod smtp;
 mod state;
 mod traffic;
+mod twilio;
 pub mod webhooks;
 
 use std::io;
@@ -45,7 +48,8 @@ use crate::state::State;
 
 pub use crate::accounts::{
     Account, BadAccount, FCM_ACCESS_TOKEN, FCM_DEMO_KEY_JSON, FCM_PROJECT, FcmAccount, LINE_BOT_USER_ID,
-    LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, LineAccount, SMTP_PASSWORD, SMTP_USER, SmtpAccount,
+    LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, LineAccount, MITAKE_PASSWORD, MITAKE_USER, MitakeAccount, SMTP_PASSWORD, SMTP_USER, SmtpAccount,
+    TWILIO_AUTH_TOKEN, TWILIO_FROM, TWILIO_SID, TwilioAccount,
     default_accounts, fcm_account_from_key_json,
 };
 pub use crate::channel::{Channel, UnknownChannel};

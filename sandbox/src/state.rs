@@ -11,9 +11,11 @@ use crate::clock::Clock;
 use crate::faults::Faults;
 use crate::fcm::FcmState;
 use crate::line::LineState;
+use crate::mitake::MitakeState;
 use crate::outage::Outages;
 use crate::smtp::SmtpState;
 use crate::traffic::{ChannelSummary, Latency, RateCap, Traffic};
+use crate::twilio::TwilioState;
 
 pub(crate) struct State {
     pub(crate) keep_bodies: bool,
@@ -24,7 +26,9 @@ pub(crate) struct State {
     pub(crate) line: LineState,
     pub(crate) fcm: FcmState,
     pub(crate) smtp: SmtpState,
-    traffic: [Traffic; 3],
+    pub(crate) twilio: TwilioState,
+    pub(crate) mitake: MitakeState,
+    traffic: [Traffic; 5],
 }
 
 impl State {
@@ -38,16 +42,20 @@ impl State {
             line: LineState::new(config.seed),
             fcm: FcmState::new(config.seed),
             smtp: SmtpState::default(),
-            traffic: [1, 2, 3].map(|n| Traffic::new(config.seed.wrapping_add(n))),
+            twilio: TwilioState::default(),
+            mitake: MitakeState::default(),
+            traffic: [1, 2, 3, 4, 5].map(|n| Traffic::new(config.seed.wrapping_add(n))),
         }
     }
 
     pub(crate) fn traffic(&self, channel: Channel) -> &Traffic {
-        let [line, fcm, smtp] = &self.traffic;
+        let [line, fcm, smtp, twilio, mitake] = &self.traffic;
         match channel {
             Channel::Line => line,
             Channel::Fcm => fcm,
             Channel::Smtp => smtp,
+            Channel::Twilio => twilio,
+            Channel::Mitake => mitake,
         }
     }
 
@@ -56,16 +64,20 @@ impl State {
             Account::Line(account) => self.line.register(account),
             Account::Fcm(account) => self.fcm.register(account),
             Account::Smtp(account) => self.smtp.register(account),
+            Account::Twilio(account) => self.twilio.register(account),
+            Account::Mitake(account) => self.mitake.register(account),
         }
     }
 
-    /// Makes a credential invalid: a LINE token, an FCM `client_email` or access token, an SMTP user. False when it
+    /// Makes a credential invalid: a LINE token, an FCM `client_email` or access token, an SMTP user, a Twilio account, a Mitake user. False when it
     /// was not known.
     pub(crate) fn revoke(&self, channel: Channel, credential: &str) -> bool {
         match channel {
             Channel::Line => self.line.revoke(credential),
             Channel::Fcm => self.fcm.revoke(credential),
             Channel::Smtp => self.smtp.revoke(credential),
+            Channel::Twilio => self.twilio.revoke(credential),
+            Channel::Mitake => self.mitake.revoke(credential),
         }
     }
 
@@ -81,6 +93,8 @@ impl State {
             Channel::Line => self.line.peak(),
             Channel::Fcm => self.fcm.peak(),
             Channel::Smtp => self.smtp.peak(),
+            Channel::Twilio => self.twilio.peak(),
+            Channel::Mitake => self.mitake.peak(),
         }
     }
 
@@ -96,5 +110,7 @@ impl State {
         self.line.clear();
         self.fcm.clear();
         self.smtp.clear();
+        self.twilio.clear();
+        self.mitake.clear();
     }
 }

@@ -13,7 +13,9 @@
 //! - `sender`: an account on a channel and its credentials, parsed
 //! - `outcome`: accepted, or refused with a class
 //! - `http`: the one HTTP client and its bounded reads
-//! - `line`, `fcm`, `email`: the providers
+//! - `line`, `fcm`, `email`, `sms`: the providers
+//! - `segments`: how many parts a text message takes (pure)
+//! - `phone`: phone numbers, in a text and as they are stored (pure)
 //! - `webhook`: what providers tell us, in one set of words for all of them (pure)
 //! - `config`: their settings
 //!
@@ -34,9 +36,12 @@ mod link;
 mod mark;
 mod merge;
 mod outcome;
+pub mod phone;
 mod render;
 mod return_path;
+mod segments;
 mod sender;
+mod sms;
 pub mod webhook;
 
 use std::{fmt, str::FromStr};
@@ -44,16 +49,18 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use config::{AppConfig, ChannelConfig, ChannelsError, EmailConfig, HttpConfig, LineConfig};
+pub use config::{AppConfig, ChannelConfig, ChannelsError, EmailConfig, HttpConfig, LineConfig, SmsConfig};
 pub use content::{Button, Content, ContentProblem, InvalidContent, TEXT_LIMIT, TEXT_LIMIT_GSM7};
 pub use key::{delivery_key, slice_key};
 pub use line::MULTICAST_LIMIT;
 pub use mark::DeliveryMark;
 pub use merge::{Fallbacks, Field};
 pub use outcome::{ErrorClass, Refusal, SendOutcome};
-pub use render::{Letterhead, Recipient, Rendered, Template};
+pub use render::{Letterhead, Recipient, Rendered, Template, sms_text};
 pub use return_path::ReturnPathKey;
-pub use sender::{AppProject, Credentials, EmailAccount, LineAccount, Sender, SenderError};
+pub use segments::{Alphabet, Segments};
+pub use sender::{AppProject, Credentials, EmailAccount, KeyMemory, LineAccount, Sender, SenderError};
+pub use sms::{Contacts, MitakeAccount, Registered, SmsAccount, TwilioAccount};
 
 /// How a message travels. Stored in Postgres as the enum `channel`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type)]
@@ -97,17 +104,6 @@ impl Channel {
             Self::Email => "email",
         }
     }
-
-    /// Whether the provider honours an idempotency key, so that an interrupted send may be repeated.
-    ///
-    /// Where it is false an interrupted send is `unknown` and must never be repeated blindly.
-    #[must_use]
-    pub const fn keyed(self) -> bool {
-        match self {
-            Self::Line => true,
-            Self::App | Self::Messenger | Self::Whatsapp | Self::Sms | Self::Email => false,
-        }
-    }
 }
 
 impl fmt::Display for Channel {
@@ -141,6 +137,8 @@ pub struct Channels {
     line: line::Line,
     fcm: fcm::Fcm,
     email: email::Email,
+    sms: sms::Sms,
+    public_url: String,
 }
 
 impl Channels {
@@ -153,9 +151,18 @@ impl Channels {
         let client = http::client(&config.http)?;
         Ok(Self {
             line: line::Line::new(client.clone(), &config.line)?,
-            fcm: fcm::Fcm::new(client, &config.app)?,
+            fcm: fcm::Fcm::new(client.clone(), &config.app)?,
             email: email::Email::new(config.email.clone()),
+            sms: sms::Sms::new(client, &config.sms)?,
+            public_url: String::new(),
         })
+    }
+
+    /// The same, telling providers that take such an address with each message where to say what became of it: below this one.
+    #[must_use]
+    pub fn reached_at(mut self, public_url: &str) -> Self {
+        public_url.clone_into(&mut self.public_url);
+        self
     }
 
     /// Sends one message to one address and says what became of it. Never fails otherwise.
@@ -170,8 +177,27 @@ impl Channels {
                 let return_path = return_path.as_deref();
                 self.email.send(sender.id, account, to, mail, return_path).await
             }
-            (Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_), _) => wrong_channel(),
+            (Credentials::Sms(account), Rendered::Sms { text, mark }) => {
+                let Ok(text) = std::str::from_utf8(text) else {
+                    return Refusal::new(ErrorClass::Content, "not_a_text").into();
+                };
+                let account = (sender.id, &**account);
+                self.sms.send(account, to, (text, *mark), key, &self.public_url).await
+            }
+            (
+                Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_) | Credentials::Sms(_),
+                _,
+            ) => wrong_channel(),
         }
+    }
+
+    /// Asks the provider of a text message sender whether its account may send: what it says, in a few words. `None`: another
+    /// channel's sender.
+    pub async fn check_sms(&self, sender: &Sender) -> Option<Result<String, Refusal>> {
+        let Credentials::Sms(account) = sender.credentials() else {
+            return None;
+        };
+        Some(self.sms.check(account).await)
     }
 
     /// Sends one message to up to 500 addresses of a LINE sender in one request: all of them or none.
@@ -181,9 +207,18 @@ impl Channels {
     pub async fn multicast(&self, sender: &Sender, to: &[&str], message: &Rendered, key: Uuid) -> SendOutcome {
         match (sender.credentials(), message) {
             (Credentials::Line(account), Rendered::Line(parts)) => self.line.multicast(account, to, parts, key).await,
-            (Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_), _) => wrong_channel(),
+            (
+                Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_) | Credentials::Sms(_),
+                _,
+            ) => wrong_channel(),
         }
     }
+}
+
+/// Whether a refusal's code says that the person behind the address has told the provider to stop.
+#[must_use]
+pub fn says_stop(code: &str) -> bool {
+    sms::codes::says_stop(code)
 }
 
 /// A message rendered for another channel than the sender's: a mistake of ours, refused before anything leaves.

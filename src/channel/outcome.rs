@@ -155,7 +155,10 @@ impl Refusal {
             && words
                 .next()
                 .is_some_and(|reply| reply.len() == 3 && reply.starts_with('4'));
-        self.class == ErrorClass::Recipient && !transient && !self.code.ends_with(" SENDER_ID_MISMATCH")
+        self.class == ErrorClass::Recipient
+            && !transient
+            && !self.code.ends_with(" SENDER_ID_MISMATCH")
+            && super::sms::codes::closes(&self.code)
     }
 }
 

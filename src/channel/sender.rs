@@ -14,7 +14,7 @@ use ring::signature::RsaKeyPair;
 use serde::Deserialize;
 use url::{Host, Url};
 
-use super::Channel;
+use super::{Channel, sms::SmsAccount};
 
 /// An account on a channel, ready to send.
 #[derive(Clone)]
@@ -33,13 +33,24 @@ pub enum Credentials {
     App(Arc<AppProject>),
     /// Mail relay and identity.
     Email(Arc<EmailAccount>),
+    /// Text messages, by Twilio or Mitake.
+    Sms(Arc<SmsAccount>),
+}
+
+/// A provider that remembers our idempotency keys, so that an interrupted send may be repeated while it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyMemory {
+    /// LINE: 24 hours.
+    Line,
+    /// Mitake: 12 hours.
+    Mitake,
 }
 
 /// Credentials that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SenderError {
     /// Carillon has no adapter for this channel yet.
-    #[error("channel {0} is not connected yet: choose app, line or email")]
+    #[error("channel {0} is not connected yet: choose app, line, sms or email")]
     NotConnected(Channel),
     /// Not the JSON this channel needs.
     #[error("credentials of {channel} are not the JSON expected: {problem}")]
@@ -66,6 +77,8 @@ impl Sender {
     /// - `app`: Google's service account key file as it is
     /// - `email`: `{"host", "port", "tls": "implicit" | "starttls" | "none", "username"?, "password"?, "from",
     ///   "from_name"?, "reply_to"?, "return_path"?, "bounce_secret"?, "unsubscribe_mailbox"?}`
+    /// - `sms`: `{"provider": "twilio", "account_sid", "auth_token", "from" | "messaging_service_sid"}` or `{"provider":
+    ///   "mitake", "username", "password", "callback_token", "base_url"?}`
     ///
     /// # Errors
     /// The channel is not connected, or a field is missing or cannot be right.
@@ -74,7 +87,8 @@ impl Sender {
             Channel::Line => Credentials::Line(Arc::new(LineAccount::parse(json)?)),
             Channel::App => Credentials::App(Arc::new(AppProject::parse(json)?)),
             Channel::Email => Credentials::Email(Arc::new(EmailAccount::parse(json)?)),
-            Channel::Messenger | Channel::Whatsapp | Channel::Sms => {
+            Channel::Sms => Credentials::Sms(Arc::new(SmsAccount::parse(json)?)),
+            Channel::Messenger | Channel::Whatsapp => {
                 return Err(SenderError::NotConnected(channel));
             }
         };
@@ -88,6 +102,21 @@ impl Sender {
             Credentials::Line(_) => Channel::Line,
             Credentials::App(_) => Channel::App,
             Credentials::Email(_) => Channel::Email,
+            Credentials::Sms(_) => Channel::Sms,
+        }
+    }
+
+    /// Whose memory of our keys makes it safe to repeat an interrupted send; `None`: nobody's, it is `unknown` and must never be
+    /// repeated blindly.
+    #[must_use]
+    pub fn key_memory(&self) -> Option<KeyMemory> {
+        match &self.credentials {
+            Credentials::Line(_) => Some(KeyMemory::Line),
+            Credentials::Sms(account) => match **account {
+                SmsAccount::Mitake(_) => Some(KeyMemory::Mitake),
+                SmsAccount::Twilio(_) => None,
+            },
+            Credentials::App(_) | Credentials::Email(_) => None,
         }
     }
 
@@ -105,7 +134,7 @@ impl fmt::Debug for Sender {
 }
 
 /// Serde's message names fields and types but quotes values of the wrong type, so only its outline is kept.
-fn read<'a, T: Deserialize<'a>>(channel: Channel, json: &'a str) -> Result<T, SenderError> {
+pub(super) fn read<'a, T: Deserialize<'a>>(channel: Channel, json: &'a str) -> Result<T, SenderError> {
     serde_json::from_str(json).map_err(|error| {
         let text = error.to_string();
         let problem = if text.starts_with("missing field") {
@@ -117,7 +146,7 @@ fn read<'a, T: Deserialize<'a>>(channel: Channel, json: &'a str) -> Result<T, Se
     })
 }
 
-const fn field(field: &'static str, problem: &'static str) -> SenderError {
+pub(super) const fn field(field: &'static str, problem: &'static str) -> SenderError {
     SenderError::Field { field, problem }
 }
 
@@ -219,7 +248,7 @@ impl AppProject {
 }
 
 /// The sandbox's token endpoint is plain HTTP on this machine.
-fn is_loopback(url: &Url) -> bool {
+pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
         Some(Host::Ipv6(ip)) => ip.is_loopback(),

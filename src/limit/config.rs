@@ -78,6 +78,8 @@ pub struct LimitConfig {
     pub app_per_sec: PerSecond,
     /// E-mails a second and relay.
     pub email_per_sec: PerSecond,
+    /// Text messages a second and account.
+    pub sms_per_sec: PerSecond,
     /// Depth of a bucket in percent of one second's permits.
     pub burst_percent: Bounded<1, 5>,
     /// How long a process may keep a permit.

@@ -118,6 +118,7 @@ impl Floor {
                 shop: ShopId(bed.shop),
                 shop_name: "好日子選物",
                 shop_url: Some("https://shop.example"),
+                sms_sender_name: "EasyStore",
                 sender: &sender,
             },
         );

@@ -10,6 +10,7 @@ mod app;
 mod email;
 mod form;
 mod line;
+mod sms;
 
 use std::fmt;
 
@@ -17,9 +18,11 @@ use bytes::Bytes;
 use carillon_jobs::{BroadcastId, CustomerId, ShopId};
 use uuid::Uuid;
 
+pub use self::sms::sms_text;
+
 use self::form::{Form, Values};
 use super::{
-    Channel, Content, Credentials, Sender, link,
+    Channel, Content, Credentials, DeliveryMark, Sender,
     merge::{Field, customer_value},
 };
 
@@ -34,6 +37,8 @@ pub struct Letterhead<'a> {
     pub shop_name: &'a str,
     /// The shop's address on the web; where it is missing or unusable the fallback stands in.
     pub shop_url: Option<&'a str>,
+    /// What a text message begins with.
+    pub sms_sender_name: &'a str,
     /// The sender it leaves from; decides the channel.
     pub sender: &'a Sender,
 }
@@ -67,6 +72,13 @@ pub enum Rendered {
         /// The envelope sender that names this delivery; `None`: the account's own.
         return_path: Option<String>,
     },
+    /// A text message.
+    Sms {
+        /// Its text.
+        text: Bytes,
+        /// Which delivery it is, for the address where the provider tells what became of it.
+        mark: DeliveryMark,
+    },
 }
 
 impl Rendered {
@@ -77,6 +89,7 @@ impl Rendered {
             Self::Line(_) => Channel::Line,
             Self::App(_) => Channel::App,
             Self::Email { .. } => Channel::Email,
+            Self::Sms { .. } => Channel::Sms,
         }
     }
 
@@ -84,7 +97,7 @@ impl Rendered {
     #[must_use]
     pub const fn body(&self) -> &Bytes {
         match self {
-            Self::Line(body) | Self::App(body) | Self::Email { mail: body, .. } => body,
+            Self::Line(body) | Self::App(body) | Self::Email { mail: body, .. } | Self::Sms { text: body, .. } => body,
         }
     }
 }
@@ -106,6 +119,7 @@ enum Shape {
     Line { form: Form, constant: Option<Bytes> },
     App(Form),
     Email(Box<email::Mail>),
+    Sms(Box<sms::Text>, BroadcastId),
 }
 
 impl Template {
@@ -113,11 +127,7 @@ impl Template {
     #[must_use]
     pub fn compile(content: &Content, letterhead: &Letterhead<'_>) -> Self {
         let fallback = |field| content.fallbacks.of(field).unwrap_or_default();
-        let shop_url = letterhead
-            .shop_url
-            .map(str::trim)
-            .filter(|url| link::check(url).is_ok());
-        let shop_url = shop_url.unwrap_or_else(|| fallback(Field::ShopUrl));
+        let shop_url = sms::usable_url(content, letterhead.shop_url);
         let shape = match letterhead.sender.credentials() {
             Credentials::Line(_) => {
                 let form = line::form(content, letterhead.broadcast, shop_url);
@@ -127,6 +137,10 @@ impl Template {
             Credentials::App(_) => Shape::App(app::form(content, letterhead, shop_url)),
             Credentials::Email(account) => {
                 Shape::Email(Box::new(email::Mail::new(content, letterhead, account, shop_url)))
+            }
+            Credentials::Sms(_) => {
+                let text = sms::Text::new(content, letterhead.sms_sender_name, shop_url);
+                Shape::Sms(Box::new(text), letterhead.broadcast)
             }
         };
         let first_name = fallback(Field::FirstName).to_owned();
@@ -158,6 +172,13 @@ impl Template {
                 mail: mail.render(&values).into(),
                 return_path: mail.return_path(recipient.customer),
             },
+            Shape::Sms(text, broadcast) => Rendered::Sms {
+                text: text.render(&values).into(),
+                mark: DeliveryMark {
+                    broadcast: *broadcast,
+                    customer: recipient.customer,
+                },
+            },
         }
     }
 
@@ -167,7 +188,7 @@ impl Template {
     pub fn same_for_all(&self) -> Option<Rendered> {
         match &self.shape {
             Shape::Line { constant, .. } => constant.clone().map(Rendered::Line),
-            Shape::App(_) | Shape::Email(_) => None,
+            Shape::App(_) | Shape::Email(_) | Shape::Sms(..) => None,
         }
     }
 }
@@ -178,6 +199,7 @@ impl fmt::Debug for Template {
             Shape::Line { .. } => Channel::Line,
             Shape::App(_) => Channel::App,
             Shape::Email(_) => Channel::Email,
+            Shape::Sms(..) => Channel::Sms,
         };
         write!(f, "Template({channel})")
     }

@@ -16,6 +16,7 @@ fn template(content: &Value, sender: &Sender, shop_url: Option<&str>) -> Templat
         shop: ShopId(Uuid::from_u128(0xc)),
         shop_name: "小美的店 \"A\"",
         shop_url,
+        sms_sender_name: "EasyStore",
         sender,
     };
     Template::compile(&content, &letterhead)

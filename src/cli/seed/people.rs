@@ -50,6 +50,7 @@ pub(super) async fn add(
             .bind(sender(Channel::App))
             .bind(sender(Channel::Line))
             .bind(sender(Channel::Email))
+            .bind(sender(Channel::Sms))
             .execute(pool)
             .await?;
         first = last.saturating_add(1);
@@ -73,7 +74,7 @@ pub(super) async fn count(pool: &PgPool, shop: ShopId) -> Result<Vec<(Channel, i
 }
 
 /// What is drawn for each customer, each independent of the others.
-const DRAWS: [&str; 14] = [
+const DRAWS: [&str; 16] = [
     "family",
     "first",
     "second",
@@ -88,6 +89,8 @@ const DRAWS: [&str; 14] = [
     "line_state",
     "mail_state",
     "twin",
+    "phone",
+    "phone_state",
 ];
 
 fn sql() -> String {
@@ -95,7 +98,7 @@ fn sql() -> String {
     SQL.replace("{draws}", &DRAWS.map(draw).join(", "))
 }
 
-/// `d.x` is a draw from 0 to 9999. Shares: app 42 %, LINE 58 %, email 64 %; opted out of everything 2 %; one mailbox in
+/// `d.x` is a draw from 0 to 9999. Shares: app 42 %, LINE 58 %, email 64 %, phone 71 %; opted out of everything 2 %; one mailbox in
 /// sixty is that of the customer before.
 const SQL: &str = "
 with person as (
@@ -129,7 +132,12 @@ select $1, a.sender, m.id, a.address, a.state, a.reason, case when a.state <> 'a
            ($10::uuid, p.mail < 6400,
             'customer' || case when p.twin < 167 and p.i > 1 then p.i - 1 else p.i end || '.' || right($1::text, 6) || '@mail.example',
             case when p.mail_state < 150 then 'suppressed' when p.mail_state < 350 then 'opted_out' else 'active' end,
-            case when p.mail_state < 150 then 'hard_bounce' when p.mail_state < 350 then 'unsubscribed' end)
+            case when p.mail_state < 150 then 'hard_bounce' when p.mail_state < 350 then 'unsubscribed' end),
+           -- No range is kept for examples: these only ever reach a sandbox.
+           ($11::uuid, p.phone < 7100,
+            '+8869' || lpad(((hashtextextended($1::text, $4) & 255) * 390000 % 1000000 + p.i)::text, 8, '0'),
+            case when p.phone_state < 200 then 'suppressed' when p.phone_state < 300 then 'opted_out' else 'active' end,
+            case when p.phone_state < 200 then 'no_such_number' when p.phone_state < 300 then 'stop' end)
        ) as a (sender, has, address, state, reason)
  where a.has and a.sender is not null
  order by a.sender, m.id";
