@@ -92,6 +92,8 @@ mod simulation_orders;
 mod simulation_orders_acts;
 mod simulation_proof;
 mod simulation_world;
+mod sms;
+mod sms_scene;
 mod start;
 mod stop;
 mod top_up;

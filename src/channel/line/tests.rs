@@ -27,7 +27,7 @@ fn line(url: &str) -> Line {
 fn account(sender: &Sender) -> &LineAccount {
     match sender.credentials() {
         Credentials::Line(account) => account,
-        Credentials::App(_) | Credentials::Email(_) => unreachable!(),
+        Credentials::App(_) | Credentials::Email(_) | Credentials::Sms(_) => unreachable!(),
     }
 }
 
