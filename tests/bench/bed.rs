@@ -14,7 +14,7 @@ use carillon::{
     config::{Config, Sources},
 };
 use carillon_jobs::BroadcastId;
-use carillon_sandbox::{FCM_DEMO_KEY_JSON, LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, SMTP_PASSWORD, SMTP_USER};
+use carillon_sandbox::{FCM_DEMO_KEY_JSON, LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, MITAKE_PASSWORD, MITAKE_USER, SMTP_PASSWORD, SMTP_USER};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use uuid::Uuid;
@@ -89,6 +89,7 @@ impl Sandbox {
         let name = match channel {
             Channel::App => "fcm",
             Channel::Email => "smtp",
+            Channel::Sms => "mitake",
             other => other.as_str(),
         };
         let count = |field: &str| summary[name][field].as_u64().expect("the sandbox counts");
@@ -156,6 +157,7 @@ impl Bed {
             ),
             ("CARILLON__SECRET__KEYS", KEY.to_owned()),
             ("CARILLON__LOG__FILTER", "warn".to_owned()),
+            ("CARILLON__WEB__PUBLIC_URL", "https://shop.example".to_owned()),
             ("CARILLON__CHANNEL__LINE__BASE_URL", sandbox.http.clone()),
             ("CARILLON__CHANNEL__APP__BASE_URL", sandbox.http.clone()),
             ("CARILLON__CHANNEL__APP__TOKEN_URL", format!("{}/token", sandbox.http)),
@@ -217,6 +219,9 @@ impl Bed {
             Channel::Email => json!({"host": host, "port": port.parse::<u16>().unwrap(), "tls": "none", "username": SMTP_USER,
                 "password": SMTP_PASSWORD, "from": "news@shop.example", "from_name": "好日子選物"})
             .to_string(),
+            Channel::Sms => json!({"provider": "mitake", "username": MITAKE_USER, "password": MITAKE_PASSWORD,
+                "callback_token": "callback-token-of-the-bench", "base_url": format!("{}/b2c/mtk", self.sandbox.http)})
+            .to_string(),
             _ => json!({"channel_id": LINE_CHANNEL_ID, "channel_secret": LINE_CHANNEL_SECRET, "access_token": LINE_TOKEN})
                 .to_string(),
         }
@@ -229,7 +234,7 @@ impl Bed {
             self.shop
         ))
         .await;
-        for channel in [Channel::Line, Channel::App, Channel::Email] {
+        for channel in [Channel::Line, Channel::App, Channel::Email, Channel::Sms] {
             let credentials = self.credentials(channel);
             let id = Uuid::now_v7();
             sqlx::query(
@@ -246,6 +251,8 @@ impl Bed {
             .await
             .unwrap();
         }
+        self.run("select record_sms_identity(id, 'EasyStore', 'bench', 'bench') from sender where channel = 'sms'")
+            .await;
         self.run(&format!("select ledger_top_up('{}', 1000000000, 'bench')", self.shop))
             .await;
     }
@@ -266,6 +273,7 @@ impl Bed {
              select s.shop_id, s.id, c.id, case s.channel
                       when 'line' then 'U' || md5(c.id::text)
                       when 'app' then 'c' || md5(c.id::text) || ':APA91b' || repeat(md5(c.id::text), 4)
+                      when 'sms' then '+8869' || lpad(c.id::text, 8, '0')
                       else 'customer' || c.id || '@mail.example' end
                from customer c cross join sender s
               where s.shop_id = '{}' and s.channel::text = any ('{{{}}}') order by c.id",

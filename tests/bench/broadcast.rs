@@ -14,7 +14,7 @@ use crate::{
     usage::{cpu_secs, cpu_secs_of_family, parent, peak_mb},
 };
 
-const USAGE: &str = "usage: broadcast [--customers N] [--channel line|app|email] [--rounds N]";
+const USAGE: &str = "usage: broadcast [--customers N] [--channel line|app|email|sms] [--rounds N]";
 /// Longer than any round worth waiting for.
 const PATIENCE_SECS: u64 = 900;
 
@@ -41,7 +41,7 @@ impl Plan {
                 _ => return None,
             }
         }
-        matches!(plan.channel, Channel::Line | Channel::App | Channel::Email).then_some(plan)
+        matches!(plan.channel, Channel::Line | Channel::App | Channel::Email | Channel::Sms).then_some(plan)
     }
 }
 

@@ -16,7 +16,7 @@ use carillon::{
     config::Config,
 };
 use carillon_jobs::{BroadcastId, CustomerId, SenderId, ShopId};
-use carillon_sandbox::{FCM_ACCESS_TOKEN, FCM_PROJECT, LINE_TOKEN, SMTP_PASSWORD, SMTP_USER};
+use carillon_sandbox::{FCM_ACCESS_TOKEN, FCM_PROJECT, LINE_TOKEN, MITAKE_PASSWORD, MITAKE_USER, SMTP_PASSWORD, SMTP_USER};
 use lettre::{
     address::Envelope,
     transport::smtp::{
@@ -72,6 +72,11 @@ impl Floor {
                 channels.email.in_flight,
                 channels.email.body_timeout_secs,
                 String::new(),
+            ),
+            Channel::Sms => (
+                channels.sms.in_flight,
+                channels.sms.timeout_secs,
+                "/b2c/mtk/SmSend?CharsetURL=UTF-8".to_owned(),
             ),
             _ => (
                 channels.line.in_flight,
@@ -145,7 +150,10 @@ impl Floor {
                 Channel::Email => (format!("Date: Sat, 01 Aug 2026 08:00:00 +0000\r\nTo: {to}\r\n"), ""),
                 _ => (format!(r#"{{"to":"{to}","#), "}"),
             };
-            let body = [before.as_bytes(), parts.body(), after.as_bytes()].concat();
+            let body = match self.channel {
+                Channel::Sms => sms_form(&to, parts.body(), key),
+                _ => [before.as_bytes(), parts.body(), after.as_bytes()].concat(),
+            };
             Wire { customer, to, key, body }
         });
         Arc::new(wires.collect())
@@ -182,8 +190,12 @@ impl Floor {
         while let Some(wire) = wires.get(next.fetch_add(1, Ordering::Relaxed)) {
             let mut request = Request::new(Method::POST, self.url.clone());
             let headers = request.headers_mut();
-            headers.insert("authorization", authorization.clone());
-            headers.insert("content-type", HeaderValue::from_static("application/json"));
+            if self.channel == Channel::Sms {
+                headers.insert("content-type", HeaderValue::from_static("application/x-www-form-urlencoded"));
+            } else {
+                headers.insert("authorization", authorization.clone());
+                headers.insert("content-type", HeaderValue::from_static("application/json"));
+            }
             if self.channel == Channel::Line {
                 let mut buffer = Uuid::encode_buffer();
                 let key: &str = wire.key.hyphenated().encode_lower(&mut buffer);
@@ -246,6 +258,24 @@ impl Floor {
         }
         started.elapsed().as_secs_f64()
     }
+}
+
+/// What Mitake is sent, as long as ours.
+fn sms_form(to: &str, text: &[u8], key: Uuid) -> Vec<u8> {
+    let callback = format!("https://shop.example/webhooks/mitake/{key}?token=callback-token-of-the-bench&mark=carillon.{}.100000", key.simple());
+    let fields = [
+        ("username", MITAKE_USER),
+        ("password", MITAKE_PASSWORD),
+        ("dstaddr", &to.replace("+886", "0")),
+        ("smbody", &std::str::from_utf8(text).unwrap().replace('\n', "\u{6}")),
+        ("clientid", &key.to_string()),
+        ("smsPointFlag", "1"),
+        ("response", &callback),
+    ];
+    url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(fields)
+        .finish()
+        .into_bytes()
 }
 
 async fn append(connection: &mut sqlx::PgConnection, broadcast: Uuid, channel: Channel, batch: &[Wire]) {

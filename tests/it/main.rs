@@ -93,6 +93,7 @@ mod simulation_orders_acts;
 mod simulation_proof;
 mod simulation_world;
 mod sms;
+mod sms_compliance;
 mod sms_scene;
 mod start;
 mod stop;

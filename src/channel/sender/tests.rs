@@ -19,7 +19,7 @@ fn every_connected_channel_reads_its_credentials() {
 
 #[test]
 fn a_channel_without_an_adapter_cannot_have_a_sender() {
-    for channel in [Channel::Messenger, Channel::Whatsapp, Channel::Sms] {
+    for channel in [Channel::Messenger, Channel::Whatsapp] {
         let error = parse(channel, "{}").unwrap_err();
         assert_eq!(error, SenderError::NotConnected(channel));
     }

@@ -123,7 +123,8 @@ fn next_link(text: &str) -> Option<(String, &str)> {
         } else if after.starts_with('.') {
             let start = host_start(before);
             let host = text.get(start..)?;
-            let end = host.find(|c| !is_host(c) && c.is_ascii() || is_sentence(c)).unwrap_or(host.len());
+            // Before its first dot a name may be in any letters; behind it only Latin ones make a telephone see a link.
+            let end = host.get(dot - start..)?.find(|c| !is_host(c)).map_or(host.len(), |at| dot - start + at);
             let host_only = host.get(..end)?.trim_end_matches(['.', '-']);
             if is_host_name(host_only) {
                 let (link, rest) = split_link(host);
@@ -147,11 +148,6 @@ fn host_start(before: &str) -> usize {
 
 const fn is_host(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
-}
-
-/// What ends a host: anything beyond ASCII behind its last dot.
-const fn is_sentence(c: char) -> bool {
-    !c.is_ascii()
 }
 
 /// At least two labels, the last one a top-level domain, or four numbers.

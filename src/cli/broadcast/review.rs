@@ -15,7 +15,7 @@ use crate::{
 };
 
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Command {
+pub(in crate::cli) enum Command {
     /// Show what waits: which link or number is not registered, and in which text
     List {
         /// One JSON array of objects
@@ -29,7 +29,7 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Decision {
+pub(in crate::cli) struct Decision {
     /// The broadcast's id
     #[arg(value_name = "ID")]
     id: BroadcastId,
