@@ -28,7 +28,13 @@ pub enum Channel {
 
 impl Channel {
     /// Every channel, in a fixed order.
-    pub const ALL: [Channel; 5] = [Channel::Line, Channel::Fcm, Channel::Smtp, Channel::Twilio, Channel::Mitake];
+    pub const ALL: [Channel; 5] = [
+        Channel::Line,
+        Channel::Fcm,
+        Channel::Smtp,
+        Channel::Twilio,
+        Channel::Mitake,
+    ];
 
     /// The name used in JSON and on the command line.
     pub fn name(self) -> &'static str {

@@ -166,7 +166,9 @@ fn apply(state: &State, revoke: &Revoke) -> Outcome {
             state.fcm.revoke_tokens();
             true
         }
-        (None, Channel::Line | Channel::Smtp | Channel::Twilio | Channel::Mitake) => return Err("`credential` is required".to_owned()),
+        (None, Channel::Line | Channel::Smtp | Channel::Twilio | Channel::Mitake) => {
+            return Err("`credential` is required".to_owned());
+        }
     };
     known
         .then(|| serde_json::json!({}))

@@ -48,9 +48,9 @@ use crate::state::State;
 
 pub use crate::accounts::{
     Account, BadAccount, FCM_ACCESS_TOKEN, FCM_DEMO_KEY_JSON, FCM_PROJECT, FcmAccount, LINE_BOT_USER_ID,
-    LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, LineAccount, MITAKE_PASSWORD, MITAKE_USER, MitakeAccount, SMTP_PASSWORD, SMTP_USER, SmtpAccount,
-    TWILIO_AUTH_TOKEN, TWILIO_FROM, TWILIO_SID, TwilioAccount,
-    default_accounts, fcm_account_from_key_json,
+    LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, LineAccount, MITAKE_PASSWORD, MITAKE_USER, MitakeAccount,
+    SMTP_PASSWORD, SMTP_USER, SmtpAccount, TWILIO_AUTH_TOKEN, TWILIO_FROM, TWILIO_SID, TwilioAccount, default_accounts,
+    fcm_account_from_key_json,
 };
 pub use crate::channel::{Channel, UnknownChannel};
 pub use crate::cpu::{CpuError, Used, used};

@@ -25,7 +25,16 @@ use crate::traffic::Pace;
 /// How long a `clientid` is remembered.
 const KEY_LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 const FIELDS: [&str; 10] = [
-    "username", "password", "dstaddr", "destname", "dlvtime", "vldtime", "smbody", "response", "clientid", "smsPointFlag",
+    "username",
+    "password",
+    "dstaddr",
+    "destname",
+    "dlvtime",
+    "vldtime",
+    "smbody",
+    "response",
+    "clientid",
+    "smsPointFlag",
 ];
 
 /// A login with what it remembers.
@@ -138,14 +147,23 @@ fn refuse(answer: &mut Answer, section: &str, code: &str) {
 }
 
 fn send(state: &State, request: &Request<'_>, answer: &mut Answer, hit: &mut Hit) -> Result<(), No> {
-    let bad = |code| No { section: "1".to_owned(), code };
+    let bad = |code| No {
+        section: "1".to_owned(),
+        code,
+    };
     if !request.is_media_type("application/x-www-form-urlencoded") || request.query != "CharsetURL=UTF-8" {
         return Err(bad("y"));
     }
     let form = Form::read(request.body, &FIELDS).map_err(|_| bad("y"))?;
-    let login = state.mitake.login(form.get("username"), form.get("password")).ok_or_else(|| bad("e"))?;
+    let login = state
+        .mitake
+        .login(form.get("username"), form.get("password"))
+        .ok_or_else(|| bad("e"))?;
     let section = form.get("clientid").unwrap_or("1").to_owned();
-    let no = |code| No { section: section.clone(), code };
+    let no = |code| No {
+        section: section.clone(),
+        code,
+    };
     let order = read(&form).map_err(no)?;
     let now = state.clock.elapsed();
     if !login.pace.admit(&state.traffic(Channel::Mitake).cap, now) {
@@ -178,7 +196,10 @@ fn send(state: &State, request: &Request<'_>, answer: &mut Answer, hit: &mut Hit
     drop(keys);
     answer.set(200, "");
     let points = *locked(&login.points);
-    let _ = write!(answer.body, "[{section}]\r\nmsgid=#{message:09}\r\nstatuscode=1\r\nsmsPoint=1\r\n");
+    let _ = write!(
+        answer.body,
+        "[{section}]\r\nmsgid=#{message:09}\r\nstatuscode=1\r\nsmsPoint=1\r\n"
+    );
     if known.is_some() {
         answer.body.push_str("Duplicate=Y\r\n");
     }
@@ -216,15 +237,21 @@ fn read(form: &Form) -> Result<Order<'_>, &'static str> {
     let times = [form.get("dlvtime"), form.get("vldtime")];
     let key = form.get("clientid");
     let response = form.get("response");
-    let reachable = response.is_none_or(|text| {
-        callback(text).is_some_and(|url| matches!(url.port_or_known_default(), Some(80 | 443)))
-    });
+    let reachable = response
+        .is_none_or(|text| callback(text).is_some_and(|url| matches!(url.port_or_known_default(), Some(80 | 443))));
     let sound = !text.contains(['\n', '\r'])
         && times.into_iter().flatten().all(|time| digits(time, 14))
         && key.is_none_or(|key| (1..=36).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()))
         && form.get("smsPointFlag").is_none_or(|flag| flag == "1")
         && reachable;
-    sound.then_some(Order { to, text, key, callback: response }).ok_or("y")
+    sound
+        .then_some(Order {
+            to,
+            text,
+            key,
+            callback: response,
+        })
+        .ok_or("y")
 }
 
 fn accept(state: &State, request: &Request<'_>, login: &Login, order: &Order<'_>) -> Result<u32, No> {
@@ -242,7 +269,9 @@ fn accept(state: &State, request: &Request<'_>, login: &Login, order: &Order<'_>
     };
     let content = Content::new(&marker(order.callback.and_then(callback).as_ref()), &text, body);
     let traffic = state.traffic(Channel::Mitake);
-    traffic.received.record(state.clock.real_ms(), content, std::iter::once(order.to));
+    traffic
+        .received
+        .record(state.clock.real_ms(), content, std::iter::once(order.to));
     traffic.accepted();
     Ok(state.mitake.serial.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1)
 }
@@ -268,7 +297,10 @@ fn query(state: &State, request: &Request<'_>, answer: &mut Answer, hit: &mut Hi
             .find(|(name, _)| name == wanted)
             .map(|(_, value)| value.into_owned())
     };
-    match state.mitake.login(field("username").as_deref(), field("password").as_deref()) {
+    match state
+        .mitake
+        .login(field("username").as_deref(), field("password").as_deref())
+    {
         None => answer.set(200, "statuscode=e\r\nError=帳號、密碼錯誤\r\n"),
         Some(login) => {
             *hit = state.faults.ask(Channel::Mitake, "query", |_| false);

@@ -21,7 +21,14 @@ use crate::sms_form::{Form, callback, marker};
 use crate::state::State;
 use crate::traffic::Pace;
 
-const FIELDS: [&str; 6] = ["To", "From", "MessagingServiceSid", "Body", "StatusCallback", "ValidityPeriod"];
+const FIELDS: [&str; 6] = [
+    "To",
+    "From",
+    "MessagingServiceSid",
+    "Body",
+    "StatusCallback",
+    "ValidityPeriod",
+];
 
 /// An account with its pace.
 struct Known {
@@ -85,7 +92,10 @@ pub(crate) fn route(state: &State, request: &Request<'_>, answer: &mut Answer) -
         }
         ("GET", None, Some(sid)) => authorize(state, request, sid).map(|_| {
             answer.set(200, "");
-            let _ = write!(answer.body, r#"{{"sid":"{sid}","friendly_name":"Sandbox","status":"active","type":"Full"}}"#);
+            let _ = write!(
+                answer.body,
+                r#"{{"sid":"{sid}","friendly_name":"Sandbox","status":"active","type":"Full"}}"#
+            );
         }),
         _ => Err(No(404, 20_404, "The requested resource was not found")),
     };
@@ -105,12 +115,19 @@ fn write_no(answer: &mut Answer, status: u16, code: u32, message: &str) {
 
 fn authorize(state: &State, request: &Request<'_>, sid: &str) -> Result<Arc<Known>, No> {
     let refused = || No(401, 20_003, "Authenticate");
-    let given = request.header("authorization").and_then(|value| value.strip_prefix("Basic "));
-    let given = given.and_then(|value| STANDARD.decode(value).ok()).ok_or_else(refused)?;
+    let given = request
+        .header("authorization")
+        .and_then(|value| value.strip_prefix("Basic "));
+    let given = given
+        .and_then(|value| STANDARD.decode(value).ok())
+        .ok_or_else(refused)?;
     let given = String::from_utf8(given).map_err(|_| refused())?;
     let (user, password) = given.split_once(':').ok_or_else(refused)?;
     let accounts = state.twilio.accounts.read().unwrap_or_else(PoisonError::into_inner);
-    let known = accounts.get(user).filter(|known| known.account.auth_token == password).ok_or_else(refused)?;
+    let known = accounts
+        .get(user)
+        .filter(|known| known.account.auth_token == password)
+        .ok_or_else(refused)?;
     if user != sid {
         return Err(No(404, 20_404, "The requested resource was not found"));
     }
@@ -138,9 +155,15 @@ fn send(state: &State, request: &Request<'_>, answer: &mut Answer, sid: &str, hi
     } else {
         ""
     };
-    let content = Content::new(&marker(form.get("StatusCallback").and_then(callback).as_ref()), text, body);
+    let content = Content::new(
+        &marker(form.get("StatusCallback").and_then(callback).as_ref()),
+        text,
+        body,
+    );
     let traffic = state.traffic(Channel::Twilio);
-    traffic.received.record(state.clock.real_ms(), content, std::iter::once(to));
+    traffic
+        .received
+        .record(state.clock.real_ms(), content, std::iter::once(to));
     traffic.accepted();
     match hit.kind {
         Some(FaultKind::ServerErrorAfter) => write_no(answer, 500, 20_500, "Internal Server Error"),
@@ -163,7 +186,9 @@ fn write_sent(state: &State, answer: &mut Answer, sid: &str, to: &str) {
 
 /// Whom to and what, if Twilio would take it.
 fn check<'f>(form: &'f Form, account: &TwilioAccount) -> Result<(&'f str, &'f str), No> {
-    let to = form.get("To").ok_or(No(400, 21_604, "A 'To' phone number is required"))?;
+    let to = form
+        .get("To")
+        .ok_or(No(400, 21_604, "A 'To' phone number is required"))?;
     let number = to.strip_prefix('+').unwrap_or_default();
     if !((8..=15).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit()) && !number.starts_with('0')) {
         return Err(No(400, 21_211, "The 'To' number is not a valid phone number"));
@@ -171,17 +196,31 @@ fn check<'f>(form: &'f Form, account: &TwilioAccount) -> Result<(&'f str, &'f st
     match (form.get("From"), form.get("MessagingServiceSid")) {
         (None, None) => return Err(No(400, 21_603, "A 'From' phone number is required")),
         (Some(from), None) | (None, Some(from)) if from == account.from => {}
-        _ => return Err(No(400, 21_606, "The 'From' number is not a valid message-capable number for your account")),
+        _ => {
+            return Err(No(
+                400,
+                21_606,
+                "The 'From' number is not a valid message-capable number for your account",
+            ));
+        }
     }
     let text = form.get("Body").unwrap_or_default();
     if text.is_empty() {
         return Err(No(400, 21_602, "Message body is required"));
     }
     if text.chars().count() > 1_600 {
-        return Err(No(400, 21_617, "The concatenated message body exceeds the 1600 character limit"));
+        return Err(No(
+            400,
+            21_617,
+            "The concatenated message body exceeds the 1600 character limit",
+        ));
     }
     if form.get("StatusCallback").is_some_and(|text| callback(text).is_none()) {
-        return Err(No(400, 21_609, "The 'StatusCallback' URL is not a valid fully qualified URL"));
+        return Err(No(
+            400,
+            21_609,
+            "The 'StatusCallback' URL is not a valid fully qualified URL",
+        ));
     }
     let validity = form.get("ValidityPeriod").map_or(Ok(1), str::parse::<u32>);
     if !validity.is_ok_and(|secs| (1..=36_000).contains(&secs)) {

@@ -126,7 +126,9 @@ async fn estimated(
     plannable: &Plannable,
 ) -> Result<Estimate, sqlx::Error> {
     let mut estimate = estimate::estimate(conn, plannable, stored.budget_tokens).await?;
-    estimate.warnings.extend(compliance::warnings(conn, config, stored).await?);
+    estimate
+        .warnings
+        .extend(compliance::warnings(conn, config, stored).await?);
     Ok(estimate)
 }
 

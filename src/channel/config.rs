@@ -166,7 +166,10 @@ impl ChannelConfig {
             ));
         }
         if !fit_name(&sms.sender_name) {
-            problems.push("channel.sms.sender_name is not 1 to 20 plain Latin letters, digits or blanks, as it was registered".into());
+            problems.push(
+                "channel.sms.sender_name is not 1 to 20 plain Latin letters, digits or blanks, as it was registered"
+                    .into(),
+            );
         }
         if email.hello_name.contains(|c: char| !c.is_ascii_graphic()) {
             problems.push("channel.email.hello_name is not a host name".into());

@@ -184,10 +184,9 @@ impl Channels {
                 let account = (sender.id, &**account);
                 self.sms.send(account, to, (text, *mark), key, &self.public_url).await
             }
-            (
-                Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_) | Credentials::Sms(_),
-                _,
-            ) => wrong_channel(),
+            (Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_) | Credentials::Sms(_), _) => {
+                wrong_channel()
+            }
         }
     }
 
@@ -207,10 +206,9 @@ impl Channels {
     pub async fn multicast(&self, sender: &Sender, to: &[&str], message: &Rendered, key: Uuid) -> SendOutcome {
         match (sender.credentials(), message) {
             (Credentials::Line(account), Rendered::Line(parts)) => self.line.multicast(account, to, parts, key).await,
-            (
-                Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_) | Credentials::Sms(_),
-                _,
-            ) => wrong_channel(),
+            (Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_) | Credentials::Sms(_), _) => {
+                wrong_channel()
+            }
         }
     }
 }

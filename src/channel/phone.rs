@@ -64,9 +64,8 @@ pub fn e164(text: &str) -> Option<String> {
         let national = national.strip_prefix('0').unwrap_or(national);
         ((8..=9).contains(&national.len()) && !national.starts_with('0')).then(|| format!("+886{national}"))
     };
-    let abroad = |digits: &str| {
-        ((8..=15).contains(&digits.len()) && !digits.starts_with('0')).then(|| format!("+{digits}"))
-    };
+    let abroad =
+        |digits: &str| ((8..=15).contains(&digits.len()) && !digits.starts_with('0')).then(|| format!("+{digits}"));
     if let Some(national) = digits.strip_prefix("002886").or_else(|| digits.strip_prefix("00886")) {
         return (!plus).then(|| taiwan(national)).flatten();
     }

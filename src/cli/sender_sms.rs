@@ -75,7 +75,10 @@ pub(super) async fn run(app: &App, command: Command) -> Result<(), CliError> {
     match command {
         Command::Identity { sender, name, who } => {
             compliance::identity(&app.db, sender, &name, &who.by, &who.reason).await?;
-            say(&format!("sender {sender} is recorded as {}", plain::cell(name.trim(), 60)))?;
+            say(&format!(
+                "sender {sender} is recorded as {}",
+                plain::cell(name.trim(), 60)
+            ))?;
             let begins = &app.config.channel.sms.sender_name;
             if !begins.contains(name.trim()) {
                 return say(&format!(
@@ -87,14 +90,22 @@ pub(super) async fn run(app: &App, command: Command) -> Result<(), CliError> {
         Command::Register(One { sender, what, who }) => {
             let one = compliance::registration(&what)?;
             let changed = compliance::register(&app.db, sender, &one, &who.by, &who.reason).await?;
-            let was = if changed { "is registered" } else { "was registered already" };
+            let was = if changed {
+                "is registered"
+            } else {
+                "was registered already"
+            };
             say(&format!("{} {} {was}", one.kind, one.value))?;
             say("next: what waits for it goes on with `carillon broadcast review clear ID`")
         }
         Command::Unregister(One { sender, what, who }) => {
             let one = compliance::registration(&what)?;
             let changed = compliance::unregister(&app.db, sender, &one, &who.by, &who.reason).await?;
-            let was = if changed { "is no longer registered" } else { "was not registered" };
+            let was = if changed {
+                "is no longer registered"
+            } else {
+                "was not registered"
+            };
             say(&format!("{} {} {was}", one.kind, one.value))
         }
         Command::List { json } => list(app, json).await,
@@ -123,13 +134,19 @@ async fn list(app: &App, as_json: bool) -> Result<(), CliError> {
             || "not recorded: nothing is sent".to_owned(),
             |identity| {
                 let at = plain::moment_or_dash(Some(identity.recorded_at));
-                format!("{} ({}, {at})", plain::cell(&identity.approved_name, 30), plain::cell(&identity.recorded_by, 20))
+                format!(
+                    "{} ({}, {at})",
+                    plain::cell(&identity.approved_name, 30),
+                    plain::cell(&identity.recorded_by, 20)
+                )
             },
         );
         let registered: Vec<&str> = one.registered.iter().map(|one| one.value.as_str()).collect();
         vec![
             one.sender.to_string(),
-            one.shop.as_deref().map_or_else(|| "(platform)".to_owned(), |name| plain::cell(name, 20)),
+            one.shop
+                .as_deref()
+                .map_or_else(|| "(platform)".to_owned(), |name| plain::cell(name, 20)),
             plain::cell(&one.name, 20),
             identity,
             plain::cell(&registered.join(", "), 120),

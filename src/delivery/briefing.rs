@@ -216,7 +216,10 @@ fn key_life(delivery: &Delivery, sender: &Sender, credentials_age_secs: Option<f
             let age = Duration::try_from_secs_f64(age).unwrap_or_default();
             let old_turns = config.lane_budget() + config.lease() * 2;
             // Zero would say that the provider has no keys at all.
-            config.key_life(memory).min(age.saturating_sub(old_turns)).max(Duration::from_millis(1))
+            config
+                .key_life(memory)
+                .min(age.saturating_sub(old_turns))
+                .max(Duration::from_millis(1))
         }
     }
 }

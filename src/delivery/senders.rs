@@ -145,9 +145,7 @@ impl super::Delivery {
             (Channel::Line, Call::Single) => own.unwrap_or(limits.line_push_per_sec),
             (Channel::App, _) => own.unwrap_or(limits.app_per_sec),
             (Channel::Sms, _) => own.unwrap_or(limits.sms_per_sec),
-            (Channel::Email | Channel::Messenger | Channel::Whatsapp, _) => {
-                own.unwrap_or(limits.email_per_sec)
-            }
+            (Channel::Email | Channel::Messenger | Channel::Whatsapp, _) => own.unwrap_or(limits.email_per_sec),
         };
         LimitKey {
             sender,

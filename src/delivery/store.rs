@@ -274,7 +274,13 @@ pub async fn suppress_addresses(db: &PgPool, dead: &[(i64, String)]) -> sqlx::Re
     // Who said STOP to the provider itself has opted out; nobody else's word opens that address again.
     let states: Vec<&str> = codes
         .iter()
-        .map(|code| if channel::says_stop(code) { "opted_out" } else { "suppressed" })
+        .map(|code| {
+            if channel::says_stop(code) {
+                "opted_out"
+            } else {
+                "suppressed"
+            }
+        })
         .collect();
     sqlx::query(
         "select close_address(t.id, t.state, t.code) from unnest($1::bigint[], $2::text[], $3::text[]) as t (id, state, code)",

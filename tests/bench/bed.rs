@@ -14,7 +14,10 @@ use carillon::{
     config::{Config, Sources},
 };
 use carillon_jobs::BroadcastId;
-use carillon_sandbox::{FCM_DEMO_KEY_JSON, LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, MITAKE_PASSWORD, MITAKE_USER, SMTP_PASSWORD, SMTP_USER};
+use carillon_sandbox::{
+    FCM_DEMO_KEY_JSON, LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, MITAKE_PASSWORD, MITAKE_USER, SMTP_PASSWORD,
+    SMTP_USER,
+};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use uuid::Uuid;

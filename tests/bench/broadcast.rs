@@ -41,7 +41,11 @@ impl Plan {
                 _ => return None,
             }
         }
-        matches!(plan.channel, Channel::Line | Channel::App | Channel::Email | Channel::Sms).then_some(plan)
+        matches!(
+            plan.channel,
+            Channel::Line | Channel::App | Channel::Email | Channel::Sms
+        )
+        .then_some(plan)
     }
 }
 

@@ -16,7 +16,9 @@ use carillon::{
     config::Config,
 };
 use carillon_jobs::{BroadcastId, CustomerId, SenderId, ShopId};
-use carillon_sandbox::{FCM_ACCESS_TOKEN, FCM_PROJECT, LINE_TOKEN, MITAKE_PASSWORD, MITAKE_USER, SMTP_PASSWORD, SMTP_USER};
+use carillon_sandbox::{
+    FCM_ACCESS_TOKEN, FCM_PROJECT, LINE_TOKEN, MITAKE_PASSWORD, MITAKE_USER, SMTP_PASSWORD, SMTP_USER,
+};
 use lettre::{
     address::Envelope,
     transport::smtp::{
@@ -191,7 +193,10 @@ impl Floor {
             let mut request = Request::new(Method::POST, self.url.clone());
             let headers = request.headers_mut();
             if self.channel == Channel::Sms {
-                headers.insert("content-type", HeaderValue::from_static("application/x-www-form-urlencoded"));
+                headers.insert(
+                    "content-type",
+                    HeaderValue::from_static("application/x-www-form-urlencoded"),
+                );
             } else {
                 headers.insert("authorization", authorization.clone());
                 headers.insert("content-type", HeaderValue::from_static("application/json"));
@@ -262,7 +267,10 @@ impl Floor {
 
 /// What Mitake is sent, as long as ours.
 fn sms_form(to: &str, text: &[u8], key: Uuid) -> Vec<u8> {
-    let callback = format!("https://shop.example/webhooks/mitake/{key}?token=callback-token-of-the-bench&mark=carillon.{}.100000", key.simple());
+    let callback = format!(
+        "https://shop.example/webhooks/mitake/{key}?token=callback-token-of-the-bench&mark=carillon.{}.100000",
+        key.simple()
+    );
     let fields = [
         ("username", MITAKE_USER),
         ("password", MITAKE_PASSWORD),

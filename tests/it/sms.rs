@@ -46,13 +46,14 @@ async fn a_broadcast_by_mitake_reaches_everybody_with_the_name_in_front() {
     assert_eq!(world.state(id).await, "completed");
     assert_eq!(got(&world, Channel::Mitake), (120, 1));
     assert_eq!(world.count(id, "accepted").await, 120);
-    let spent: i64 = world
-        .one("select 1005000 - allowance - extra from token_account")
-        .await;
+    let spent: i64 = world.one("select 1005000 - allowance - extra from token_account").await;
     assert_eq!(spent, 120 * 32);
     for message in received(&world, Channel::Mitake) {
         let text = &message.text;
-        assert!(text.starts_with("EasyStore 小") && text.ends_with("您好，週末特賣"), "{text}");
+        assert!(
+            text.starts_with("EasyStore 小") && text.ends_with("您好，週末特賣"),
+            "{text}"
+        );
         assert_eq!(message.marker, id.0.simple().to_string());
         assert!(message.recipient.starts_with("09"), "{}", message.recipient);
     }
@@ -111,7 +112,14 @@ async fn each_refusal_of_mitake_ends_where_it_should() {
               where broadcast_id = '{id}' and state <> 'accepted'"
         ))
         .await;
-    assert_eq!(outcomes, ["failed recipient mitake 7", "failed recipient mitake v", "failed content mitake x"]);
+    assert_eq!(
+        outcomes,
+        [
+            "failed recipient mitake 7",
+            "failed recipient mitake v",
+            "failed content mitake x"
+        ]
+    );
     let closed: Vec<String> = world
         .one("select array_agg(state_reason) from address where state = 'suppressed'")
         .await;
@@ -133,7 +141,10 @@ async fn what_twilio_left_unknown_its_status_callback_resolves() {
     let _working = world.work();
     world.send(id).await;
     world.ended(id, 60).await;
-    assert_eq!((world.count(id, "accepted").await, world.count(id, "unknown").await), (80, 10));
+    assert_eq!(
+        (world.count(id, "accepted").await, world.count(id, "unknown").await),
+        (80, 10)
+    );
     assert_eq!(got(&world, Channel::Twilio), (90, 1));
     for (number, message) in received(&world, Channel::Twilio).into_iter().enumerate() {
         if unlucky.contains(&message.recipient) {
@@ -145,9 +156,7 @@ async fn what_twilio_left_unknown_its_status_callback_resolves() {
     })
     .await;
     assert_eq!(world.count(id, "unknown").await, 0);
-    let spent: i64 = world
-        .one("select 1005000 - allowance - extra from token_account")
-        .await;
+    let spent: i64 = world.one("select 1005000 - allowance - extra from token_account").await;
     assert_eq!(spent, 80 * 32, "what proves to have arrived is not charged");
     nothing_is_left(&world, id, Channel::Twilio).await;
 }
@@ -184,9 +193,14 @@ async fn each_refusal_of_twilio_ends_where_it_should() {
     let _working = world.work();
     world.send(id).await;
     world.ended(id, 60).await;
-    assert_eq!((world.count(id, "accepted").await, world.count(id, "failed").await), (56, 4));
+    assert_eq!(
+        (world.count(id, "accepted").await, world.count(id, "failed").await),
+        (56, 4)
+    );
     let closed: Vec<String> = world
-        .one("select array_agg(state || ' ' || state_reason order by state_reason) from address where state <> 'active'")
+        .one(
+            "select array_agg(state || ' ' || state_reason order by state_reason) from address where state <> 'active'",
+        )
         .await;
     assert_eq!(closed, ["opted_out twilio 21610", "suppressed twilio 21614"]);
     nothing_is_left(&world, id, Channel::Twilio).await;
@@ -249,10 +263,14 @@ async fn what_the_provider_would_not_know_again_is_unknown() {
         world.send(id).await;
         eventually("all are in flight", 20, async || got(&world, Channel::Mitake).0 == 20).await;
         // Nobody repeats anything before the change is made.
-        world.run(&format!("update sender set state = 'paused' where id = '{sender}'")).await;
+        world
+            .run(&format!("update sender set state = 'paused' where id = '{sender}'"))
+            .await;
         working.stop().await;
         let first: i64 = world
-            .one(&format!("select count(*) from slice where broadcast_id = '{id}' and in_flight is not null"))
+            .one(&format!(
+                "select count(*) from slice where broadcast_id = '{id}' and in_flight is not null"
+            ))
             .await;
         assert_eq!(first, 1, "the sends are in flight");
         if changed == "account" {
@@ -264,18 +282,26 @@ async fn what_the_provider_would_not_know_again_is_unknown() {
                 .await
                 .unwrap();
         } else {
-            world.run("update slice set first_attempt_at = first_attempt_at - interval '11 hours'").await;
+            world
+                .run("update slice set first_attempt_at = first_attempt_at - interval '11 hours'")
+                .await;
         }
         world
-            .run("update slice set lease_until = now() - interval '1 second' where lease_until is not null;
+            .run(
+                "update slice set lease_until = now() - interval '1 second' where lease_until is not null;
                   update slice set due_at = now(); update lane set due_at = now(), lease_until = null, rung_at = null;
-                  update sender set state = 'connected'")
+                  update sender set state = 'connected'",
+            )
             .await;
         let before = got(&world, Channel::Mitake).0;
         let _working = world.work();
         world.ended(id, 60).await;
         assert_eq!(world.count(id, "unknown").await, 20, "{changed}");
-        assert_eq!(got(&world, Channel::Mitake).0, before, "{changed}: nothing was sent again");
+        assert_eq!(
+            got(&world, Channel::Mitake).0,
+            before,
+            "{changed}: nothing was sent again"
+        );
         world.audit().await;
     }
 }
@@ -285,7 +311,13 @@ async fn a_phone_is_one_address_however_it_is_typed() {
     let (world, sender) = world("mitake").await;
     customers(&world, 1).await;
     let customer: i64 = world.one("select id from customer").await;
-    for text in ["0912-345-678", "+886 912 345 678", "０９１２３４５６７８", "00886912345678", "(0912)345678"] {
+    for text in [
+        "0912-345-678",
+        "+886 912 345 678",
+        "０９１２３４５６７８",
+        "00886912345678",
+        "(0912)345678",
+    ] {
         world
             .run(&format!("select put_address('{sender}', {customer}, '{text}')"))
             .await;
@@ -295,8 +327,24 @@ async fn a_phone_is_one_address_however_it_is_typed() {
     }
     // The rule in SQL is the rule in Rust.
     for text in [
-        "0912345678", " 0912 345 678 ", "912345678", "886912345678", "+886 (0)912-345-678", "002 886 912 345 678", "+0912345678",
-        "++886912345678", "0912a345678", "02-2345-6789", "+85212345678", "", "+", "0", "12345678", "00912345678", "+886", "０８００１２３４５６",
+        "0912345678",
+        " 0912 345 678 ",
+        "912345678",
+        "886912345678",
+        "+886 (0)912-345-678",
+        "002 886 912 345 678",
+        "+0912345678",
+        "++886912345678",
+        "0912a345678",
+        "02-2345-6789",
+        "+85212345678",
+        "",
+        "+",
+        "0",
+        "12345678",
+        "00912345678",
+        "+886",
+        "０８００１２３４５６",
     ] {
         let sql: String = sqlx::query_scalar("select normal_phone($1)")
             .bind(text)

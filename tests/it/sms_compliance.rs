@@ -32,7 +32,9 @@ async fn waits(world: &World, id: BroadcastId) {
     .await;
     let held: i64 = world.one("select held_allowance + held_extra from token_account").await;
     assert_eq!(held, 0, "nothing is held meanwhile");
-    let planned: i64 = world.one(&format!("select count(*) from delivery where broadcast_id = '{id}'")).await;
+    let planned: i64 = world
+        .one(&format!("select count(*) from delivery where broadcast_id = '{id}'"))
+        .await;
     assert_eq!(planned, 0);
     assert_eq!(world.sandbox.handle().channel_summary(Channel::Mitake).requests, 0);
 }
@@ -48,7 +50,9 @@ async fn ring(world: &World, id: BroadcastId) {
 
 async fn register(world: &World, sender: Uuid, what: &str) -> bool {
     let one = compliance::registration(what).unwrap();
-    compliance::register(world.pool(), SenderId(sender), &one, "amy", "contract 7").await.unwrap()
+    compliance::register(world.pool(), SenderId(sender), &one, "amy", "contract 7")
+        .await
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,7 +60,14 @@ async fn what_is_not_registered_waits_until_a_person_clears_it() {
     let (world, _) = scene().await;
     let id = world.draft("priority_single", &["sms"], LINKED).await;
     let estimate = estimate_stored(world.pool(), &config(&world), id).await.unwrap();
-    assert!(estimate.warnings.iter().any(|one| one.contains("link shop.example/sale, phone +886912345678")), "{:?}", estimate.warnings);
+    assert!(
+        estimate
+            .warnings
+            .iter()
+            .any(|one| one.contains("link shop.example/sale, phone +886912345678")),
+        "{:?}",
+        estimate.warnings
+    );
     let _working = world.work();
     world.send(id).await;
     waits(&world, id).await;
@@ -64,9 +75,13 @@ async fn what_is_not_registered_waits_until_a_person_clears_it() {
     assert_eq!(reviews.len(), 1);
     assert_eq!(reviews[0].findings, ["link shop.example/sale", "phone +886912345678"]);
     assert!(reviews[0].text.starts_with("EasyStore 特賣"), "{}", reviews[0].text);
-    let told: String = world.one("select subject from event where kind = 'broadcast_in_review'").await;
+    let told: String = world
+        .one("select subject from event where kind = 'broadcast_in_review'")
+        .await;
     assert_eq!(told, id.to_string());
-    let state = compliance::clear(world.pool(), &config(&world), id, "amy", "the shop's own page").await.unwrap();
+    let state = compliance::clear(world.pool(), &config(&world), id, "amy", "the shop's own page")
+        .await
+        .unwrap();
     assert_eq!(state, BroadcastState::Queued);
     ring(&world, id).await;
     world.ended(id, 30).await;
@@ -85,9 +100,13 @@ async fn what_is_rejected_ends_and_says_why() {
     let _working = world.work();
     world.send(id).await;
     waits(&world, id).await;
-    let state = compliance::reject(world.pool(), id, "amy", "somebody else's page").await.unwrap();
+    let state = compliance::reject(world.pool(), id, "amy", "somebody else's page")
+        .await
+        .unwrap();
     assert_eq!(state, BroadcastState::Failed);
-    let reason: String = world.one(&format!("select state_reason from broadcast where id = '{id}'")).await;
+    let reason: String = world
+        .one(&format!("select state_reason from broadcast where id = '{id}'"))
+        .await;
     assert_eq!(reason, "compliance_rejected: somebody else's page");
     let again = compliance::reject(world.pool(), id, "amy", "again").await;
     assert!(matches!(again, Err(ReviewError::NotWaiting(_))));
@@ -111,11 +130,18 @@ async fn what_is_registered_leaves_at_once() {
     world.ended(id, 30).await;
     assert_eq!(world.count(id, "accepted").await, 12);
     let link = compliance::registration("shop.example/sale").unwrap();
-    assert!(compliance::unregister(world.pool(), SenderId(sender), &link, "amy", "expired").await.unwrap());
+    assert!(
+        compliance::unregister(world.pool(), SenderId(sender), &link, "amy", "expired")
+            .await
+            .unwrap()
+    );
     let id = world.draft("priority_single", &["sms"], LINKED).await;
     let before = world.sandbox.handle().channel_summary(Channel::Mitake).messages;
     world.send(id).await;
-    eventually("the next one waits", 20, async || world.state(id).await == "compliance_review").await;
+    eventually("the next one waits", 20, async || {
+        world.state(id).await == "compliance_review"
+    })
+    .await;
     assert_eq!(world.sandbox.handle().channel_summary(Channel::Mitake).messages, before);
 }
 
@@ -130,17 +156,29 @@ async fn a_sender_nobody_knows_sends_nothing_whatever_a_person_clears() {
     let refused = compliance::clear(world.pool(), &config(&world), id, "amy", "please").await;
     assert!(matches!(refused, Err(ReviewError::Identity(_))), "{refused:?}");
     // Nor when somebody writes the decision by hand.
-    world.run(&format!("select decide_review('{id}', 'cleared', 'amy', 'by hand')")).await;
+    world
+        .run(&format!("select decide_review('{id}', 'cleared', 'amy', 'by hand')"))
+        .await;
     ring(&world, id).await;
     eventually("it is asked about again", 20, async || {
-        world.one("select decision is null from compliance_review").await && world.state(id).await == "compliance_review"
+        world.one("select decision is null from compliance_review").await
+            && world.state(id).await == "compliance_review"
     })
     .await;
-    compliance::identity(world.pool(), SenderId(sender), "OtherName", "amy", "approved").await.unwrap();
+    compliance::identity(world.pool(), SenderId(sender), "OtherName", "amy", "approved")
+        .await
+        .unwrap();
     let refused = compliance::clear(world.pool(), &config(&world), id, "amy", "please").await;
-    assert!(matches!(refused, Err(ReviewError::Identity(_))), "messages begin with another name: {refused:?}");
-    compliance::identity(world.pool(), SenderId(sender), "EasyStore", "amy", "approved").await.unwrap();
-    compliance::clear(world.pool(), &config(&world), id, "amy", "recorded").await.unwrap();
+    assert!(
+        matches!(refused, Err(ReviewError::Identity(_))),
+        "messages begin with another name: {refused:?}"
+    );
+    compliance::identity(world.pool(), SenderId(sender), "EasyStore", "amy", "approved")
+        .await
+        .unwrap();
+    compliance::clear(world.pool(), &config(&world), id, "amy", "recorded")
+        .await
+        .unwrap();
     ring(&world, id).await;
     world.ended(id, 30).await;
     assert_eq!(world.count(id, "accepted").await, 12);
@@ -155,14 +193,21 @@ async fn another_text_than_the_cleared_one_waits_again() {
     world.send(id).await;
     waits(&world, id).await;
     working.stop().await;
-    compliance::clear(world.pool(), &config(&world), id, "amy", "fine").await.unwrap();
+    compliance::clear(world.pool(), &config(&world), id, "amy", "fine")
+        .await
+        .unwrap();
     world
-        .run(&format!("update broadcast set content = jsonb_set(content, '{{text}}', '\"看 evil.example\"') where id = '{id}'"))
+        .run(&format!(
+            "update broadcast set content = jsonb_set(content, '{{text}}', '\"看 evil.example\"') where id = '{id}'"
+        ))
         .await;
     let _working = world.work();
     ring(&world, id).await;
     eventually("the other text waits", 20, async || {
-        world.one::<String>("select findings::text from compliance_review").await == "[\"link evil.example\"]"
+        world
+            .one::<String>("select findings::text from compliance_review")
+            .await
+            == "[\"link evil.example\"]"
             && world.state(id).await == "compliance_review"
     })
     .await;
@@ -175,35 +220,56 @@ async fn a_scheduled_one_is_looked_at_when_sent_and_again_when_its_time_comes() 
         world.draft("priority_single", &["sms"], LINKED).await,
         world.draft("priority_single", &["sms"], LINKED).await,
     );
-    world.run("update broadcast set scheduled_at = now() + interval '1 hour'").await;
+    world
+        .run("update broadcast set scheduled_at = now() + interval '1 hour'")
+        .await;
     let _working = world.work();
     for id in [cleared, left] {
         world.send(id).await;
     }
     eventually("both can be decided before their time", 20, async || {
-        world.one::<i64>("select count(*) from compliance_review where decision is null").await == 2
+        world
+            .one::<i64>("select count(*) from compliance_review where decision is null")
+            .await
+            == 2
     })
     .await;
     assert_eq!(world.state(cleared).await, "scheduled");
-    let state = compliance::clear(world.pool(), &config(&world), cleared, "amy", "fine").await.unwrap();
+    let state = compliance::clear(world.pool(), &config(&world), cleared, "amy", "fine")
+        .await
+        .unwrap();
     assert_eq!(state, BroadcastState::Scheduled);
-    world.run("update broadcast set scheduled_at = now() - interval '1 second'").await;
+    world
+        .run("update broadcast set scheduled_at = now() - interval '1 second'")
+        .await;
     world.ended(cleared, 30).await;
     assert_eq!(world.count(cleared, "accepted").await, 12);
-    eventually("the other one waits", 20, async || world.state(left).await == "compliance_review").await;
+    eventually("the other one waits", 20, async || {
+        world.state(left).await == "compliance_review"
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_customers_name_cannot_complete_a_link_or_a_number() {
     let (world, _) = scene().await;
-    world.run("update customer set first_name = 'tw' where id % 3 = 0").await;
-    world.run("update customer set first_name = '345678' where id % 3 = 1").await;
-    let id = world.draft("priority_single", &["sms"], "看 shop.{first_name} 或 0912{first_name}").await;
+    world
+        .run("update customer set first_name = 'tw' where id % 3 = 0")
+        .await;
+    world
+        .run("update customer set first_name = '345678' where id % 3 = 1")
+        .await;
+    let id = world
+        .draft("priority_single", &["sms"], "看 shop.{first_name} 或 0912{first_name}")
+        .await;
     let _working = world.work();
     world.send(id).await;
     world.ended(id, 30).await;
     assert_eq!(world.count(id, "accepted").await, 12);
-    let all = world.sandbox.handle().received(Channel::Mitake, &carillon_sandbox::ReceivedQuery::default());
+    let all = world
+        .sandbox
+        .handle()
+        .received(Channel::Mitake, &carillon_sandbox::ReceivedQuery::default());
     for message in all {
         let found = carillon::channel::Contacts::find(&message.text);
         assert!(found.is_empty(), "{}: {found:?}", message.text);
@@ -219,19 +285,48 @@ async fn of_a_review_the_commands_say_what_to_do() {
     waits(&world, id).await;
     working.stop().await;
     let run = async |args: &[&str]| {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_carillon")).args(args).envs(&world.env).output().unwrap();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_carillon"))
+            .args(args)
+            .envs(&world.env)
+            .output()
+            .unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         (output.status.code(), text)
     };
     let (id, sender) = (id.to_string(), sender.to_string());
     let (code, text) = run(&["broadcast", "review", "list"]).await;
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("link shop.example/sale") && text.contains("EasyStore 特賣"), "{text}");
+    assert!(
+        text.contains("link shop.example/sale") && text.contains("EasyStore 特賣"),
+        "{text}"
+    );
     let (_, text) = run(&["jobs", "explain", &id]).await;
     assert!(text.contains("broadcast review clear"), "{text}");
-    let (code, text) = run(&["sender", "sms", "register", &sender, "shop.example 0912345678", "--by", "amy", "--reason", "x"]).await;
+    let (code, text) = run(&[
+        "sender",
+        "sms",
+        "register",
+        &sender,
+        "shop.example 0912345678",
+        "--by",
+        "amy",
+        "--reason",
+        "x",
+    ])
+    .await;
     assert_eq!(code, Some(2), "{text}");
-    let (code, text) = run(&["sender", "sms", "register", &sender, "shop.example", "--by", "amy", "--reason", "contract"]).await;
+    let (code, text) = run(&[
+        "sender",
+        "sms",
+        "register",
+        &sender,
+        "shop.example",
+        "--by",
+        "amy",
+        "--reason",
+        "contract",
+    ])
+    .await;
     assert_eq!(code, Some(0), "{text}");
     let (_, text) = run(&["sender", "sms", "list"]).await;
     assert!(text.contains("EasyStore") && text.contains("shop.example"), "{text}");

@@ -47,7 +47,9 @@ pub(crate) async fn world(provider: &str) -> (World, Uuid) {
     .await
     .unwrap();
     world
-        .run(&format!("select record_sms_identity('{id}', 'EasyStore', 'tests', 'approved')"))
+        .run(&format!(
+            "select record_sms_identity('{id}', 'EasyStore', 'tests', 'approved')"
+        ))
         .await;
     (world, id)
 }

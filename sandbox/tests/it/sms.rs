@@ -39,15 +39,24 @@ async fn a_clientid_is_sent_once_in_twelve_hours() {
     let running = start().await;
     let (status, first) = mitake(&running, &letter(&[])).await.unwrap();
     assert_eq!(status, 200);
-    assert!(first.starts_with("[key-1]\r\nmsgid=#") && first.contains("statuscode=1"), "{first}");
+    assert!(
+        first.starts_with("[key-1]\r\nmsgid=#") && first.contains("statuscode=1"),
+        "{first}"
+    );
     assert!(!first.contains("Duplicate"));
     let (_, again) = mitake(&running, &letter(&[])).await.unwrap();
-    assert!(again.contains("Duplicate=Y") && again.lines().nth(1) == first.lines().nth(1), "{again}");
+    assert!(
+        again.contains("Duplicate=Y") && again.lines().nth(1) == first.lines().nth(1),
+        "{again}"
+    );
     let (_, other) = mitake(&running, &letter(&[("smbody", "another")])).await.unwrap();
     assert!(other.contains("statuscode=y"), "{other}");
     let handle = running.handle();
     let got = handle.received_by(Channel::Mitake, "0912345678");
-    assert_eq!(got.iter().map(|m| m.text.as_str()).collect::<Vec<_>>(), ["EasyStore 折\n二"]);
+    assert_eq!(
+        got.iter().map(|m| m.text.as_str()).collect::<Vec<_>>(),
+        ["EasyStore 折\n二"]
+    );
     handle.advance_clock(Duration::from_secs(12 * 3600 - 60));
     assert!(mitake(&running, &letter(&[])).await.unwrap().1.contains("Duplicate=Y"));
     handle.advance_clock(Duration::from_secs(120));
@@ -75,7 +84,10 @@ async fn mitake_refuses_what_mitake_refuses() {
     ] {
         let (status, text) = mitake(&running, &letter(&[change])).await.unwrap();
         assert_eq!(status, 200);
-        assert!(text.contains(&format!("statuscode={code}\r\n")) && text.contains("Error="), "{change:?}: {text}");
+        assert!(
+            text.contains(&format!("statuscode={code}\r\n")) && text.contains("Error="),
+            "{change:?}: {text}"
+        );
     }
     assert_eq!(running.handle().channel_summary(Channel::Mitake).messages, 0);
 }
@@ -108,7 +120,10 @@ async fn mitakes_faults_are_in_its_own_words() {
 async fn mitakes_points_are_told_to_who_knows_the_password() {
     let running = start().await;
     let ask = async |password: &str| {
-        let url = format!("{}/b2c/mtk/SmQuery?username={MITAKE_USER}&password={password}", running.http_url());
+        let url = format!(
+            "{}/b2c/mtk/SmQuery?username={MITAKE_USER}&password={password}",
+            running.http_url()
+        );
         http().get(url).send().await.unwrap().text().await.unwrap()
     };
     assert_eq!(ask(MITAKE_PASSWORD).await, "AccountPoint=1000000000\r\n");
@@ -137,7 +152,10 @@ async fn twilio_takes_a_message_and_names_it() {
         let (status, said) = twilio(&running, TWILIO_AUTH_TOKEN, &fields).await;
         assert_eq!(status, 201);
         let sid = said["sid"].as_str().unwrap();
-        assert!(sid.len() == 34 && sid.starts_with("SM") && said["status"] == "queued", "{said}");
+        assert!(
+            sid.len() == 34 && sid.starts_with("SM") && said["status"] == "queued",
+            "{said}"
+        );
     }
     let got = running.handle().received_by(Channel::Twilio, "+886912345678");
     assert_eq!(got.len(), 2, "it knows no keys");

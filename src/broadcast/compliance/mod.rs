@@ -16,9 +16,7 @@ use carillon_jobs::BroadcastId;
 use ring::digest;
 use sqlx::types::{Json, Uuid};
 
-pub use registry::{
-    Registry, RegistryError, Registration, identity, register, registries, registration, unregister,
-};
+pub use registry::{Registration, Registry, RegistryError, identity, register, registration, registries, unregister};
 pub use review::{Review, ReviewError, clear, reject, reviews};
 
 use super::{
@@ -115,12 +113,17 @@ pub(super) async fn must_wait(
 }
 
 /// Looks at a broadcast whose time has not come, so that a person can decide before it does. It is looked at again then.
-pub(super) async fn look_ahead(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) -> Result<(), sqlx::Error> {
+pub(super) async fn look_ahead(
+    pool: &PgPool,
+    config: &BroadcastConfig,
+    broadcast: BroadcastId,
+) -> Result<(), sqlx::Error> {
     let mut tx = db::begin(pool).await?;
-    let scheduled: Option<bool> = sqlx::query_scalar("select state = 'scheduled' from broadcast where id = $1 for update")
-        .bind(broadcast.0)
-        .fetch_optional(&mut *tx)
-        .await?;
+    let scheduled: Option<bool> =
+        sqlx::query_scalar("select state = 'scheduled' from broadcast where id = $1 for update")
+            .bind(broadcast.0)
+            .fetch_optional(&mut *tx)
+            .await?;
     if scheduled == Some(true)
         && let Some(stored) = stored::read(&mut tx, broadcast).await?
         && must_wait(&mut tx, config, broadcast, &stored).await?

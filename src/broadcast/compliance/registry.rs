@@ -7,10 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::types::Uuid;
 
-use crate::{
-    channel::Contacts,
-    db::PgPool,
-};
+use crate::{channel::Contacts, db::PgPool};
 
 /// A text message sender with what is recorded of it.
 #[derive(Debug, Clone, Serialize)]
@@ -66,7 +63,9 @@ pub enum RegistryError {
 
 /// Whether the database refused what somebody typed.
 pub(super) fn is_text_refused(error: &sqlx::Error) -> bool {
-    let constraint = error.as_database_error().and_then(sqlx::error::DatabaseError::constraint);
+    let constraint = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::constraint);
     matches!(
         constraint,
         Some("operator_action_names_its_actor" | "operator_action_has_a_reason" | "sms_identity_has_a_name")
@@ -74,7 +73,10 @@ pub(super) fn is_text_refused(error: &sqlx::Error) -> bool {
 }
 
 fn refused(sender: SenderId, error: sqlx::Error) -> RegistryError {
-    let no_data = error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "P0002");
+    let no_data = error
+        .as_database_error()
+        .and_then(|error| error.code())
+        .is_some_and(|code| code == "P0002");
     match error {
         _ if no_data => RegistryError::NoSender(sender),
         error if is_text_refused(&error) => RegistryError::Text,
@@ -86,7 +88,13 @@ fn refused(sender: SenderId, error: sqlx::Error) -> RegistryError {
 ///
 /// # Errors
 /// No such sender, or a text that cannot stand in the log.
-pub async fn identity(pool: &PgPool, sender: SenderId, name: &str, by: &str, reason: &str) -> Result<(), RegistryError> {
+pub async fn identity(
+    pool: &PgPool,
+    sender: SenderId,
+    name: &str,
+    by: &str,
+    reason: &str,
+) -> Result<(), RegistryError> {
     sqlx::query("select record_sms_identity($1, $2, $3, $4)")
         .bind(sender.0)
         .bind(name.trim())
@@ -172,7 +180,14 @@ async fn change(
 /// # Errors
 /// Only the database's.
 pub async fn registries(pool: &PgPool) -> Result<Vec<Registry>, sqlx::Error> {
-    type Row = (Uuid, String, Option<String>, Option<String>, Option<String>, Option<DateTime<Utc>>);
+    type Row = (
+        Uuid,
+        String,
+        Option<String>,
+        Option<String>,
+        Option<String>,
+        Option<DateTime<Utc>>,
+    );
     let rows: Vec<Row> = sqlx::query_as(
         "select s.id, s.name, sh.name, i.approved_name, i.recorded_by, i.recorded_at
            from sender s left join shop sh on sh.id = s.shop_id left join sms_identity i on i.sender_id = s.id
@@ -190,12 +205,11 @@ pub async fn registries(pool: &PgPool) -> Result<Vec<Registry>, sqlx::Error> {
             }),
             _ => None,
         };
-        let registered = sqlx::query_as(
-            "select kind, value from sms_registration where sender_id = $1 order by kind, value",
-        )
-        .bind(sender)
-        .fetch_all(pool)
-        .await?;
+        let registered =
+            sqlx::query_as("select kind, value from sms_registration where sender_id = $1 order by kind, value")
+                .bind(sender)
+                .fetch_all(pool)
+                .await?;
         all.push(Registry {
             sender,
             name,

@@ -87,7 +87,9 @@ pub async fn reviews(pool: &PgPool, config: &BroadcastConfig) -> Result<Vec<Revi
     for row in rows {
         let broadcast = BroadcastId(row.id);
         let stored = stored::read(&mut conn, broadcast).await?;
-        let text = stored.and_then(|stored| letter(config, &stored)).map(|letter| letter.text);
+        let text = stored
+            .and_then(|stored| letter(config, &stored))
+            .map(|letter| letter.text);
         all.push(Review {
             broadcast,
             shop: row.shop_id,
@@ -125,12 +127,14 @@ pub async fn clear(
             return Err(ReviewError::Identity(objection.findings.join(", ")));
         }
         // The text may have been changed since it was asked about; what is cleared is what stands there now.
-        sqlx::query("update compliance_review set digest = $2, findings = $3 where broadcast_id = $1 and decision is null")
-            .bind(broadcast.0)
-            .bind(&objection.digest)
-            .bind(Json(&objection.findings))
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            "update compliance_review set digest = $2, findings = $3 where broadcast_id = $1 and decision is null",
+        )
+        .bind(broadcast.0)
+        .bind(&objection.digest)
+        .bind(Json(&objection.findings))
+        .execute(&mut *tx)
+        .await?;
     }
     let state = decide(&mut tx, broadcast, "cleared", by, reason).await?;
     tx.commit().await?;
@@ -141,7 +145,12 @@ pub async fn clear(
 ///
 /// # Errors
 /// Nothing waits, or who and why cannot be logged.
-pub async fn reject(pool: &PgPool, broadcast: BroadcastId, by: &str, reason: &str) -> Result<BroadcastState, ReviewError> {
+pub async fn reject(
+    pool: &PgPool,
+    broadcast: BroadcastId,
+    by: &str,
+    reason: &str,
+) -> Result<BroadcastState, ReviewError> {
     let mut tx = db::begin(pool).await?;
     let state = decide(&mut tx, broadcast, "rejected", by, reason).await?;
     tx.commit().await?;

@@ -243,7 +243,16 @@ fn a_number_is_stored_in_one_form_however_it_was_typed() {
     }
     assert_eq!(e164("02-2345-6789").as_deref(), Some("+886223456789"));
     assert_eq!(e164("+85212345678").as_deref(), Some("+85212345678"));
-    for text in ["", "912345678", "0912a345678", "+0912345678", "++886912345678", "1234567890123456", "+1234567", "0912"] {
+    for text in [
+        "",
+        "912345678",
+        "0912a345678",
+        "+0912345678",
+        "++886912345678",
+        "1234567890123456",
+        "+1234567",
+        "0912",
+    ] {
         assert_eq!(e164(text), None, "{text}");
     }
 }
@@ -251,7 +260,13 @@ fn a_number_is_stored_in_one_form_however_it_was_typed() {
 #[test]
 fn only_a_mobile_number_of_taiwan_goes_to_a_gateway_of_taiwan() {
     assert_eq!(taiwan_mobile("+886912345678").as_deref(), Some("0912345678"));
-    for number in ["+886223456789", "+85212345678", "0912345678", "+88691234567", "+8869123456789"] {
+    for number in [
+        "+886223456789",
+        "+85212345678",
+        "0912345678",
+        "+88691234567",
+        "+8869123456789",
+    ] {
         assert_eq!(taiwan_mobile(number), None, "{number}");
     }
 }

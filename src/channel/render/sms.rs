@@ -7,11 +7,7 @@
 //! complete one (`shop.` and `tw`), and nobody would have looked at it.
 
 use super::form::{Escape, Form, Values};
-use crate::channel::{
-    Content, link,
-    merge::Field,
-    sms::Contacts,
-};
+use crate::channel::{Content, link, merge::Field, sms::Contacts};
 
 /// A broadcast's text message.
 pub(super) struct Text {

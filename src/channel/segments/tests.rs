@@ -129,13 +129,20 @@ fn every_boundary_is_where_it_should_be() {
     assert!(cases.len() >= 60, "{}", cases.len());
     for (text, alphabet, units, parts) in cases {
         let counted = Segments::of(&text);
-        assert_eq!((counted.alphabet, counted.units, counted.parts), (alphabet, units, parts), "{text:?}");
+        assert_eq!(
+            (counted.alphabet, counted.units, counted.parts),
+            (alphabet, units, parts),
+            "{text:?}"
+        );
         assert_eq!(parts_by_hand(&text), (alphabet, units, parts), "by hand: {text:?}");
     }
 }
 
 fn gsm_text() -> impl Strategy<Value = String> {
-    let inside: Vec<char> = (0..0x2100_u32).filter_map(char::from_u32).filter(|c| gsm7::contains(*c)).collect();
+    let inside: Vec<char> = (0..0x2100_u32)
+        .filter_map(char::from_u32)
+        .filter(|c| gsm7::contains(*c))
+        .collect();
     prop::collection::vec(prop_oneof![4 => prop::sample::select(inside), 1 => Just('€')], 0..500)
         .prop_map(|chars| chars.into_iter().collect())
 }

@@ -76,19 +76,28 @@ impl TwilioAccount {
         }
         let stored: Stored = read(Channel::Sms, json)?;
         if !is_sid(&stored.account_sid, &["AC"]) {
-            return Err(field("account_sid", "is not AC and 32 hexadecimal digits: Twilio's console shows it"));
+            return Err(field(
+                "account_sid",
+                "is not AC and 32 hexadecimal digits: Twilio's console shows it",
+            ));
         }
         if stored.auth_token.trim().is_empty() {
             return Err(field("auth_token", "is empty: Twilio's console shows it"));
         }
         let origin = match (stored.from, stored.messaging_service_sid) {
             (Some(_), Some(_)) => {
-                return Err(field("from", "stands beside `messaging_service_sid`: give one of the two"));
+                return Err(field(
+                    "from",
+                    "stands beside `messaging_service_sid`: give one of the two",
+                ));
             }
             (None, None) => return Err(field("from", "is missing: give it, or `messaging_service_sid`")),
             (Some(from), None) if is_origin(&from) => Origin::From(from),
             (Some(_), None) => {
-                return Err(field("from", "is neither a number such as +15005550006 nor a name of at most 11 letters"));
+                return Err(field(
+                    "from",
+                    "is neither a number such as +15005550006 nor a name of at most 11 letters",
+                ));
             }
             (None, Some(service)) if is_sid(&service, &["MG"]) => Origin::Service(service),
             (None, Some(_)) => return Err(field("messaging_service_sid", "is not MG and 32 hexadecimal digits")),
@@ -96,7 +105,12 @@ impl TwilioAccount {
         let (user, password) = match (stored.api_key, stored.api_secret) {
             (None, None) => (stored.account_sid.clone(), stored.auth_token.trim().to_owned()),
             (Some(key), Some(secret)) if is_sid(&key, &["SK"]) => (key, secret),
-            _ => return Err(field("api_key", "and `api_secret` come together, the key as SK and 32 hexadecimal digits")),
+            _ => {
+                return Err(field(
+                    "api_key",
+                    "and `api_secret` come together, the key as SK and 32 hexadecimal digits",
+                ));
+            }
         };
         Ok(Self {
             authorization: basic(&user, &password).ok_or(field("auth_token", "cannot stand in a header"))?,
@@ -130,11 +144,15 @@ impl MitakeAccount {
             return Err(field("username", "or `password` is empty: Mitake gives both"));
         }
         if stored.callback_token.trim().len() < 16 {
-            return Err(field("callback_token", "is shorter than 16 characters: use `openssl rand -hex 24`"));
+            return Err(field(
+                "callback_token",
+                "is shorter than 16 characters: use `openssl rand -hex 24`",
+            ));
         }
         let base = stored.base_url.filter(|text| !text.is_empty());
         let base = base.map(|text| {
-            let sound = base_url(&text).filter(|url| url.scheme() == "https" || crate::channel::sender::is_loopback(url));
+            let sound =
+                base_url(&text).filter(|url| url.scheme() == "https" || crate::channel::sender::is_loopback(url));
             sound.ok_or(field("base_url", "is not an https URL: the password travels there"))
         });
         Ok(Self {

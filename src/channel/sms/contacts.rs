@@ -71,7 +71,12 @@ impl Registered {
         let covered = |link: &&String| self.0.links.iter().any(|registered| covers(registered, link));
         Contacts {
             links: found.links.iter().filter(|link| !covered(link)).cloned().collect(),
-            phones: found.phones.iter().filter(|phone| !self.0.phones.contains(phone)).cloned().collect(),
+            phones: found
+                .phones
+                .iter()
+                .filter(|phone| !self.0.phones.contains(phone))
+                .cloned()
+                .collect(),
         }
     }
 }
@@ -85,7 +90,9 @@ fn covers(registered: &str, link: &str) -> bool {
 /// Full-width letters, digits and signs in their plain form, small letters, nothing invisible.
 fn fold(text: &str) -> String {
     text.chars()
-        .filter(|c| !matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{fe00}'..='\u{fe0f}'))
+        .filter(
+            |c| !matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{fe00}'..='\u{fe0f}'),
+        )
         .map(|c| match c {
             '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
             '\u{ff61}' => '.',
@@ -124,7 +131,10 @@ fn next_link(text: &str) -> Option<(String, &str)> {
             let start = host_start(before);
             let host = text.get(start..)?;
             // Before its first dot a name may be in any letters; behind it only Latin ones make a telephone see a link.
-            let end = host.get(dot - start..)?.find(|c| !is_host(c)).map_or(host.len(), |at| dot - start + at);
+            let end = host
+                .get(dot - start..)?
+                .find(|c| !is_host(c))
+                .map_or(host.len(), |at| dot - start + at);
             let host_only = host.get(..end)?.trim_end_matches(['.', '-']);
             if is_host_name(host_only) {
                 let (link, rest) = split_link(host);
@@ -138,12 +148,22 @@ fn next_link(text: &str) -> Option<(String, &str)> {
 /// `請看shop.tw` is `shop.tw`.
 fn host_start(before: &str) -> usize {
     let latin = before.rfind(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_')));
-    let start = latin.map_or(0, |at| at + before.get(at..).and_then(|s| s.chars().next()).map_or(1, char::len_utf8));
+    let start = latin.map_or(0, |at| {
+        at + before
+            .get(at..)
+            .and_then(|s| s.chars().next())
+            .map_or(1, char::len_utf8)
+    });
     if start < before.len() {
         return start;
     }
     let other = before.rfind(|c: char| !c.is_alphanumeric());
-    other.map_or(0, |at| at + before.get(at..).and_then(|s| s.chars().next()).map_or(1, char::len_utf8))
+    other.map_or(0, |at| {
+        at + before
+            .get(at..)
+            .and_then(|s| s.chars().next())
+            .map_or(1, char::len_utf8)
+    })
 }
 
 const fn is_host(c: char) -> bool {
@@ -167,9 +187,14 @@ fn split_link(text: &str) -> (&str, &str) {
     // A host may begin in other letters than Latin ones.
     let host = text.find(|c: char| !c.is_alphanumeric()).unwrap_or(text.len());
     let tail = text.get(host..).unwrap_or_default();
-    let length = tail.find(|c: char| !c.is_ascii_graphic() || matches!(c, '"' | '<' | '>')).unwrap_or(tail.len());
+    let length = tail
+        .find(|c: char| !c.is_ascii_graphic() || matches!(c, '"' | '<' | '>'))
+        .unwrap_or(tail.len());
     let (link, rest) = text.split_at(host + length);
-    (link.trim_end_matches(['.', ',', '!', '?', ')', ']', ';', ':', '\'']), rest)
+    (
+        link.trim_end_matches(['.', ',', '!', '?', ')', ']', ';', ':', '\'']),
+        rest,
+    )
 }
 
 /// Host and path as they are compared; what cannot be read as a link stays as it is, and is nobody's.
@@ -205,7 +230,9 @@ fn service_numbers(text: &str) -> Vec<String> {
 }
 
 fn service_number(digits: &str) -> Option<String> {
-    let abroad = digits.strip_prefix('+').is_some_and(|digits| digits.len() >= 8 && !digits.starts_with("886"));
+    let abroad = digits
+        .strip_prefix('+')
+        .is_some_and(|digits| digits.len() >= 8 && !digits.starts_with("886"));
     let service = match digits.len() {
         10 => ["0800", "0809", "020"].iter().any(|prefix| digits.starts_with(prefix)),
         11 => ["070", "050"].iter().any(|prefix| digits.starts_with(prefix)),
@@ -322,8 +349,14 @@ mod tests {
 
     #[test]
     fn one_link_or_one_number_can_be_registered_and_nothing_else() {
-        assert_eq!(Contacts::only("https://shop.tw/a/").map(|c| c.links), Some(vec!["shop.tw/a".to_owned()]));
-        assert_eq!(Contacts::only(" 0912 345 678 ").map(|c| c.phones), Some(vec!["+886912345678".to_owned()]));
+        assert_eq!(
+            Contacts::only("https://shop.tw/a/").map(|c| c.links),
+            Some(vec!["shop.tw/a".to_owned()])
+        );
+        assert_eq!(
+            Contacts::only(" 0912 345 678 ").map(|c| c.phones),
+            Some(vec!["+886912345678".to_owned()])
+        );
         for text in ["", "shop", "a.tw b.tw", "see a.tw", "a.tw 0912345678"] {
             assert_eq!(Contacts::only(text), None, "{text}");
         }

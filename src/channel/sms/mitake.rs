@@ -70,7 +70,11 @@ impl Mitake {
         let answer = exchange(&self.client, request).await?;
         let reply = (answer.status == 200).then(|| reply(&answer)).flatten();
         match reply {
-            Some(Reply { points: Some(points), code: None, .. }) => Ok(format!("the account has {points} points")),
+            Some(Reply {
+                points: Some(points),
+                code: None,
+                ..
+            }) => Ok(format!("the account has {points} points")),
             Some(Reply { code: Some(code), .. }) => Err(of_code(code)),
             _ => Err(not_mitake(&answer)),
         }
@@ -86,7 +90,10 @@ impl Mitake {
 }
 
 fn form(account: &MitakeAccount, to: &str, letter: &Letter<'_>, key: &str) -> String {
-    let text = letter.text.replace("\r\n", LINE_BREAK).replace(['\n', '\r'], LINE_BREAK);
+    let text = letter
+        .text
+        .replace("\r\n", LINE_BREAK)
+        .replace(['\n', '\r'], LINE_BREAK);
     let mut form = form_urlencoded::Serializer::new(String::with_capacity(text.len() * 3 + 400));
     form.append_pair("username", &account.username)
         .append_pair("password", account.password.expose())
@@ -110,7 +117,9 @@ pub(super) fn judge(answer: &Answer, key: &str) -> SendOutcome {
         return uncertain("200_not_as_promised");
     };
     // Older gateways number the messages of a request instead of naming them; then there is the one we sent.
-    let ours = reply.section.is_some_and(|section| section == key || section == "0" || section == "1");
+    let ours = reply
+        .section
+        .is_some_and(|section| section == key || section == "0" || section == "1");
     match (reply.code, reply.message) {
         (Some("0" | "1" | "2" | "3" | "4"), Some(message)) if ours => SendOutcome::accepted(Some(message)),
         (Some("0" | "1" | "2" | "3" | "4") | None, None) if reply.section == Some(key) && reply.duplicate => {

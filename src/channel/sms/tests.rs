@@ -98,7 +98,10 @@ fn fields(request: &str) -> Vec<(String, String)> {
 }
 
 fn owned(fields: &[(&str, &str)]) -> Vec<(String, String)> {
-    fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    fields
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 const MARK: &str = "mark=carillon.00000000000000000000000000000001.7";
@@ -107,7 +110,10 @@ const MARK: &str = "mark=carillon.00000000000000000000000000000001.7";
 async fn mitake_gets_the_form_it_wants() {
     let key = Uuid::from_u128(0xd);
     let body = format!("[{key}]\r\nmsgid=#1\r\nstatuscode=1\r\n");
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n",
+        body.len()
+    );
     let bytes = format!("{head}Connection: close\r\n\r\n{body}").into_bytes();
     let server = Server::start(move |_, _| Reply::Raw(bytes.clone())).await;
     let sender = sender(&mitake_json()).unwrap();
@@ -115,7 +121,10 @@ async fn mitake_gets_the_form_it_wants() {
     let outcome = channels(&server.url).send(&sender, "+886912345678", &text, key).await;
     assert_eq!(outcome, SendOutcome::accepted(Some("#1")));
     let request = server.requests().remove(0);
-    assert!(request.starts_with("POST /b2c/mtk/SmSend?CharsetURL=UTF-8 HTTP/1.1"), "{request}");
+    assert!(
+        request.starts_with("POST /b2c/mtk/SmSend?CharsetURL=UTF-8 HTTP/1.1"),
+        "{request}"
+    );
     let id = sender.id;
     let callback = format!("https://carillon.example/webhooks/mitake/{id}?token=0123456789abcdef&{MARK}");
     let expected = [
@@ -137,7 +146,9 @@ async fn twilio_gets_the_form_it_wants() {
     let server = Server::start(move |_, _| Reply::json("201 Created", "", &body)).await;
     let sender = sender(&twilio_json()).unwrap();
     let text = message("EasyStore 折\nb");
-    let outcome = channels(&server.url).send(&sender, "0912-345-678", &text, Uuid::nil()).await;
+    let outcome = channels(&server.url)
+        .send(&sender, "0912-345-678", &text, Uuid::nil())
+        .await;
     assert_eq!(outcome, SendOutcome::accepted(Some(&sid)));
     let request = server.requests().remove(0);
     let path = format!("POST /2010-04-01/Accounts/{SID}/Messages.json HTTP/1.1");
@@ -162,7 +173,9 @@ async fn a_number_that_cannot_be_one_never_leaves() {
         (mitake_json(), "+85212345678"),
         (mitake_json(), "+886223456789"),
     ] {
-        let outcome = channels.send(&sender(&json).unwrap(), to, &message("a"), Uuid::nil()).await;
+        let outcome = channels
+            .send(&sender(&json).unwrap(), to, &message("a"), Uuid::nil())
+            .await;
         assert_eq!(class(&outcome), Some(ErrorClass::Recipient), "{to}");
     }
     assert!(server.requests().is_empty());

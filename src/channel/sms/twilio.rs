@@ -89,9 +89,10 @@ impl Twilio {
             Some(said) if said.sid == account.account_sid && said.status == "active" => {
                 Ok("the account is active".to_owned())
             }
-            Some(said) if said.sid == account.account_sid => {
-                Err(Refusal::new(ErrorClass::Credentials, format!("twilio account {}", said.status)))
-            }
+            Some(said) if said.sid == account.account_sid => Err(Refusal::new(
+                ErrorClass::Credentials,
+                format!("twilio account {}", said.status),
+            )),
             _ => Err(refused(&answer)),
         }
     }

@@ -48,7 +48,9 @@ impl From<ReviewError> for CliError {
     fn from(error: ReviewError) -> Self {
         match error {
             ReviewError::Database(cause) => Self::Failed(db::describe(&cause)),
-            ReviewError::NotWaiting(_) => Self::Wrong(format!("{error}: `carillon broadcast review list` shows what does")),
+            ReviewError::NotWaiting(_) => {
+                Self::Wrong(format!("{error}: `carillon broadcast review list` shows what does"))
+            }
             ReviewError::Identity(_) | ReviewError::Text => Self::Wrong(format!("{error}; nothing was decided")),
         }
     }
@@ -98,5 +100,7 @@ async fn list(app: &App, as_json: bool) -> Result<(), CliError> {
         ]
     });
     table::print(&heads, rows.collect())?;
-    say("next: carillon broadcast review clear|reject ID --by NAME --reason TEXT, or register it: carillon sender sms register")
+    say(
+        "next: carillon broadcast review clear|reject ID --by NAME --reason TEXT, or register it: carillon sender sms register",
+    )
 }
