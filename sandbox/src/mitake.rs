@@ -23,7 +23,7 @@ use crate::state::State;
 use crate::traffic::Pace;
 
 /// How long a `clientid` is remembered.
-const KEY_LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
+const KEY_LIFETIME: Duration = Duration::from_hours(12);
 const FIELDS: [&str; 10] = [
     "username",
     "password",

@@ -69,11 +69,11 @@ pub fn e164(text: &str) -> Option<String> {
     if let Some(national) = digits.strip_prefix("002886").or_else(|| digits.strip_prefix("00886")) {
         return (!plus).then(|| taiwan(national)).flatten();
     }
-    match (plus, digits.strip_prefix("886"), digits.strip_prefix('0')) {
-        (_, Some(national), _) => taiwan(national),
-        (true, None, _) => abroad(&digits),
-        (false, None, Some(national)) => taiwan(national),
-        (false, None, None) => None,
+    let (country, trunk) = (digits.strip_prefix("886"), digits.strip_prefix('0'));
+    match (plus, country.or(trunk.filter(|_| !plus))) {
+        (_, Some(national)) => taiwan(national),
+        (true, None) => abroad(&digits),
+        (false, None) => None,
     }
 }
 

@@ -12,6 +12,7 @@
 mod registry;
 mod review;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use carillon_jobs::BroadcastId;
 use ring::digest;
 use sqlx::types::{Json, Uuid};
@@ -188,6 +189,5 @@ fn digest(sender: Uuid, text: &str) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(sender.as_bytes());
     context.update(text.as_bytes());
-    let bytes = context.finish();
-    bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    STANDARD_NO_PAD.encode(context.finish().as_ref())
 }

@@ -75,7 +75,7 @@ pub(super) fn is_text_refused(error: &sqlx::Error) -> bool {
 fn refused(sender: SenderId, error: sqlx::Error) -> RegistryError {
     let no_data = error
         .as_database_error()
-        .and_then(|error| error.code())
+        .and_then(sqlx::error::DatabaseError::code)
         .is_some_and(|code| code == "P0002");
     match error {
         _ if no_data => RegistryError::NoSender(sender),

@@ -217,7 +217,11 @@ fn service_numbers(text: &str) -> Vec<String> {
                 run.push(c);
                 joint = false;
             }
-            '+' => run = "+".to_owned(),
+            '+' => {
+                found.extend(service_number(&run));
+                run.clear();
+                run.push('+');
+            }
             ' ' | '-' | '\u{a0}' | '\u{2010}'..='\u{2015}' | '(' | ')' if !run.is_empty() && !joint => joint = true,
             _ => {
                 found.extend(service_number(&run));
@@ -306,6 +310,7 @@ mod tests {
             ("0800 123 456", "0800123456"),
             ("0204-12345-6", "0204123456"),
             ("070-1234-5678", "07012345678"),
+            ("0800123456+1", "0800123456"),
             ("+852 1234 5678", "+85212345678"),
         ] {
             assert_eq!(Contacts::find(text).phones, [number], "{text}");
