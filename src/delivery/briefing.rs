@@ -9,7 +9,8 @@ use sqlx::types::{Json, Uuid};
 
 use crate::{
     channel::{
-        Channel, Content, ErrorClass, KeyMemory, Letterhead, MULTICAST_LIMIT, Recipient, Refusal, Rendered, Sender, Template,
+        Channel, Content, ErrorClass, KeyMemory, Letterhead, MULTICAST_LIMIT, Recipient, Refusal, Rendered, Sender,
+        Template,
     },
     delivery::{Delivery, DeliveryError, share::Share, store::TakenLane},
     limit::{Call, LimitKey},

@@ -1,6 +1,6 @@
 //! What Twilio's answers mean, and what leaves for both providers.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use carillon_jobs::{BroadcastId, CustomerId, SenderId};
 use proptest::prelude::*;
