@@ -57,9 +57,9 @@ async fn a_clientid_is_sent_once_in_twelve_hours() {
         got.iter().map(|m| m.text.as_str()).collect::<Vec<_>>(),
         ["EasyStore 折\n二"]
     );
-    handle.advance_clock(Duration::from_secs(12 * 3600 - 60));
+    handle.advance_clock(Duration::from_mins(12 * 60 - 1));
     assert!(mitake(&running, &letter(&[])).await.unwrap().1.contains("Duplicate=Y"));
-    handle.advance_clock(Duration::from_secs(120));
+    handle.advance_clock(Duration::from_mins(2));
     assert!(!mitake(&running, &letter(&[])).await.unwrap().1.contains("Duplicate=Y"));
     assert_eq!(handle.channel_summary(Channel::Mitake).messages, 2);
 }
