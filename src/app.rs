@@ -150,7 +150,7 @@ impl App {
         let limits = Limits::new(self.redis.clone(), &config.redis.hash_tag(), config.limit.clone());
         Ok(Delivery {
             db: self.db.clone(),
-            channels: Arc::new(Channels::new(&config.channel)?),
+            channels: Arc::new(Channels::new(&config.channel)?.reached_at(&config.web.public_url)),
             channel_config: config.channel.clone(),
             limits,
             limit_config: config.limit.clone(),

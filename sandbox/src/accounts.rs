@@ -40,6 +40,17 @@ pub const SMTP_USER: &str = "sandbox";
 /// Its password.
 pub const SMTP_PASSWORD: &str = "sandbox-smtp-password";
 
+/// The Twilio account every sandbox starts with.
+pub const TWILIO_SID: &str = "AC0000000000000000000000000000a11c";
+/// Its auth token.
+pub const TWILIO_AUTH_TOKEN: &str = "sandbox-twilio-token";
+/// The number it sends from.
+pub const TWILIO_FROM: &str = "+15005550006";
+/// The Mitake login every sandbox starts with.
+pub const MITAKE_USER: &str = "sandbox";
+/// Its password.
+pub const MITAKE_PASSWORD: &str = "sandbox-mitake-password";
+
 /// An account on one channel.
 #[derive(Clone, Deserialize)]
 #[serde(tag = "channel", content = "credentials", rename_all = "snake_case")]
@@ -56,6 +67,11 @@ pub enum Account {
     Messenger(PageAccount),
     /// A WhatsApp number.
     Whatsapp(WhatsappAccount),
+    /// A Twilio account.
+    Twilio(TwilioAccount),
+    /// A Mitake login.
+    #[serde(alias = "sms")]
+    Mitake(MitakeAccount),
 }
 
 impl Account {
@@ -67,6 +83,8 @@ impl Account {
             Account::Smtp(_) => Channel::Smtp,
             Account::Messenger(_) => Channel::Messenger,
             Account::Whatsapp(_) => Channel::Whatsapp,
+            Account::Twilio(_) => Channel::Twilio,
+            Account::Mitake(_) => Channel::Mitake,
         }
     }
 }
@@ -199,6 +217,30 @@ fn yes() -> bool {
     true
 }
 
+/// A Twilio account and the one number or messaging service it sends from.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TwilioAccount {
+    /// `AC` and 32 hexadecimal digits: the user of Basic authentication.
+    pub account_sid: String,
+    /// Its password.
+    pub auth_token: String,
+    /// What `From` or `MessagingServiceSid` must be.
+    pub from: String,
+}
+
+/// A Mitake login.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MitakeAccount {
+    /// User name.
+    pub username: String,
+    /// Password.
+    pub password: String,
+    /// Points it may spend, one a message.
+    pub points: u64,
+}
+
 /// Why an account was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadAccount {
@@ -249,6 +291,16 @@ pub fn default_accounts() -> Vec<Account> {
             app_secret: Some(META_APP_SECRET.to_owned()),
             needs_proof: true,
             templates: vec![format!("{}/{}", WHATSAPP_TEMPLATE.0, WHATSAPP_TEMPLATE.1)],
+        }),
+        Account::Twilio(TwilioAccount {
+            account_sid: TWILIO_SID.to_owned(),
+            auth_token: TWILIO_AUTH_TOKEN.to_owned(),
+            from: TWILIO_FROM.to_owned(),
+        }),
+        Account::Mitake(MitakeAccount {
+            username: MITAKE_USER.to_owned(),
+            password: MITAKE_PASSWORD.to_owned(),
+            points: 1_000_000_000,
         }),
     ];
     accounts.extend(fcm_account_from_key_json(FCM_DEMO_KEY_JSON).map(|mut account| {

@@ -23,16 +23,23 @@ pub enum Channel {
     Messenger,
     /// WhatsApp Cloud API.
     Whatsapp,
+    /// Twilio's REST API.
+    Twilio,
+    /// Mitake's HTTP API (`sms` is accepted as its name).
+    #[serde(alias = "sms")]
+    Mitake,
 }
 
 impl Channel {
     /// Every channel, in a fixed order.
-    pub const ALL: [Channel; 5] = [
+    pub const ALL: [Channel; 7] = [
         Channel::Line,
         Channel::Fcm,
         Channel::Smtp,
         Channel::Messenger,
         Channel::Whatsapp,
+        Channel::Twilio,
+        Channel::Mitake,
     ];
 
     /// The name used in JSON and on the command line.
@@ -43,6 +50,8 @@ impl Channel {
             Channel::Smtp => "smtp",
             Channel::Messenger => "messenger",
             Channel::Whatsapp => "whatsapp",
+            Channel::Twilio => "twilio",
+            Channel::Mitake => "mitake",
         }
     }
 }
@@ -63,6 +72,8 @@ impl FromStr for Channel {
             "smtp" | "email" => Ok(Channel::Smtp),
             "messenger" => Ok(Channel::Messenger),
             "whatsapp" => Ok(Channel::Whatsapp),
+            "twilio" => Ok(Channel::Twilio),
+            "mitake" | "sms" => Ok(Channel::Mitake),
             _ => Err(UnknownChannel),
         }
     }
@@ -70,5 +81,5 @@ impl FromStr for Channel {
 
 /// The text names no channel of the sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a channel is one of line, fcm, smtp, messenger, whatsapp")]
+#[error("a channel is one of line, fcm, smtp, messenger, whatsapp, twilio, mitake")]
 pub struct UnknownChannel;

@@ -6,7 +6,7 @@
 //! slowest part of a benchmark.
 //!
 //! ```text
-//! http ─ routes ─┬─ line, fcm, oauth, graph ─┐
+//! http ─ routes ─┬─ line, fcm, oauth, graph, twilio, mitake ─┐
 //! smtp ──────────┘                    ├─ faults, traffic (counters, received, rate cap), clock
 //! control, handle ────────────────────┘
 //! ```
@@ -24,14 +24,17 @@ mod handle;
 mod http;
 mod json;
 mod line;
+mod mitake;
 mod mix;
 mod oauth;
 mod outage;
 mod received;
 mod routes;
+mod sms_form;
 mod smtp;
 mod state;
 mod traffic;
+mod twilio;
 pub mod webhooks;
 
 use std::io;
@@ -46,8 +49,9 @@ use crate::state::State;
 
 pub use crate::accounts::{
     Account, BadAccount, FCM_ACCESS_TOKEN, FCM_DEMO_KEY_JSON, FCM_PROJECT, FcmAccount, LINE_BOT_USER_ID,
-    LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, LineAccount, META_APP_ID, META_APP_SECRET, PAGE_ID, PAGE_TOKEN,
-    PHONE_NUMBER_ID, PageAccount, SMTP_PASSWORD, SMTP_USER, SmtpAccount, WHATSAPP_TEMPLATE, WHATSAPP_TOKEN,
+    LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, LineAccount, META_APP_ID, META_APP_SECRET, MITAKE_PASSWORD,
+    MITAKE_USER, MitakeAccount, PAGE_ID, PAGE_TOKEN, PHONE_NUMBER_ID, PageAccount, SMTP_PASSWORD, SMTP_USER,
+    SmtpAccount, TWILIO_AUTH_TOKEN, TWILIO_FROM, TWILIO_SID, TwilioAccount, WHATSAPP_TEMPLATE, WHATSAPP_TOKEN,
     WhatsappAccount, default_accounts, fcm_account_from_key_json,
 };
 pub use crate::channel::{Channel, UnknownChannel};

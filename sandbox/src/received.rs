@@ -93,7 +93,8 @@ pub(crate) struct Received {
 /// A message a recipient got.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceivedMessage {
-    /// LINE user id, FCM token (or `/topics/…`), page-scoped id, WhatsApp number with its `+`, mail address.
+    /// LINE user id, FCM token (or `/topics/…`), page-scoped id, WhatsApp number with its `+`, mail address, phone number as the
+    /// provider was given it.
     pub recipient: String,
     /// Order of arrival on this channel, from 0.
     pub serial: u32,

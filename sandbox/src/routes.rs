@@ -5,7 +5,7 @@ use crate::channel::Channel;
 use crate::faults::{FaultKind, Hit};
 use crate::http::{Answer, Request, Then, Verdict};
 use crate::state::State;
-use crate::{control, fcm, graph, line, oauth};
+use crate::{control, fcm, graph, line, mitake, oauth, twilio};
 
 const LINE_BODY_BYTES: usize = 2 * 1024 * 1024;
 const CONTROL_BODY_BYTES: usize = 64 * 1024 * 1024;
@@ -44,6 +44,8 @@ pub(crate) fn answer(state: &State, request: &Request<'_>, answer: &mut Answer) 
         ("POST", "/v2/oauth/verify") => line::verify(state, request, answer),
         ("POST", "/token") => oauth::token(state, request, answer),
         (_, path) if path.starts_with("/v1/projects/") => fcm::route(state, request, answer),
+        (_, path) if path.starts_with("/2010-04-01/") => twilio::route(state, request, answer),
+        (_, path) if path.starts_with("/b2c/mtk/") => mitake::route(state, request, answer),
         (_, path) if path.starts_with("/_sandbox/") => control::route(state, request, answer),
         (_, path) if path.starts_with("/v2/") => line::unknown(state, answer),
         (_, path) => {
@@ -67,8 +69,8 @@ pub(crate) fn conclude(state: &State, channel: Channel, hit: &Hit, answer: &mut 
         Some(FaultKind::ResetBefore | FaultKind::ResetAfter) => Then::Reset,
         Some(FaultKind::Hang | FaultKind::HangAfter) => Then::Hang,
         // An answer that already says "no" is left whole: these two are about a success the caller cannot read.
-        Some(FaultKind::Truncated) if answer.status == 200 => Then::Truncate,
-        Some(FaultKind::Garbage) if answer.status == 200 => {
+        Some(FaultKind::Truncated) if matches!(answer.status, 200 | 201) => Then::Truncate,
+        Some(FaultKind::Garbage) if matches!(answer.status, 200 | 201) => {
             answer.content_type = "text/html";
             answer.set(200, "<html><body>It works!</body></html>");
             Then::Answer

@@ -12,9 +12,11 @@ use crate::faults::Faults;
 use crate::fcm::FcmState;
 use crate::graph::GraphState;
 use crate::line::LineState;
+use crate::mitake::MitakeState;
 use crate::outage::Outages;
 use crate::smtp::SmtpState;
 use crate::traffic::{ChannelSummary, Latency, RateCap, Traffic};
+use crate::twilio::TwilioState;
 
 pub(crate) struct State {
     pub(crate) keep_bodies: bool,
@@ -26,7 +28,9 @@ pub(crate) struct State {
     pub(crate) fcm: FcmState,
     pub(crate) smtp: SmtpState,
     pub(crate) graph: GraphState,
-    traffic: [Traffic; 5],
+    pub(crate) twilio: TwilioState,
+    pub(crate) mitake: MitakeState,
+    traffic: [Traffic; 7],
 }
 
 impl State {
@@ -41,18 +45,22 @@ impl State {
             fcm: FcmState::new(config.seed),
             smtp: SmtpState::default(),
             graph: GraphState::new(config.seed),
-            traffic: [1, 2, 3, 4, 5].map(|n| Traffic::new(config.seed.wrapping_add(n))),
+            twilio: TwilioState::default(),
+            mitake: MitakeState::default(),
+            traffic: [1, 2, 3, 4, 5, 6, 7].map(|n| Traffic::new(config.seed.wrapping_add(n))),
         }
     }
 
     pub(crate) fn traffic(&self, channel: Channel) -> &Traffic {
-        let [line, fcm, smtp, messenger, whatsapp] = &self.traffic;
+        let [line, fcm, smtp, messenger, whatsapp, twilio, mitake] = &self.traffic;
         match channel {
             Channel::Line => line,
             Channel::Fcm => fcm,
             Channel::Smtp => smtp,
             Channel::Messenger => messenger,
             Channel::Whatsapp => whatsapp,
+            Channel::Twilio => twilio,
+            Channel::Mitake => mitake,
         }
     }
 
@@ -63,11 +71,13 @@ impl State {
             Account::Smtp(account) => self.smtp.register(account),
             Account::Messenger(account) => self.graph.register_page(account),
             Account::Whatsapp(account) => self.graph.register_number(account),
+            Account::Twilio(account) => self.twilio.register(account),
+            Account::Mitake(account) => self.mitake.register(account),
         }
     }
 
-    /// Makes a credential invalid: a LINE token, an FCM `client_email` or access token, an SMTP user, a
-    /// page's or a number's token. False when it
+    /// Makes a credential invalid: a LINE token, an FCM `client_email` or access token, an SMTP user, a page's or a number's token, a
+    /// Twilio account, a Mitake user. False when it
     /// was not known.
     pub(crate) fn revoke(&self, channel: Channel, credential: &str) -> bool {
         match channel {
@@ -75,6 +85,8 @@ impl State {
             Channel::Fcm => self.fcm.revoke(credential),
             Channel::Smtp => self.smtp.revoke(credential),
             Channel::Messenger | Channel::Whatsapp => self.graph.revoke(credential),
+            Channel::Twilio => self.twilio.revoke(credential),
+            Channel::Mitake => self.mitake.revoke(credential),
         }
     }
 
@@ -91,6 +103,8 @@ impl State {
             Channel::Fcm => self.fcm.peak(),
             Channel::Smtp => self.smtp.peak(),
             Channel::Messenger | Channel::Whatsapp => self.graph.peak(channel),
+            Channel::Twilio => self.twilio.peak(),
+            Channel::Mitake => self.mitake.peak(),
         }
     }
 
@@ -107,5 +121,7 @@ impl State {
         self.fcm.clear();
         self.smtp.clear();
         self.graph.clear();
+        self.twilio.clear();
+        self.mitake.clear();
     }
 }

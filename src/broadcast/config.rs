@@ -30,6 +30,9 @@ pub struct BroadcastConfig {
     /// The price tables: those of section `prices`, handed over when the configuration is read.
     #[serde(skip)]
     pub prices: Prices,
+    /// What every text message begins with: `channel.sms.sender_name`, handed over when the configuration is read.
+    #[serde(skip)]
+    pub sms_sender_name: String,
 }
 
 impl Section for BroadcastConfig {
@@ -59,6 +62,7 @@ impl BroadcastConfig {
             analyze_messages: 20_000,
             purge_rows: 20_000,
             prices: Prices::embedded()?,
+            sms_sender_name: "EasyStore".to_owned(),
         })
     }
 }

@@ -12,6 +12,7 @@ use sqlx::types::Uuid;
 
 use super::{
     audience::{Audience, ResendOutcome},
+    compliance,
     config::BroadcastConfig,
     estimate::{self, Estimate},
     problem::{Problem, Problems},
@@ -21,7 +22,7 @@ use super::{
     stored::{self, Plannable, Stored},
 };
 use crate::{
-    channel::Channel,
+    channel::{Channel, phone},
     db::{self, PgConnection, PgPool},
 };
 
@@ -98,7 +99,7 @@ pub async fn estimate_new(
 ) -> Result<Estimate, CreateError> {
     let mut conn = db::begin(pool).await?;
     let checked = check(&mut conn, config, new).await?;
-    Ok(estimate::estimate(&mut conn, &checked.plannable, checked.stored.budget_tokens).await?)
+    Ok(estimated(&mut conn, config, &checked.stored, &checked.plannable).await?)
 }
 
 /// What a stored broadcast would do if it were planned now.
@@ -115,7 +116,20 @@ pub async fn estimate_stored(
         .await?
         .ok_or_else(|| not_found(broadcast))?;
     let plannable = stored.check(&config.prices)?;
-    Ok(estimate::estimate(&mut conn, &plannable, stored.budget_tokens).await?)
+    Ok(estimated(&mut conn, config, &stored, &plannable).await?)
+}
+
+async fn estimated(
+    conn: &mut PgConnection,
+    config: &BroadcastConfig,
+    stored: &Stored,
+    plannable: &Plannable,
+) -> Result<Estimate, sqlx::Error> {
+    let mut estimate = estimate::estimate(conn, plannable, stored.budget_tokens).await?;
+    estimate
+        .warnings
+        .extend(compliance::warnings(conn, config, stored).await?);
+    Ok(estimate)
 }
 
 /// A new draft to those whom an ended broadcast did not reach, with its message, channels and senders.
@@ -179,7 +193,10 @@ pub async fn test_send(
         let problem = format!("{channel} is not among the broadcast's channels: choose one of them");
         return Err(Problem::new("channel_not_chosen", "channel", problem).into());
     };
-    let tester = tester(&mut tx, stored.shop, chosen.sender_id, address.trim()).await?;
+    // As it is stored, or the tester with this number would not be found.
+    let number = (channel == Channel::Sms).then(|| phone::e164(address)).flatten();
+    let address = number.as_deref().unwrap_or(address.trim());
+    let tester = tester(&mut tx, stored.shop, chosen.sender_id, address).await?;
     stored.mode = Mode::PrioritySingle;
     stored.testers = true;
     stored.audience = serde_json::json!({ "customers": [tester] });
@@ -237,13 +254,13 @@ async fn tester(conn: &mut PgConnection, shop: ShopId, sender: Uuid, address: &s
 
 /// All checks of a draft, each mistake reported, the database's knowledge included.
 async fn check(conn: &mut PgConnection, config: &BroadcastConfig, new: &NewBroadcast) -> Result<Checked, CreateError> {
-    let shop: Option<(String, String, DateTime<Utc>, NaiveDate)> = sqlx::query_as(
-        "select state, time_zone, now(), (now() at time zone 'Asia/Taipei')::date from shop where id = $1",
+    let shop: Option<(String, String, String, DateTime<Utc>, NaiveDate)> = sqlx::query_as(
+        "select state, url, time_zone, now(), (now() at time zone 'Asia/Taipei')::date from shop where id = $1",
     )
     .bind(new.shop.0)
     .fetch_optional(&mut *conn)
     .await?;
-    let Some((shop_state, time_zone, now, day)) = shop else {
+    let Some((shop_state, shop_url, time_zone, now, day)) = shop else {
         let problem = format!("{} does not exist: `carillon seed` makes one to try with", new.shop);
         return Err(Problem::new("shop_not_found", "shop", problem).into());
     };
@@ -264,6 +281,7 @@ async fn check(conn: &mut PgConnection, config: &BroadcastConfig, new: &NewBroad
     let stored = Stored {
         shop: new.shop,
         shop_state,
+        shop_url,
         name: new.name.clone(),
         mode: new.mode,
         testers: false,

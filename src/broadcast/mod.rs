@@ -10,6 +10,7 @@
 //! - `check`: what every broadcast must fulfil, at the door and again before planning (pure); `problem`: the refusals
 //! - `senders`: from which account each channel is sent
 //! - `stored`: a broadcast's row, read and checked
+//! - `compliance`: text messages: who sends, and what waits for a person's review
 //! - `estimate`: what it would do, without doing it
 //! - `create`: drafts, tests, resends; `control`: send, pause, resume, cancel; `schedule`: its time (pure)
 //! - `job`: the `broadcast-send` job, one turn of planning or sending
@@ -23,6 +24,7 @@
 mod audience;
 mod check;
 mod chunk;
+pub mod compliance;
 mod config;
 mod control;
 mod create;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     chunk::{Chunk, plan_chunk},
+    compliance,
     config::BroadcastConfig,
     problem::{Problem, Problems},
     purge::purge_step,
@@ -102,7 +103,10 @@ impl Planner {
         };
         match (state, waits_for) {
             (BroadcastState::Queued | BroadcastState::Planning, _) if others_turn => Ok(Advance::NotItsTurn),
-            (BroadcastState::Scheduled, Some(time)) => Ok(Advance::WaitUntil(time)),
+            (BroadcastState::Scheduled, Some(time)) => {
+                compliance::look_ahead(&self.db, &self.config, broadcast).await?;
+                Ok(Advance::WaitUntil(time))
+            }
             (BroadcastState::Scheduled, None) => {
                 sqlx::query("select send_broadcast($1)")
                     .bind(broadcast.0)
@@ -221,6 +225,10 @@ async fn begin(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) 
             return Ok(Begin::Instead(Advance::Again));
         }
     };
+    if state == BroadcastState::Queued && compliance::must_wait(&mut tx, config, broadcast, &stored).await? {
+        tx.commit().await?;
+        return Ok(Begin::Instead(Advance::NothingToDo(BroadcastState::ComplianceReview)));
+    }
     if !take_shop(&mut tx, config, ShopId(shop), broadcast).await? {
         return Ok(Begin::Instead(Advance::NotItsTurn));
     }

@@ -39,6 +39,7 @@ pub(super) struct Chosen {
 pub(super) struct Stored {
     pub(super) shop: ShopId,
     pub(super) shop_state: String,
+    pub(super) shop_url: String,
     pub(super) name: String,
     pub(super) mode: Mode,
     pub(super) testers: bool,
@@ -64,6 +65,7 @@ pub(super) struct Plannable {
 struct BroadcastRow {
     shop_id: Uuid,
     shop_state: String,
+    shop_url: String,
     name: String,
     mode: Mode,
     purpose: String,
@@ -76,7 +78,7 @@ struct BroadcastRow {
 /// Reads a broadcast; none when there is none.
 pub(super) async fn read(conn: &mut PgConnection, broadcast: BroadcastId) -> Result<Option<Stored>, sqlx::Error> {
     let row: Option<BroadcastRow> = sqlx::query_as(
-        "select b.shop_id, s.state as shop_state, b.name, b.mode, b.purpose, b.content, b.audience, b.budget_tokens,
+        "select b.shop_id, s.state as shop_state, s.url as shop_url, b.name, b.mode, b.purpose, b.content, b.audience, b.budget_tokens,
                 (now() at time zone 'Asia/Taipei')::date as day
            from broadcast b join shop s on s.id = b.shop_id where b.id = $1",
     )
@@ -96,6 +98,7 @@ pub(super) async fn read(conn: &mut PgConnection, broadcast: BroadcastId) -> Res
     Ok(Some(Stored {
         shop: ShopId(row.shop_id),
         shop_state: row.shop_state,
+        shop_url: row.shop_url,
         name: row.name,
         mode: row.mode,
         testers: row.purpose == "test",

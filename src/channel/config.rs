@@ -1,5 +1,5 @@
 //! The settings of the channels: sections `[channel.http]`, `[channel.line]`, `[channel.app]`, `[channel.email]`,
-//! `[channel.messenger]`, `[channel.whatsapp]`.
+//! `[channel.messenger]`, `[channel.whatsapp]`, `[channel.sms]`.
 //!
 //! Defaults and explanations stand in `config/default.toml` and only there.
 
@@ -24,6 +24,8 @@ pub struct ChannelConfig {
     pub messenger: MessengerConfig,
     /// `[channel.whatsapp]`
     pub whatsapp: WhatsappConfig,
+    /// `[channel.sms]`
+    pub sms: SmsConfig,
 }
 
 /// `[channel.http]`: the one HTTP client of the process.
@@ -116,6 +118,24 @@ pub struct WhatsappConfig {
     pub in_flight: usize,
 }
 
+/// `[channel.sms]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SmsConfig {
+    /// The registered name every text message begins with.
+    pub sender_name: String,
+    /// Scheme and host of Twilio.
+    pub twilio_base_url: String,
+    /// Seconds Twilio may hold a message that its carrier does not take.
+    pub twilio_validity_secs: u32,
+    /// Where Mitake's calls are, for accounts without an address of their own.
+    pub mitake_base_url: String,
+    /// Seconds one request may take, answer included.
+    pub timeout_secs: u64,
+    /// Requests in flight per slice; by Twilio also the most that a crash leaves unknown of it.
+    pub in_flight: usize,
+}
+
 /// Settings that cannot work, or a client that could not be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChannelsError {
@@ -133,13 +153,15 @@ impl ChannelConfig {
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let (http, line, app, email) = (&self.http, &self.line, &self.app, &self.email);
-        let (messenger, whatsapp) = (&self.messenger, &self.whatsapp);
+        let (messenger, whatsapp, sms) = (&self.messenger, &self.whatsapp, &self.sms);
         for (key, url, optional) in [
             ("line.base_url", &line.base_url, false),
             ("app.base_url", &app.base_url, false),
             ("app.token_url", &app.token_url, true),
             ("messenger.base_url", &messenger.base_url, false),
             ("whatsapp.base_url", &whatsapp.base_url, false),
+            ("sms.twilio_base_url", &sms.twilio_base_url, false),
+            ("sms.mitake_base_url", &sms.mitake_base_url, false),
         ] {
             if !(optional && url.is_empty()) && base_url(url).is_none() {
                 problems.push(format!("channel.{key} is not an http(s) URL: write https://host"));
@@ -176,12 +198,15 @@ impl ChannelConfig {
             ("messenger.in_flight", messenger.in_flight as u64, 10_000),
             ("whatsapp.timeout_secs", whatsapp.timeout_secs, days),
             ("whatsapp.in_flight", whatsapp.in_flight as u64, 10_000),
+            ("sms.timeout_secs", sms.timeout_secs, days),
+            ("sms.in_flight", sms.in_flight as u64, 10_000),
+            ("sms.twilio_validity_secs", sms.twilio_validity_secs.into(), 36_000),
         ] {
             if number == 0 || number > most {
                 problems.push(format!("channel.{key} is {number}: use 1 to {most}"));
             }
         }
-        let shortest = [messenger.timeout_secs, whatsapp.timeout_secs]
+        let shortest = [messenger.timeout_secs, whatsapp.timeout_secs, sms.timeout_secs]
             .into_iter()
             .fold(line.timeout_secs.min(app.timeout_secs), u64::min);
         if http.connect_timeout_secs >= shortest {
@@ -189,6 +214,12 @@ impl ChannelConfig {
             problems.push(format!(
                 "channel.http.connect_timeout_secs must be below the timeout_secs of every channel ({shortest})"
             ));
+        }
+        if !fit_name(&sms.sender_name) {
+            problems.push(
+                "channel.sms.sender_name is not 1 to 20 plain Latin letters, digits or blanks, as it was registered"
+                    .into(),
+            );
         }
         if email.hello_name.contains(|c: char| !c.is_ascii_graphic()) {
             problems.push("channel.email.hello_name is not a host name".into());
@@ -229,6 +260,12 @@ impl EmailConfig {
         let port = port.parse().ok().filter(|port| *port != 0)?;
         (!host.is_empty()).then_some((host.trim_matches(['[', ']']), port))
     }
+}
+
+/// A name carriers take: half-width, and without a dot that would make it look like a link.
+fn fit_name(name: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b' ' | b'-' | b'&');
+    (1..=20).contains(&name.len()) && name.trim() == name && name.bytes().all(fits)
 }
 
 /// A scheme and host without a trailing slash, or `None`.

@@ -14,6 +14,11 @@ pub(super) fn contains(c: char) -> bool {
     }
 }
 
+/// Whether a character of the alphabet stands in its extension table and takes two of its units.
+pub(super) const fn is_extension(c: char) -> bool {
+    matches!(c, '\u{c}' | '^' | '{' | '}' | '\\' | '[' | '~' | ']' | '|' | '€')
+}
+
 /// The first character outside the alphabet.
 pub(super) fn first_outside(text: &str) -> Option<char> {
     text.chars().find(|c| !contains(*c))

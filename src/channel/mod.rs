@@ -14,8 +14,10 @@
 //! - `check`: what a check of a connection found
 //! - `outcome`: accepted, or refused with a class
 //! - `http`: the one HTTP client and its bounded reads
-//! - `line`, `fcm`, `email`, `messenger`, `whatsapp`: the providers
+//! - `line`, `fcm`, `email`, `messenger`, `whatsapp`, `sms`: the providers
 //! - `graph`: what Messenger and WhatsApp share of Meta's API
+//! - `segments`: how many parts a text message takes (pure)
+//! - `phone`: phone numbers, in a text and as they are stored (pure)
 //! - `webhook`: what providers tell us, in one set of words for all of them (pure)
 //! - `config`: their settings
 //!
@@ -39,9 +41,12 @@ mod mark;
 mod merge;
 mod messenger;
 mod outcome;
+pub mod phone;
 mod render;
 mod return_path;
+mod segments;
 mod sender;
+mod sms;
 pub mod webhook;
 mod whatsapp;
 
@@ -52,7 +57,8 @@ use uuid::Uuid;
 
 pub use check::{Checked, Finding, FindingState};
 pub use config::{
-    AppConfig, ChannelConfig, ChannelsError, EmailConfig, HttpConfig, LineConfig, MessengerConfig, WhatsappConfig,
+    AppConfig, ChannelConfig, ChannelsError, EmailConfig, HttpConfig, LineConfig, MessengerConfig, SmsConfig,
+    WhatsappConfig,
 };
 pub use content::{Button, Content, ContentProblem, InvalidContent, TEXT_LIMIT, TEXT_LIMIT_GSM7};
 pub use key::{delivery_key, slice_key};
@@ -61,9 +67,11 @@ pub use mark::DeliveryMark;
 pub use merge::{Fallbacks, Field};
 pub use messenger::PageAccount;
 pub use outcome::{ErrorClass, Refusal, SendOutcome};
-pub use render::{Letterhead, Recipient, Rendered, Template};
+pub use render::{Letterhead, Recipient, Rendered, Template, sms_text};
 pub use return_path::ReturnPathKey;
-pub use sender::{AppProject, Credentials, EmailAccount, LineAccount, Sender, SenderError};
+pub use segments::{Alphabet, Segments};
+pub use sender::{AppProject, Credentials, EmailAccount, KeyMemory, LineAccount, Sender, SenderError};
+pub use sms::{Contacts, MitakeAccount, Registered, SmsAccount, TwilioAccount};
 pub use whatsapp::{MessageTemplate, NumberAccount, TemplateBlank};
 
 /// How a message travels. Stored in Postgres as the enum `channel`.
@@ -108,17 +116,6 @@ impl Channel {
             Self::Email => "email",
         }
     }
-
-    /// Whether the provider honours an idempotency key, so that an interrupted send may be repeated.
-    ///
-    /// Where it is false an interrupted send is `unknown` and must never be repeated blindly.
-    #[must_use]
-    pub const fn keyed(self) -> bool {
-        match self {
-            Self::Line => true,
-            Self::App | Self::Messenger | Self::Whatsapp | Self::Sms | Self::Email => false,
-        }
-    }
 }
 
 impl fmt::Display for Channel {
@@ -154,6 +151,8 @@ pub struct Channels {
     email: email::Email,
     messenger: messenger::Messenger,
     whatsapp: whatsapp::Whatsapp,
+    sms: sms::Sms,
+    public_url: String,
 }
 
 impl Channels {
@@ -169,8 +168,17 @@ impl Channels {
             fcm: fcm::Fcm::new(client.clone(), &config.app)?,
             email: email::Email::new(config.email.clone()),
             messenger: messenger::Messenger::new(client.clone(), &config.messenger)?,
-            whatsapp: whatsapp::Whatsapp::new(client, &config.whatsapp)?,
+            whatsapp: whatsapp::Whatsapp::new(client.clone(), &config.whatsapp)?,
+            sms: sms::Sms::new(client, &config.sms)?,
+            public_url: String::new(),
         })
+    }
+
+    /// The same, telling providers that take such an address with each message where to say what became of it: below this one.
+    #[must_use]
+    pub fn reached_at(mut self, public_url: &str) -> Self {
+        public_url.clone_into(&mut self.public_url);
+        self
     }
 
     /// Sends one message to one address and says what became of it. Never fails otherwise.
@@ -189,15 +197,32 @@ impl Channels {
                 self.messenger.send(account, to, parts).await
             }
             (Credentials::Whatsapp(account), Rendered::Whatsapp(parts)) => self.whatsapp.send(account, to, parts).await,
+            (Credentials::Sms(account), Rendered::Sms { text, mark }) => {
+                let Ok(text) = std::str::from_utf8(text) else {
+                    return Refusal::new(ErrorClass::Content, "not_a_text").into();
+                };
+                let account = (sender.id, &**account);
+                self.sms.send(account, to, (text, *mark), key, &self.public_url).await
+            }
             (
                 Credentials::Line(_)
                 | Credentials::App(_)
                 | Credentials::Email(_)
                 | Credentials::Messenger(_)
-                | Credentials::Whatsapp(_),
+                | Credentials::Whatsapp(_)
+                | Credentials::Sms(_),
                 _,
             ) => wrong_channel(),
         }
+    }
+
+    /// Asks the provider of a text message sender whether its account may send: what it says, in a few words. `None`: another
+    /// channel's sender.
+    pub async fn check_sms(&self, sender: &Sender) -> Option<Result<String, Refusal>> {
+        let Credentials::Sms(account) = sender.credentials() else {
+            return None;
+        };
+        Some(self.sms.check(account).await)
     }
 
     /// Sends one message to up to 500 addresses of a LINE sender in one request: all of them or none.
@@ -212,7 +237,8 @@ impl Channels {
                 | Credentials::App(_)
                 | Credentials::Email(_)
                 | Credentials::Messenger(_)
-                | Credentials::Whatsapp(_),
+                | Credentials::Whatsapp(_)
+                | Credentials::Sms(_),
                 _,
             ) => wrong_channel(),
         }
@@ -226,9 +252,15 @@ impl Channels {
         match sender.credentials() {
             Credentials::Messenger(account) => Some(self.messenger.check(account, mend).await),
             Credentials::Whatsapp(account) => Some(self.whatsapp.check(account).await),
-            Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_) => None,
+            Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_) | Credentials::Sms(_) => None,
         }
     }
+}
+
+/// Whether a refusal's code says that the person behind the address has told the provider to stop.
+#[must_use]
+pub fn says_stop(code: &str) -> bool {
+    sms::codes::says_stop(code)
 }
 
 /// A message rendered for another channel than the sender's: a mistake of ours, refused before anything leaves.

@@ -169,6 +169,7 @@ impl Refusal {
             && !self.keeps_address
             && !transient
             && !self.code.ends_with(" SENDER_ID_MISMATCH")
+            && super::sms::codes::closes(&self.code)
     }
 }
 

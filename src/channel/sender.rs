@@ -14,7 +14,7 @@ use ring::signature::RsaKeyPair;
 use serde::Deserialize;
 use url::{Host, Url};
 
-use super::{Channel, messenger::PageAccount, whatsapp::NumberAccount};
+use super::{Channel, messenger::PageAccount, sms::SmsAccount, whatsapp::NumberAccount};
 
 /// An account on a channel, ready to send.
 #[derive(Clone)]
@@ -37,14 +37,22 @@ pub enum Credentials {
     Messenger(Arc<PageAccount>),
     /// WhatsApp number.
     Whatsapp(Arc<NumberAccount>),
+    /// Text messages, by Twilio or Mitake.
+    Sms(Arc<SmsAccount>),
+}
+
+/// A provider that remembers our idempotency keys, so that an interrupted send may be repeated while it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyMemory {
+    /// LINE: 24 hours.
+    Line,
+    /// Mitake: 12 hours.
+    Mitake,
 }
 
 /// Credentials that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SenderError {
-    /// Carillon has no adapter for this channel yet.
-    #[error("channel {0} is not connected yet: choose app, line, messenger, whatsapp or email")]
-    NotConnected(Channel),
     /// Not the JSON this channel needs.
     #[error("credentials of {channel} are not the JSON expected: {problem}")]
     Malformed {
@@ -75,9 +83,11 @@ impl Sender {
     ///   "body"?: ["text" | "first_name" | "last_name" | "shop_name"], "button_url_prefix"?}}`
     ///
     /// Fields of webhooks stand beside them ([`super::webhook::WebhookSecrets`]).
+    /// - `sms`: `{"provider": "twilio", "account_sid", "auth_token", "from" | "messaging_service_sid"}` or `{"provider":
+    ///   "mitake", "username", "password", "callback_token", "base_url"?}`
     ///
     /// # Errors
-    /// The channel is not connected, or a field is missing or cannot be right.
+    /// A field is missing or cannot be right.
     pub fn parse(id: SenderId, channel: Channel, json: &str) -> Result<Self, SenderError> {
         let credentials = match channel {
             Channel::Line => Credentials::Line(Arc::new(LineAccount::parse(json)?)),
@@ -85,9 +95,7 @@ impl Sender {
             Channel::Email => Credentials::Email(Arc::new(EmailAccount::parse(json)?)),
             Channel::Messenger => Credentials::Messenger(Arc::new(PageAccount::parse(json)?)),
             Channel::Whatsapp => Credentials::Whatsapp(Arc::new(NumberAccount::parse(json)?)),
-            Channel::Sms => {
-                return Err(SenderError::NotConnected(channel));
-            }
+            Channel::Sms => Credentials::Sms(Arc::new(SmsAccount::parse(json)?)),
         };
         Ok(Self { id, credentials })
     }
@@ -101,6 +109,21 @@ impl Sender {
             Credentials::Email(_) => Channel::Email,
             Credentials::Messenger(_) => Channel::Messenger,
             Credentials::Whatsapp(_) => Channel::Whatsapp,
+            Credentials::Sms(_) => Channel::Sms,
+        }
+    }
+
+    /// Whose memory of our keys makes it safe to repeat an interrupted send; `None`: nobody's, it is `unknown` and must never be
+    /// repeated blindly.
+    #[must_use]
+    pub fn key_memory(&self) -> Option<KeyMemory> {
+        match &self.credentials {
+            Credentials::Line(_) => Some(KeyMemory::Line),
+            Credentials::Sms(account) => match **account {
+                SmsAccount::Mitake(_) => Some(KeyMemory::Mitake),
+                SmsAccount::Twilio(_) => None,
+            },
+            Credentials::App(_) | Credentials::Email(_) | Credentials::Messenger(_) | Credentials::Whatsapp(_) => None,
         }
     }
 
@@ -243,7 +266,7 @@ impl AppProject {
 }
 
 /// The sandbox's token endpoint is plain HTTP on this machine.
-fn is_loopback(url: &Url) -> bool {
+pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
         Some(Host::Ipv6(ip)) => ip.is_loopback(),

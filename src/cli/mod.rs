@@ -20,6 +20,7 @@ mod process;
 mod schedule;
 pub mod seed;
 mod sender;
+mod sender_sms;
 mod span;
 mod table;
 mod tokens;

@@ -6,7 +6,7 @@ use carillon_jobs::{SenderId, ShopId};
 use serde_json::{Value, json};
 
 use super::{
-    CliError, need_schema, plain, say,
+    CliError, need_schema, plain, say, sender_sms,
     table::{self, Align},
 };
 use crate::{
@@ -31,6 +31,9 @@ pub(super) enum Args {
         #[arg(long)]
         json: bool,
     },
+    /// Text message senders: who they are, and what they have registered with the carriers
+    #[command(subcommand)]
+    Sms(sender_sms::Command),
     /// Show how fast each sender may send, now and by configuration, and what its provider last refused
     Limits {
         #[command(flatten)]
@@ -96,6 +99,7 @@ impl Which {
 pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
     match args {
         Args::List { which, json } => list(&which.find(&app).await?, json),
+        Args::Sms(command) => sender_sms::run(&app, command).await,
         Args::Limits { which, json } => limits(&app, which, json).await,
         Args::Check(args) => check(&app, &args).await,
     }

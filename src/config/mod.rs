@@ -148,6 +148,10 @@ impl Config {
         match config {
             Some(mut config) if problems.is_empty() => {
                 config.broadcast.prices = config.prices.tables.clone();
+                config
+                    .broadcast
+                    .sms_sender_name
+                    .clone_from(&config.channel.sms.sender_name);
                 Ok(Loaded { config, values })
             }
             _ => Err(ConfigErrors(problems)),

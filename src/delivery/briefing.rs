@@ -9,7 +9,8 @@ use sqlx::types::{Json, Uuid};
 
 use crate::{
     channel::{
-        Channel, Content, ErrorClass, Letterhead, MULTICAST_LIMIT, Recipient, Refusal, Rendered, Sender, Template,
+        Channel, Content, ErrorClass, KeyMemory, Letterhead, MULTICAST_LIMIT, Recipient, Refusal, Rendered, Sender,
+        Template,
     },
     delivery::{Delivery, DeliveryError, share::Share, store::TakenLane},
     limit::{Call, LimitKey},
@@ -24,6 +25,8 @@ struct Row {
     shop_url: String,
     credentials: Vec<u8>,
     rate_per_sec: Option<f64>,
+    /// Since its credentials were last changed, if they ever were.
+    credentials_age_secs: Option<f64>,
 }
 
 /// Ready to send.
@@ -36,7 +39,6 @@ pub(super) struct Briefing {
     template: Template,
     /// The one message everybody gets, where the channel can send it to many at once.
     same_for_all: Option<Rendered>,
-    channel: Channel,
     in_flight: usize,
     senders: usize,
     slice_size: u32,
@@ -56,7 +58,9 @@ impl Briefing {
     /// Loads it. `DeliveryError::Sender`: the account cannot be used until a person mends it.
     pub(super) async fn load(delivery: &Delivery, lane: &TakenLane, share: Share) -> Result<Self, DeliveryError> {
         let row: Row = sqlx::query_as(
-            "select b.content, sh.id as shop_id, sh.name as shop_name, sh.url as shop_url, s.credentials, s.rate_per_sec
+            "select b.content, sh.id as shop_id, sh.name as shop_name, sh.url as shop_url, s.credentials, s.rate_per_sec,
+                    (select extract(epoch from now() - c.changed_at)::float8 from credentials_change c where c.sender_id = s.id)
+                        as credentials_age_secs
                from broadcast b join shop sh on sh.id = b.shop_id join sender s on s.id = $2
               where b.id = $1",
         )
@@ -81,6 +85,7 @@ impl Briefing {
                 shop: ShopId(row.shop_id),
                 shop_name: &row.shop_name,
                 shop_url: Some(&row.shop_url),
+                sms_sender_name: &delivery.channel_config.sms.sender_name,
                 sender: &sender,
             },
         );
@@ -89,6 +94,7 @@ impl Briefing {
             shop: lane.shared.then_some(lane.shop),
             ..delivery.limit_key(lane.sender, lane.channel, call, row.rate_per_sec)
         };
+        let key_life = key_life(delivery, &sender, row.credentials_age_secs);
         let channels = &delivery.channel_config;
         let in_flight = match lane.channel {
             Channel::Line => channels.line.in_flight,
@@ -96,9 +102,7 @@ impl Briefing {
             Channel::Email => channels.email.in_flight,
             Channel::Messenger => channels.messenger.in_flight,
             Channel::Whatsapp => channels.whatsapp.in_flight,
-            Channel::Sms => {
-                return Err(DeliveryError::Sender(format!("{} is not connected", lane.channel)));
-            }
+            Channel::Sms => channels.sms.in_flight,
         };
         Ok(Self {
             limit: key(if same_for_all.is_some() {
@@ -110,7 +114,6 @@ impl Briefing {
             sender,
             template,
             same_for_all,
-            channel: lane.channel,
             in_flight,
             senders: match lane.channel {
                 // More would only wait for a connection, where nobody can call them back.
@@ -119,11 +122,7 @@ impl Briefing {
             },
             slice_size: delivery.slice_size,
             share,
-            key_life: if lane.channel.keyed() {
-                delivery.config.key_life()
-            } else {
-                Duration::ZERO
-            },
+            key_life,
             unsubscribe: (lane.channel == Channel::Email).then(|| Unsubscribe {
                 base: format!("{}/u/", delivery.public_url.trim_end_matches('/')),
                 secrets: delivery.secrets.clone(),
@@ -139,7 +138,7 @@ impl Briefing {
 
     /// Whether the provider honours our keys.
     pub(super) fn keyed(&self) -> bool {
-        self.channel.keyed()
+        self.sender.key_memory().is_some()
     }
 
     /// How long the provider remembers a key, less a margin; zero if it has none.
@@ -205,5 +204,24 @@ impl Briefing {
             key,
             unsubscribe_url: &unsubscribe_url,
         }))
+    }
+}
+
+/// For how long a repeat under the same key is safe. Text messages change hands: what left by one account may not be repeated by
+/// another, which would know nothing of it, nor what a turn under the old credentials may still have sent after the change.
+fn key_life(delivery: &Delivery, sender: &Sender, credentials_age_secs: Option<f64>) -> Duration {
+    let config = &delivery.config;
+    match (sender.key_memory(), credentials_age_secs) {
+        (None, _) => Duration::ZERO,
+        (Some(memory @ KeyMemory::Line), _) | (Some(memory), None) => config.key_life(memory),
+        (Some(memory @ KeyMemory::Mitake), Some(age)) => {
+            let age = Duration::try_from_secs_f64(age).unwrap_or_default();
+            let old_turns = config.lane_budget() + config.lease() * 2;
+            // Zero would say that the provider has no keys at all.
+            config
+                .key_life(memory)
+                .min(age.saturating_sub(old_turns))
+                .max(Duration::from_millis(1))
+        }
     }
 }

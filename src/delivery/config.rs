@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::{
+    channel::KeyMemory,
     config::{Report, Section},
     delivery::store::Places,
 };
@@ -31,6 +32,8 @@ pub struct DeliveryConfig {
     pub permit_patience_ms: u64,
     /// Seconds for which an interrupted LINE send is repeated with its key; the provider forgets it after 24 hours.
     pub key_life_secs: u64,
+    /// The same for Mitake, which forgets a key after 12 hours.
+    pub mitake_key_life_secs: u64,
     /// Seconds after which a bell that nobody answered is rung again.
     pub bell_stale_secs: f64,
 }
@@ -62,8 +65,11 @@ impl DeliveryConfig {
 
     /// For how long a key is trusted.
     #[must_use]
-    pub const fn key_life(&self) -> Duration {
-        Duration::from_secs(self.key_life_secs)
+    pub const fn key_life(&self, memory: KeyMemory) -> Duration {
+        Duration::from_secs(match memory {
+            KeyMemory::Line => self.key_life_secs,
+            KeyMemory::Mitake => self.mitake_key_life_secs,
+        })
     }
 
     /// How many lanes may be under way at once.
@@ -93,6 +99,7 @@ impl Section for DeliveryConfig {
         report.range("watch_ms", self.watch_ms, 50..=900);
         report.range("permit_patience_ms", self.permit_patience_ms, 0..=10_000);
         report.range("key_life_secs", self.key_life_secs, 1..=23 * 3600);
+        report.range("mitake_key_life_secs", self.mitake_key_life_secs, 1..=11 * 3600);
         report.range("bell_stale_secs", self.bell_stale_secs, 0.1..=60.0);
     }
 }

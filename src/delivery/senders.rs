@@ -146,7 +146,8 @@ impl super::Delivery {
             (Channel::App, _) => own.unwrap_or(limits.app_per_sec),
             (Channel::Messenger, _) => own.unwrap_or(limits.messenger_per_sec),
             (Channel::Whatsapp, _) => own.unwrap_or(limits.whatsapp_per_sec),
-            (Channel::Email | Channel::Sms, _) => own.unwrap_or(limits.email_per_sec),
+            (Channel::Sms, _) => own.unwrap_or(limits.sms_per_sec),
+            (Channel::Email, _) => own.unwrap_or(limits.email_per_sec),
         };
         LimitKey {
             sender,

@@ -9,7 +9,10 @@ use carillon_jobs::{BroadcastId, SenderId, ShopId};
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, types::Uuid};
 
-use crate::{channel::Channel, db::PgPool};
+use crate::{
+    channel::{self, Channel},
+    db::PgPool,
+};
 
 /// What a lane's worker is to do with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,10 +271,22 @@ pub async fn drain_slice(db: &PgPool, lane: &TakenLane, outcome: &str) -> sqlx::
 /// Stops sending to addresses the provider calls dead. The next broadcast would find out again if this were lost.
 pub async fn suppress_addresses(db: &PgPool, dead: &[(i64, String)]) -> sqlx::Result<()> {
     let (ids, codes): (Vec<i64>, Vec<&str>) = dead.iter().map(|(id, code)| (*id, code.as_str())).unzip();
+    // Who said STOP to the provider itself has opted out; nobody else's word opens that address again.
+    let states: Vec<&str> = codes
+        .iter()
+        .map(|code| {
+            if channel::says_stop(code) {
+                "opted_out"
+            } else {
+                "suppressed"
+            }
+        })
+        .collect();
     sqlx::query(
-        "select close_address(t.id, 'suppressed', t.code) from unnest($1::bigint[], $2::text[]) as t (id, code)",
+        "select close_address(t.id, t.state, t.code) from unnest($1::bigint[], $2::text[], $3::text[]) as t (id, state, code)",
     )
     .bind(ids)
+    .bind(states)
     .bind(codes)
     .execute(db)
     .await?;

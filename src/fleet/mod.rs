@@ -235,7 +235,10 @@ async fn channels(db: &PgPool) -> sqlx::Result<Vec<ChannelSeen>> {
 async fn broadcasts(db: &PgPool) -> sqlx::Result<Seen> {
     let mut seen = Seen::default();
     let rows: Vec<(String, i64)> = sqlx::query_as(
-        "select state, count(*) from broadcast where state in ('scheduled', 'queued', 'planning', 'sending') group by state",
+        "select state, count(*) from broadcast where state in ('scheduled', 'queued', 'planning', 'sending') group by state
+         union all
+         select b.state, count(*) from compliance_review r join broadcast b on b.id = r.broadcast_id
+          where r.decision is null and b.state = 'compliance_review' group by b.state",
     )
     .fetch_all(db)
     .await?;

@@ -28,7 +28,7 @@ use crate::{
 /// Where a job of the queue lies.
 const PLACES: [&str; 3] = ["ready", "scheduled", "running"];
 /// The states of broadcasts somebody should be working on.
-pub(super) const STATES: [&str; 4] = ["scheduled", "queued", "planning", "sending"];
+pub(super) const STATES: [&str; 5] = ["scheduled", "queued", "planning", "sending", "compliance_review"];
 /// What the look compares; see `crate::fleet`.
 const CHECKS: [&str; 3] = ["holds_are_accounts", "accounts_are_entries", "holds_are_lanes"];
 
@@ -61,7 +61,7 @@ pub struct Seen {
     /// The channels, in the order of [`Channel::ALL`].
     pub channels: Vec<ChannelSeen>,
     /// Broadcasts by state, in the order of [`STATES`].
-    pub broadcasts: [i64; 4],
+    pub broadcasts: [i64; 5],
     /// For how long the oldest broadcast waits to be planned with nobody at it.
     pub unplanned_secs: f64,
     /// For how long the oldest paid top-up order that is due waits for its tokens.

@@ -12,7 +12,6 @@
 //! - `referral`: the advertisements a conversation came from (pure), and keeping them
 //! - `conversation`: conversations as an operator looks at them
 //! - `media`: what customers attach, fetched and kept
-//! - `phone`: phone numbers in a text (pure)
 //!
 //! It must never show what a customer wrote in a log or an error, never merge two customers, and never depend on the order in
 //! which events come.
@@ -23,10 +22,11 @@ pub mod conversation;
 mod hours;
 pub mod ingest;
 pub mod media;
-pub mod phone;
 mod referral;
 mod row;
 pub mod webhook;
+
+pub use crate::channel::phone;
 
 pub use self::{
     apply::{Applied, InboxError, apply, forget_applied},

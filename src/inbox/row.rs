@@ -12,8 +12,10 @@ use ring::digest;
 use serde::Serialize;
 use sqlx::types::Uuid;
 
-use super::phone::{self, Phone};
-use crate::channel::webhook::{Attachment, AttachmentKind, Contact, Echo, MediaSource, Thread, WebhookEvent, What};
+use crate::channel::{
+    phone::{self, Phone},
+    webhook::{Attachment, AttachmentKind, Contact, Echo, MediaSource, Thread, WebhookEvent, What},
+};
 
 /// The longest name a provider's profile gives a customer, in characters.
 const NAME_CHARS: usize = 100;

@@ -82,6 +82,8 @@ pub struct LimitConfig {
     pub messenger_per_sec: PerSecond,
     /// WhatsApp messages a second and number.
     pub whatsapp_per_sec: PerSecond,
+    /// Text messages a second and account.
+    pub sms_per_sec: PerSecond,
     /// Depth of a bucket in percent of one second's permits.
     pub burst_percent: Bounded<1, 5>,
     /// How long a process may keep a permit.

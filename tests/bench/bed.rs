@@ -16,8 +16,8 @@ use carillon::{
 };
 use carillon_jobs::BroadcastId;
 use carillon_sandbox::{
-    FCM_DEMO_KEY_JSON, LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, META_APP_SECRET, PAGE_ID, PAGE_TOKEN,
-    PHONE_NUMBER_ID, SMTP_PASSWORD, SMTP_USER, WHATSAPP_TOKEN,
+    FCM_DEMO_KEY_JSON, LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, META_APP_SECRET, MITAKE_PASSWORD, MITAKE_USER,
+    PAGE_ID, PAGE_TOKEN, PHONE_NUMBER_ID, SMTP_PASSWORD, SMTP_USER, WHATSAPP_TOKEN,
 };
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
@@ -93,6 +93,7 @@ impl Sandbox {
         let name = match channel {
             Channel::App => "fcm",
             Channel::Email => "smtp",
+            Channel::Sms => "mitake",
             other => other.as_str(),
         };
         let count = |field: &str| summary[name][field].as_u64().expect("the sandbox counts");
@@ -163,6 +164,7 @@ impl Bed {
             ),
             ("CARILLON__SECRET__KEYS", KEY.to_owned()),
             ("CARILLON__LOG__FILTER", "warn".to_owned()),
+            ("CARILLON__WEB__PUBLIC_URL", "https://shop.example".to_owned()),
             ("CARILLON__CHANNEL__LINE__BASE_URL", sandbox.http.clone()),
             ("CARILLON__CHANNEL__APP__BASE_URL", sandbox.http.clone()),
             ("CARILLON__CHANNEL__APP__TOKEN_URL", format!("{}/token", sandbox.http)),
@@ -233,6 +235,9 @@ impl Bed {
                 json!({"phone_number_id": PHONE_NUMBER_ID, "access_token": WHATSAPP_TOKEN, "app_secret": META_APP_SECRET})
                     .to_string()
             }
+            Channel::Sms => json!({"provider": "mitake", "username": MITAKE_USER, "password": MITAKE_PASSWORD,
+                "callback_token": "callback-token-of-the-bench", "base_url": format!("{}/b2c/mtk", self.sandbox.http)})
+            .to_string(),
             _ => json!({"channel_id": LINE_CHANNEL_ID, "channel_secret": LINE_CHANNEL_SECRET, "access_token": LINE_TOKEN})
                 .to_string(),
         }
@@ -245,13 +250,7 @@ impl Bed {
             self.shop
         ))
         .await;
-        for channel in [
-            Channel::Line,
-            Channel::App,
-            Channel::Email,
-            Channel::Messenger,
-            Channel::Whatsapp,
-        ] {
+        for channel in Channel::ALL {
             let credentials = self.credentials(channel);
             let id = Uuid::now_v7();
             sqlx::query(
@@ -268,6 +267,8 @@ impl Bed {
             .await
             .unwrap();
         }
+        self.run("select record_sms_identity(id, 'EasyStore', 'bench', 'bench') from sender where channel = 'sms'")
+            .await;
         self.run(&format!("select ledger_top_up('{}', 1000000000, 'bench')", self.shop))
             .await;
     }
@@ -290,6 +291,7 @@ impl Bed {
                       when 'messenger' then '7' || lpad(c.id::text, 15, '0')
                       when 'whatsapp' then '+8860' || lpad(c.id::text, 8, '0')
                       when 'app' then 'c' || md5(c.id::text) || ':APA91b' || repeat(md5(c.id::text), 4)
+                      when 'sms' then '+8869' || lpad(c.id::text, 8, '0')
                       else 'customer' || c.id || '@mail.example' end
                from customer c cross join sender s
               where s.shop_id = '{}' and s.channel::text = any ('{{{}}}') order by c.id",

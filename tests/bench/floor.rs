@@ -17,8 +17,8 @@ use carillon::{
 };
 use carillon_jobs::{BroadcastId, CustomerId, SenderId, ShopId};
 use carillon_sandbox::{
-    FCM_ACCESS_TOKEN, FCM_PROJECT, LINE_TOKEN, META_APP_SECRET, PAGE_ID, PAGE_TOKEN, PHONE_NUMBER_ID, SMTP_PASSWORD,
-    SMTP_USER, WHATSAPP_TOKEN,
+    FCM_ACCESS_TOKEN, FCM_PROJECT, LINE_TOKEN, META_APP_SECRET, MITAKE_PASSWORD, MITAKE_USER, PAGE_ID, PAGE_TOKEN,
+    PHONE_NUMBER_ID, SMTP_PASSWORD, SMTP_USER, WHATSAPP_TOKEN,
 };
 use lettre::{
     address::Envelope,
@@ -86,6 +86,11 @@ impl Floor {
                 channels.whatsapp.timeout_secs,
                 graph_path(&channels.whatsapp.api_version, PHONE_NUMBER_ID, WHATSAPP_TOKEN),
             ),
+            Channel::Sms => (
+                channels.sms.in_flight,
+                channels.sms.timeout_secs,
+                "/b2c/mtk/SmSend?CharsetURL=UTF-8".to_owned(),
+            ),
             _ => (
                 channels.line.in_flight,
                 channels.line.timeout_secs,
@@ -131,6 +136,7 @@ impl Floor {
                 shop: ShopId(bed.shop),
                 shop_name: "好日子選物",
                 shop_url: Some("https://shop.example"),
+                sms_sender_name: "EasyStore",
                 sender: &sender,
             },
         );
@@ -162,7 +168,10 @@ impl Floor {
                 ),
                 _ => (format!(r#"{{"to":"{to}","#), "}"),
             };
-            let body = [before.as_bytes(), parts.body(), after.as_bytes()].concat();
+            let body = match self.channel {
+                Channel::Sms => sms_form(&to, parts.body(), key),
+                _ => [before.as_bytes(), parts.body(), after.as_bytes()].concat(),
+            };
             Wire { customer, to, key, body }
         });
         Arc::new(wires.collect())
@@ -200,8 +209,15 @@ impl Floor {
         while let Some(wire) = wires.get(next.fetch_add(1, Ordering::Relaxed)) {
             let mut request = Request::new(Method::POST, self.url.clone());
             let headers = request.headers_mut();
-            headers.insert("authorization", authorization.clone());
-            headers.insert("content-type", HeaderValue::from_static("application/json"));
+            if self.channel == Channel::Sms {
+                headers.insert(
+                    "content-type",
+                    HeaderValue::from_static("application/x-www-form-urlencoded"),
+                );
+            } else {
+                headers.insert("authorization", authorization.clone());
+                headers.insert("content-type", HeaderValue::from_static("application/json"));
+            }
             if self.channel == Channel::Line {
                 let mut buffer = Uuid::encode_buffer();
                 let key: &str = wire.key.hyphenated().encode_lower(&mut buffer);
@@ -273,6 +289,27 @@ fn graph_path(version: &str, id: &str, token: &str) -> String {
     let digits = proof.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]);
     let proof: String = digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect();
     format!("/{version}/{id}/messages?appsecret_proof={proof}")
+}
+
+/// What Mitake is sent, as long as ours.
+fn sms_form(to: &str, text: &[u8], key: Uuid) -> Vec<u8> {
+    let callback = format!(
+        "https://shop.example/webhooks/mitake/{key}?token=callback-token-of-the-bench&mark=carillon.{}.100000",
+        key.simple()
+    );
+    let fields = [
+        ("username", MITAKE_USER),
+        ("password", MITAKE_PASSWORD),
+        ("dstaddr", &to.replace("+886", "0")),
+        ("smbody", &std::str::from_utf8(text).unwrap().replace('\n', "\u{6}")),
+        ("clientid", &key.to_string()),
+        ("smsPointFlag", "1"),
+        ("response", &callback),
+    ];
+    url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(fields)
+        .finish()
+        .into_bytes()
 }
 
 async fn append(connection: &mut sqlx::PgConnection, broadcast: Uuid, channel: Channel, batch: &[Wire]) {

@@ -105,6 +105,7 @@ async fn seed(pool: &PgPool, customers: u32) -> ShopId {
         shop_name: "Bench",
         customers,
         seed: 1,
+        sms_name: "EasyStore",
         extra_tokens: u32::MAX,
         credentials: credentials.map(|(channel, json)| (channel, json.to_owned())).into(),
     };

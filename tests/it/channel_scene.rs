@@ -40,6 +40,7 @@ impl Scene {
             shop: ShopId(Uuid::from_u128(0xc)),
             shop_name: "小美的店",
             shop_url: Some("https://shop.example"),
+            sms_sender_name: "EasyStore",
             sender: &self.sender,
         };
         Template::compile(&content, &letterhead).render(&Recipient {

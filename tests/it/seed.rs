@@ -24,6 +24,7 @@ async fn a_seeded_shop_is_the_same_for_the_same_seed_and_can_be_planned() {
         shop_name: "鐘聲選物",
         customers: 12_000,
         seed,
+        sms_name: "EasyStore",
         extra_tokens: 100_000,
         credentials: vec![(Line, line.to_owned()), (Email, email.to_owned())],
     };

@@ -10,10 +10,11 @@ use crate::channel::Channel;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultKind {
-    /// Not accepted; HTTP 429 (LINE's rate text, FCM `QUOTA_EXCEEDED`), Graph 613 and 130429, SMTP 451 4.7.1. `retry_after_secs` adds the header.
+    /// Not accepted; HTTP 429 (LINE's rate text, FCM `QUOTA_EXCEEDED`), Graph 613 and 130429, SMTP 451 4.7.1, Mitake `statuscode=l`.
+    /// `retry_after_secs` adds the header.
     Throttled,
-    /// Not accepted; LINE's monthly-limit 429, SMTP 452 4.2.2 (mailbox full), WhatsApp 131042. Not for
-    /// FCM and Messenger.
+    /// Not accepted; LINE's monthly-limit 429, SMTP 452 4.2.2 (mailbox full), WhatsApp 131042, Twilio 63038, Mitake `statuscode=s`. Not
+    /// for FCM and Messenger.
     Quota,
     /// Not accepted; HTTP 500, SMTP 451 4.3.0.
     ServerError,
@@ -30,9 +31,9 @@ pub enum FaultKind {
     /// Accepted; no answer ever comes, the connection stays open.
     HangAfter,
     /// Not accepted; LINE 400 `Failed to send messages`, FCM 404 `UNREGISTERED`, Messenger 100/2018001,
-    /// WhatsApp 131026, SMTP 550 5.1.1.
+    /// WhatsApp 131026, SMTP 550 5.1.1, Twilio 21211, Mitake `statuscode=v`.
     InvalidRecipient,
-    /// Not accepted; HTTP 401, SMTP 535 5.7.8.
+    /// Not accepted; HTTP 401, SMTP 535 5.7.8, Mitake `statuscode=e`.
     BadCredentials,
     /// Accepted; a 200 whose body stops half way and the connection closes; SMTP: half a reply line.
     Truncated,
@@ -74,7 +75,9 @@ impl FaultKind {
         match (channel, self) {
             // `None`: any of push, multicast and reply.
             (Channel::Line, _) => None,
-            (Channel::Fcm | Channel::Messenger | Channel::Whatsapp, _) => Some("send"),
+            (Channel::Fcm | Channel::Messenger | Channel::Whatsapp | Channel::Twilio | Channel::Mitake, _) => {
+                Some("send")
+            }
             (Channel::Smtp, FaultKind::InvalidRecipient) => Some("rcpt"),
             (Channel::Smtp, FaultKind::BadCredentials) => Some("auth"),
             (Channel::Smtp, _) => Some("body"),
@@ -100,8 +103,9 @@ pub struct Fault {
     #[serde(default)]
     pub recipients: Option<Vec<String>>,
     /// Where: LINE `push`, `multicast`, `reply`, `validate`, `quota`, `consumption`, `info`, `verify`; FCM `send`,
-    /// `token`; Messenger and WhatsApp `send`; SMTP `connect`, `ehlo`, `auth`, `mail`, `rcpt`, `data`, `body` (the final dot). Default: LINE any of
-    /// push, multicast, reply; FCM, Messenger and WhatsApp `send`; SMTP `body`, or `rcpt` and `auth` where the kind says so.
+    /// `token`; Messenger, WhatsApp and Twilio `send`; Mitake `send`, `query`; SMTP `connect`, `ehlo`, `auth`, `mail`, `rcpt`, `data`, `body`
+    /// (the final dot). Default: LINE any of push, multicast, reply; SMTP `body`, or `rcpt` and `auth` where the kind says so; the others
+    /// `send`.
     #[serde(default, alias = "stage", alias = "endpoint")]
     pub at: Option<String>,
     /// Seconds for a `Retry-After` header; `None` sends none.
@@ -203,6 +207,8 @@ impl Fault {
             ],
             Channel::Fcm => &["send", "token"],
             Channel::Messenger | Channel::Whatsapp => &["send"],
+            Channel::Twilio => &["send"],
+            Channel::Mitake => &["send", "query"],
             Channel::Smtp => &["connect", "ehlo", "auth", "mail", "rcpt", "data", "body"],
         };
         if let Some(at) = &self.at

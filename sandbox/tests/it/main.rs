@@ -14,5 +14,6 @@ mod oauth;
 mod outage;
 mod process;
 mod retry_keys;
+mod sms;
 mod smtp;
 mod smtp_faults;

@@ -11,6 +11,7 @@ mod email;
 mod form;
 mod line;
 pub(super) mod messenger;
+mod sms;
 pub(super) mod whatsapp;
 pub(super) mod words;
 
@@ -20,9 +21,11 @@ use bytes::Bytes;
 use carillon_jobs::{BroadcastId, CustomerId, ShopId};
 use uuid::Uuid;
 
+pub use self::sms::sms_text;
+
 use self::form::{Form, Values};
 use super::{
-    Channel, Content, Credentials, Sender, link,
+    Channel, Content, Credentials, DeliveryMark, Sender,
     merge::{Field, customer_value},
 };
 
@@ -37,6 +40,8 @@ pub struct Letterhead<'a> {
     pub shop_name: &'a str,
     /// The shop's address on the web; where it is missing or unusable the fallback stands in.
     pub shop_url: Option<&'a str>,
+    /// What a text message begins with.
+    pub sms_sender_name: &'a str,
     /// The sender it leaves from; decides the channel.
     pub sender: &'a Sender,
 }
@@ -74,6 +79,13 @@ pub enum Rendered {
     Messenger(Bytes),
     /// The members of a request after `to`, as JSON text without the braces.
     Whatsapp(Bytes),
+    /// A text message.
+    Sms {
+        /// Its text.
+        text: Bytes,
+        /// Which delivery it is, for the address where the provider tells what became of it.
+        mark: DeliveryMark,
+    },
 }
 
 impl Rendered {
@@ -86,6 +98,7 @@ impl Rendered {
             Self::Email { .. } => Channel::Email,
             Self::Messenger(_) => Channel::Messenger,
             Self::Whatsapp(_) => Channel::Whatsapp,
+            Self::Sms { .. } => Channel::Sms,
         }
     }
 
@@ -97,7 +110,8 @@ impl Rendered {
             | Self::App(body)
             | Self::Email { mail: body, .. }
             | Self::Messenger(body)
-            | Self::Whatsapp(body) => body,
+            | Self::Whatsapp(body)
+            | Self::Sms { text: body, .. } => body,
         }
     }
 }
@@ -121,6 +135,7 @@ enum Shape {
     Email(Box<email::Mail>),
     Messenger(Box<messenger::PageMessage>),
     Whatsapp(Box<whatsapp::NumberMessage>),
+    Sms(Box<sms::Text>, BroadcastId),
 }
 
 impl Template {
@@ -128,11 +143,7 @@ impl Template {
     #[must_use]
     pub fn compile(content: &Content, letterhead: &Letterhead<'_>) -> Self {
         let fallback = |field| content.fallbacks.of(field).unwrap_or_default();
-        let shop_url = letterhead
-            .shop_url
-            .map(str::trim)
-            .filter(|url| link::check(url).is_ok());
-        let shop_url = shop_url.unwrap_or_else(|| fallback(Field::ShopUrl));
+        let shop_url = sms::usable_url(content, letterhead.shop_url);
         let shape = match letterhead.sender.credentials() {
             Credentials::Line(_) => {
                 let form = line::form(content, letterhead.broadcast, shop_url);
@@ -155,6 +166,10 @@ impl Template {
                 letterhead.broadcast,
                 shop_url,
             ))),
+            Credentials::Sms(_) => {
+                let text = sms::Text::new(content, letterhead.sms_sender_name, shop_url);
+                Shape::Sms(Box::new(text), letterhead.broadcast)
+            }
         };
         let first_name = fallback(Field::FirstName).to_owned();
         let last_name = fallback(Field::LastName).to_owned();
@@ -187,6 +202,13 @@ impl Template {
             },
             Shape::Messenger(message) => Rendered::Messenger(message.render(recipient.customer, &values).into()),
             Shape::Whatsapp(message) => Rendered::Whatsapp(message.render(recipient.customer, &values).into()),
+            Shape::Sms(text, broadcast) => Rendered::Sms {
+                text: text.render(&values).into(),
+                mark: DeliveryMark {
+                    broadcast: *broadcast,
+                    customer: recipient.customer,
+                },
+            },
         }
     }
 
@@ -196,7 +218,7 @@ impl Template {
     pub fn same_for_all(&self) -> Option<Rendered> {
         match &self.shape {
             Shape::Line { constant, .. } => constant.clone().map(Rendered::Line),
-            Shape::App(_) | Shape::Email(_) | Shape::Messenger(_) | Shape::Whatsapp(_) => None,
+            Shape::App(_) | Shape::Email(_) | Shape::Messenger(_) | Shape::Whatsapp(_) | Shape::Sms(..) => None,
         }
     }
 }
@@ -209,6 +231,7 @@ impl fmt::Debug for Template {
             Shape::Email(_) => Channel::Email,
             Shape::Messenger(_) => Channel::Messenger,
             Shape::Whatsapp(_) => Channel::Whatsapp,
+            Shape::Sms(..) => Channel::Sms,
         };
         write!(f, "Template({channel})")
     }

@@ -19,6 +19,7 @@ pub(super) fn template(content: &Value, sender: &Sender, shop_url: Option<&str>)
         shop: ShopId(Uuid::from_u128(0xc)),
         shop_name: "小美的店 \"A\"",
         shop_url,
+        sms_sender_name: "EasyStore",
         sender,
     };
     Template::compile(&content, &letterhead)

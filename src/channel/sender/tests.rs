@@ -20,12 +20,6 @@ fn every_connected_channel_reads_its_credentials() {
 }
 
 #[test]
-fn a_channel_without_an_adapter_cannot_have_a_sender() {
-    let error = parse(Channel::Sms, "{}").unwrap_err();
-    assert_eq!(error, SenderError::NotConnected(Channel::Sms));
-}
-
-#[test]
 fn a_fault_names_the_field_and_never_the_value() {
     let line = |token: &str| format!(r#"{{"channel_id":"1","channel_secret":"hush","access_token":{token}}}"#);
     let email = |rest: &str| format!(r#"{{"host":"mail.example","port":587,{rest}}}"#);

@@ -7,7 +7,7 @@ use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use url::form_urlencoded;
 
 use super::{ParseError, Receipt, ReceiptOf, ReceiptState, WebhookEvent, What, form::Form, json};
-use crate::channel::ErrorClass;
+use crate::channel::sms::codes;
 
 /// Taiwan knows no summer time.
 const TAIWAN_OFFSET: TimeDelta = TimeDelta::hours(8);
@@ -62,20 +62,15 @@ fn mobile(number: &str) -> Option<String> {
 
 /// Mitake's table of states; `None` for an answer that is about no message.
 fn state(flag: &str) -> Option<ReceiptState> {
-    let (class, closes_address) = match flag {
-        "1" | "2" | "3" => return Some(ReceiptState::Sent),
-        "4" => return Some(ReceiptState::Delivered),
-        "6" | "v" => (ErrorClass::Recipient, true),
-        "7" | "8" => (ErrorClass::Recipient, false),
-        "5" | "9" | "t" | "u" | "x" | "y" => (ErrorClass::Content, false),
-        "a" | "b" | "r" | "*" | "l" => (ErrorClass::Throttled, false),
-        "c" | "d" | "e" | "f" | "h" | "k" | "m" | "n" | "p" => (ErrorClass::Credentials, false),
-        "s" => (ErrorClass::Quota, false),
-        _ => return None,
-    };
-    Some(ReceiptState::Failed {
-        class,
-        code: flag.to_owned(),
-        closes_address,
-    })
+    match flag {
+        "1" | "2" | "3" => Some(ReceiptState::Sent),
+        "4" => Some(ReceiptState::Delivered),
+        // Of a query, never of a message.
+        "w" => None,
+        failed => codes::mitake(failed).map(|class| ReceiptState::Failed {
+            class,
+            code: failed.to_owned(),
+            closes_address: codes::mitake_closes(failed),
+        }),
+    }
 }

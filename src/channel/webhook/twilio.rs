@@ -12,7 +12,7 @@ use super::{
     Attachment, AttachmentKind, InboundMessage, MediaSource, ParseError, Receipt, ReceiptOf, ReceiptState,
     WebhookEvent, What, form::Form, json,
 };
-use crate::channel::ErrorClass;
+use crate::channel::{ErrorClass, sms::codes};
 
 /// The most files of one message; Twilio's own limit is 10.
 const MEDIA: usize = 20;
@@ -135,18 +135,15 @@ fn state(status: &str, code: Option<&str>) -> Option<ReceiptState> {
 fn failed(status: &str, code: Option<&str>) -> ReceiptState {
     let number = code.and_then(|code| code.parse::<u32>().ok());
     let class = match number {
-        Some(21_211 | 21_610 | 21_612 | 21_614 | 30_003 | 30_004 | 30_005 | 30_006) => ErrorClass::Recipient,
-        Some(20_003 | 30_002 | 30_018 | 30_024 | 30_032 | 30_034) => ErrorClass::Credentials,
-        Some(20_429 | 21_611 | 30_001 | 30_017 | 30_022 | 30_008 | 30_410) => ErrorClass::Throttled,
-        Some(30_010) => ErrorClass::Quota,
+        Some(number) => codes::twilio(number).unwrap_or(ErrorClass::Content),
         // Nothing is said but that the handset did not take it.
         None if status == "undelivered" => ErrorClass::Recipient,
-        Some(_) | None => ErrorClass::Content,
+        None => ErrorClass::Content,
     };
     ReceiptState::Failed {
         class,
         code: code.map_or_else(|| status.to_owned(), json::name),
-        // No such number, or one that takes no text messages; a handset that is off is on tomorrow.
-        closes_address: matches!(number, Some(21_211 | 21_614 | 30_005 | 30_006)),
+        // STOP is told apart, as a consent.
+        closes_address: number.is_some_and(|number| number != 21_610 && codes::twilio_closes(number)),
     }
 }

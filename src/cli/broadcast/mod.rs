@@ -6,6 +6,7 @@
 //! It must never do itself what `crate::broadcast` does: it reads arguments and shows results.
 
 mod compose;
+mod review;
 mod show;
 mod watch;
 
@@ -43,6 +44,9 @@ pub(super) enum Command {
     Resume(One),
     /// End it: what has not left never will, and its tokens come back
     Cancel(One),
+    /// Broadcasts whose text message waits for a person: list them, clear or reject one
+    #[command(subcommand)]
+    Review(review::Command),
     /// Make a new draft to those whom an ended one did not reach
     Resend(ResendArgs),
 }
@@ -197,6 +201,7 @@ pub(super) async fn run(app: App, command: Command) -> Result<(), CliError> {
                 show::report(&report)
             }
         }
+        Command::Review(command) => review::run(&app, command).await,
         Command::Watch(one) => watch::run(&app, one.id, one.json).await,
     }
 }

@@ -39,7 +39,14 @@ pub(super) fn reasons(b: &BroadcastFacts, queue: Option<&QueueFacts>) -> Vec<Rea
             format!("The broadcast leaves at {}.", at(b.scheduled_at)),
         )],
         BroadcastState::Queued | BroadcastState::Planning => planning(b, queue),
-        BroadcastState::ComplianceReview => vec![reason("compliance_review", "The broadcast waits for its review.")],
+        BroadcastState::ComplianceReview => vec![reason(
+            "compliance_review",
+            format!(
+                "The text message of the broadcast waits for a person, nothing is held meanwhile ({}). `carillon broadcast review list` \
+                 shows the text; `carillon broadcast review clear {id} --by NAME --reason TEXT` lets it go on, `reject` ends it.",
+                why()
+            ),
+        )],
         BroadcastState::Paused => vec![reason(
             "paused",
             format!(

@@ -90,10 +90,14 @@ fn under_way(b: &BroadcastFacts, channel: Channel, slice: &SliceFacts) -> (&'sta
                  out at {}. The next worker {}",
                 slice.slice_no,
                 when(until, b.now),
-                if channel.keyed() {
-                    "repeats it with the same key, so it cannot arrive twice; after 23 hours it becomes unknown instead"
-                } else {
-                    "writes unknown: the provider has no keys, so it is never repeated"
+                match channel {
+                    Channel::Line =>
+                        "repeats it with the same key, so it cannot arrive twice; after 23 hours it becomes unknown instead",
+                    Channel::Sms =>
+                        "repeats it with the same key if it left by Mitake, so it cannot arrive twice, and after 11 hours it \
+                         becomes unknown instead; what left by Twilio, which has no keys, becomes unknown at once",
+                    Channel::App | Channel::Messenger | Channel::Whatsapp | Channel::Email =>
+                        "writes unknown: the provider has no keys, so it is never repeated",
                 }
             ),
         ),

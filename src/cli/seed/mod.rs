@@ -26,7 +26,7 @@ const BLOCK_TOKENS: u32 = 12_500;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Credentials are JSON, or @FILE with JSON; a channel without credentials gets no sender and nobody an address\n\
-                  there. The app and the email sender are the platform's: seeding again gives them the new credentials.\n\
+                  there. The app, text message and email senders are the platform's: seeding again gives them the new credentials.\n\
                   Example: carillon seed --customers 5000 --app @key.json \\\n  \
                   --line '{\"channel_id\":\"…\",\"channel_secret\":\"…\",\"access_token\":\"…\"}'"
 )]
@@ -58,6 +58,9 @@ pub struct Args {
     /// Credentials of the shop's WhatsApp number
     #[arg(long, value_name = "JSON", env = "CARILLON_SEED_WHATSAPP", hide_env_values = true)]
     pub whatsapp: Option<String>,
+    /// Credentials of the platform's text message account, Twilio's or Mitake's
+    #[arg(long, value_name = "JSON", env = "CARILLON_SEED_SMS", hide_env_values = true)]
+    pub sms: Option<String>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -74,6 +77,8 @@ pub struct Plan<'a> {
     pub seed: u32,
     /// Bought tokens.
     pub extra_tokens: u32,
+    /// The name text messages begin with: the seeded identity of their sender.
+    pub sms_name: &'a str,
     /// Credentials as JSON, by channel.
     pub credentials: Vec<(Channel, String)>,
 }
@@ -119,6 +124,7 @@ pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
         (Channel::Email, &args.email),
         (Channel::Messenger, &args.messenger),
         (Channel::Whatsapp, &args.whatsapp),
+        (Channel::Sms, &args.sms),
     ];
     let credentials: Result<Vec<_>, CliError> = credentials
         .into_iter()
@@ -130,6 +136,7 @@ pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
         shop_name: &args.shop_name,
         customers: args.customers,
         seed: args.seed,
+        sms_name: &app.config.channel.sms.sender_name,
         extra_tokens: args.extra_tokens.unwrap_or(enough),
         credentials: credentials?,
     };
@@ -184,7 +191,11 @@ pub async fn plant(pool: &PgPool, secrets: &Secrets, plan: &Plan<'_>) -> Result<
         .await?;
     let mut senders = Vec::new();
     for (channel, json) in &plan.credentials {
-        senders.push((*channel, sender(&mut tx, secrets, shop, *channel, json).await?));
+        let id = sender(&mut tx, secrets, shop, *channel, json).await?;
+        if *channel == Channel::Sms {
+            identify(&mut tx, id, plan.sms_name).await?;
+        }
+        senders.push((*channel, id));
     }
     // A new shop's allowance is due at once: nobody need be running for it to be there.
     sqlx::query("select refill_shop($1)")
@@ -216,7 +227,21 @@ pub async fn plant(pool: &PgPool, secrets: &Secrets, plan: &Plan<'_>) -> Result<
     })
 }
 
-/// LINE account, page and WhatsApp number are the shop's own; app and email are the platform's, of which there is one each.
+/// Tells who the text message sender is, and registers the seeded shop's own address for it.
+async fn identify(conn: &mut db::PgConnection, sender: SenderId, name: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "select record_sms_identity($1, $2, 'seed', 'a sender to try things with'),
+                register_sms($1, 'link', 'shop.example/carillon', true, 'seed', 'the seeded shop')",
+    )
+    .bind(sender.0)
+    .bind(name)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// LINE account, page and WhatsApp number are the shop's own; app, text messages and email are the platform's, of which there is one
+/// each.
 async fn sender(
     conn: &mut db::PgConnection,
     secrets: &Secrets,
@@ -248,7 +273,7 @@ async fn sender(
         Channel::Email => "Mail relay",
         Channel::Messenger => "Facebook page",
         Channel::Whatsapp => "WhatsApp number",
-        Channel::Sms => channel.as_str(),
+        Channel::Sms => "Text messages",
     })
     .bind(secrets.seal(json.as_bytes(), id.0)?)
     .bind(Sender::parse(id, channel, json).is_ok_and(|sender| sender.sends_templates()))

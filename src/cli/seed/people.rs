@@ -52,6 +52,7 @@ pub(super) async fn add(
             .bind(sender(Channel::Email))
             .bind(sender(Channel::Messenger))
             .bind(sender(Channel::Whatsapp))
+            .bind(sender(Channel::Sms))
             .execute(pool)
             .await?;
         first = last.saturating_add(1);
@@ -75,7 +76,7 @@ pub(super) async fn count(pool: &PgPool, shop: ShopId) -> Result<Vec<(Channel, i
 }
 
 /// What is drawn for each customer, each independent of the others.
-const DRAWS: [&str; 18] = [
+const DRAWS: [&str; 20] = [
     "family",
     "first",
     "second",
@@ -94,6 +95,8 @@ const DRAWS: [&str; 18] = [
     "page_wrote",
     "whats",
     "whats_wrote",
+    "phone",
+    "phone_state",
 ];
 
 fn sql() -> String {
@@ -110,9 +113,10 @@ fn sql() -> String {
         .replace("{whats_wrote}", &wrote("whats_wrote"))
 }
 
-/// `d.x` is a draw from 0 to 9999. Shares: app 42 %, LINE 58 %, email 64 %; Messenger 31 %, WhatsApp 12 %; opted out of
+/// `d.x` is a draw from 0 to 9999. Shares: app 42 %, LINE 58 %, email 64 %, phone 71 %; Messenger 31 %, WhatsApp 12 %; opted out of
 /// everything 2 %; one mailbox in sixty is that of the customer before. Of those on Messenger and WhatsApp 24 % wrote within the last
-/// day, the others within the last two months. No national number begins with 0, so the WhatsApp numbers are nobody's.
+/// day, the others within the last two months. No national number begins with 0, so the WhatsApp numbers are nobody's; text messages
+/// have no range kept for examples: theirs only ever reach a sandbox.
 const SQL: &str = "
 with person as (
     select i, d.*
@@ -149,7 +153,11 @@ select $1, a.sender, m.id, a.address, a.state, a.reason, case when a.state <> 'a
            ($11::uuid, p.page < 3100,
             '7' || lpad((hashtextextended($1::text || 'page' || p.i, 0) & 999999999999999)::text, 15, '0'),
             'active', null, {page_wrote}),
-           ($12::uuid, p.whats < 1200, '+8860' || lpad(p.i::text, 8, '0'), 'active', null, {whats_wrote})
+           ($12::uuid, p.whats < 1200, '+8860' || lpad(p.i::text, 8, '0'), 'active', null, {whats_wrote}),
+           ($13::uuid, p.phone < 7100,
+            '+8869' || lpad(((hashtextextended($1::text, $4) & 255) * 390000 % 1000000 + p.i)::text, 8, '0'),
+            case when p.phone_state < 200 then 'suppressed' when p.phone_state < 300 then 'opted_out' else 'active' end,
+            case when p.phone_state < 200 then 'no_such_number' when p.phone_state < 300 then 'stop' end, null)
        ) as a (sender, has, address, state, reason, wrote)
  where a.has and a.sender is not null
  order by a.sender, m.id";

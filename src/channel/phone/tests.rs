@@ -4,7 +4,7 @@
 
 use proptest::prelude::*;
 
-use super::{Phone, find, is_national};
+use super::{Phone, e164, find, is_national, taiwan_mobile};
 
 fn normalised(text: &str) -> Vec<String> {
     find(text).into_iter().map(|phone| phone.normalised).collect()
@@ -222,6 +222,61 @@ proptest! {
     fn any_text_is_read_without_a_panic(text in "\\PC{0,200}") {
         for phone in find(&text) {
             prop_assert!(text.contains(&phone.raw));
+        }
+    }
+}
+
+#[test]
+fn a_number_is_stored_in_one_form_however_it_was_typed() {
+    for text in [
+        "0912345678",
+        " 0912-345-678 ",
+        "(0912) 345 678",
+        "０９１２　３４５　６７８",
+        "+886912345678",
+        "+886 (0)912 345 678",
+        "886912345678",
+        "00886912345678",
+        "002 886 912 345 678",
+    ] {
+        assert_eq!(e164(text).as_deref(), Some("+886912345678"), "{text}");
+    }
+    assert_eq!(e164("02-2345-6789").as_deref(), Some("+886223456789"));
+    assert_eq!(e164("+85212345678").as_deref(), Some("+85212345678"));
+    for text in [
+        "",
+        "912345678",
+        "0912a345678",
+        "+0912345678",
+        "++886912345678",
+        "1234567890123456",
+        "+1234567",
+        "0912",
+    ] {
+        assert_eq!(e164(text), None, "{text}");
+    }
+}
+
+#[test]
+fn only_a_mobile_number_of_taiwan_goes_to_a_gateway_of_taiwan() {
+    assert_eq!(taiwan_mobile("+886912345678").as_deref(), Some("0912345678"));
+    for number in [
+        "+886223456789",
+        "+85212345678",
+        "0912345678",
+        "+88691234567",
+        "+8869123456789",
+    ] {
+        assert_eq!(taiwan_mobile(number), None, "{number}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_stored_stays_as_it_is(text in "\\PC{0,24}") {
+        if let Some(number) = e164(&text) {
+            prop_assert_eq!(e164(&number), Some(number.clone()));
+            prop_assert!(number.len() <= 16);
         }
     }
 }

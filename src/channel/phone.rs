@@ -1,6 +1,7 @@
-//! Taiwan's phone numbers in what a customer wrote (pure).
+//! Phone numbers (pure): Taiwan's in a text, and a customer's own in the one form in which it is stored.
 //!
-//! Why it exists: a conversation that holds a number is marked, and the number is offered where a profile is filled in.
+//! Why it exists: a conversation that holds a number is marked, and the number is offered where a profile is filled in; a text message
+//! that holds one needs a look before it leaves; and one number typed in two ways must not get a message twice.
 //!
 //! It finds mobile and landline numbers as people type them: `0912345678`, `0912-345-678`, `(02) 2345.6789`, `+886 (0)912 345 678`,
 //! `00886…`, `002 886…`, in full width too. Between two digits stands at most one space, dot or hyphen, and the area code may stand in
@@ -43,6 +44,44 @@ pub fn find(text: &str) -> Vec<Phone> {
         at = end;
     }
     found
+}
+
+/// A customer's number as it is stored and as most providers want it: a plus sign, the country and the number, as in `+886912345678`.
+/// `None` for what is no number. The same rule as `normal_phone` in SQL.
+#[must_use]
+pub fn e164(text: &str) -> Option<String> {
+    let mut digits = String::new();
+    let mut plus = false;
+    for (at, c) in text.trim().chars().enumerate() {
+        match kind(c) {
+            Kind::Digit(digit) => digits.push(digit),
+            Kind::Plus if at == 0 => plus = true,
+            Kind::Space | Kind::Joint | Kind::Open | Kind::Close => {}
+            Kind::Plus | Kind::Other => return None,
+        }
+    }
+    let taiwan = |national: &str| {
+        let national = national.strip_prefix('0').unwrap_or(national);
+        ((8..=9).contains(&national.len()) && !national.starts_with('0')).then(|| format!("+886{national}"))
+    };
+    let abroad =
+        |digits: &str| ((8..=15).contains(&digits.len()) && !digits.starts_with('0')).then(|| format!("+{digits}"));
+    if let Some(national) = digits.strip_prefix("002886").or_else(|| digits.strip_prefix("00886")) {
+        return (!plus).then(|| taiwan(national)).flatten();
+    }
+    let (country, trunk) = (digits.strip_prefix("886"), digits.strip_prefix('0'));
+    match (plus, country.or(trunk.filter(|_| !plus))) {
+        (_, Some(national)) => taiwan(national),
+        (true, None) => abroad(&digits),
+        (false, None) => None,
+    }
+}
+
+/// `+886912345678` as a Taiwanese gateway wants it: `0912345678`. `None` for what is no mobile number of Taiwan.
+#[must_use]
+pub fn taiwan_mobile(e164: &str) -> Option<String> {
+    let national = e164.strip_prefix("+886")?;
+    (national.starts_with('9') && is_national(national)).then(|| format!("0{national}"))
 }
 
 /// What a character is in a number.

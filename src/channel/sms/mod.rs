@@ -1,0 +1,103 @@
+//! Text messages: Twilio or Mitake, as a sender's credentials say.
+//!
+//! - `account`: the credentials
+//! - `twilio`, `mitake`: the two providers' requests, and what their answers mean
+//! - `codes`: what their codes mean, in answers and in receipts
+//! - `contacts`: links and phone numbers in a text, and which of them are registered (pure)
+//!
+//! Mitake knows our keys for 12 hours, Twilio knows none; both tell what became of a message at an address of ours that carries its mark.
+//! It must never repeat what may have left by Twilio, and never take anything for acceptance but a provider's own words.
+
+mod account;
+pub(super) mod codes;
+pub(super) mod contacts;
+mod mitake;
+mod twilio;
+
+use carillon_jobs::SenderId;
+use reqwest::Client;
+use uuid::Uuid;
+
+pub use account::{MitakeAccount, SmsAccount, TwilioAccount};
+pub use contacts::{Contacts, Registered};
+
+use super::{
+    config::{ChannelsError, SmsConfig},
+    mark::DeliveryMark,
+    outcome::{Refusal, SendOutcome},
+};
+
+/// Both providers.
+#[derive(Debug)]
+pub(super) struct Sms {
+    twilio: twilio::Twilio,
+    mitake: mitake::Mitake,
+}
+
+/// One message on its way to an adapter.
+struct Letter<'a> {
+    /// As it is stored: [`super::phone::e164`].
+    to: &'a str,
+    text: &'a str,
+    /// Where the provider tells what became of it; `None`: nowhere.
+    callback: Option<String>,
+}
+
+impl Sms {
+    pub(super) fn new(client: Client, config: &SmsConfig) -> Result<Self, ChannelsError> {
+        Ok(Self {
+            twilio: twilio::Twilio::new(client.clone(), config)?,
+            mitake: mitake::Mitake::new(client, config)?,
+        })
+    }
+
+    /// Sends one message. `public_url`: where the provider reaches us, empty when it cannot.
+    pub(super) async fn send(
+        &self,
+        (sender, account): (SenderId, &SmsAccount),
+        to: &str,
+        (text, mark): (&str, DeliveryMark),
+        key: Uuid,
+        public_url: &str,
+    ) -> SendOutcome {
+        match account {
+            SmsAccount::Twilio(account) => {
+                let callback = callback(public_url, "twilio", sender).map(|url| format!("{url}?mark={mark}"));
+                self.twilio.send(account, &Letter { to, text, callback }).await
+            }
+            SmsAccount::Mitake(account) => {
+                // Mitake calls nothing but the two standard ports.
+                let url = callback(public_url, "mitake", sender).filter(|url| standard_port(url));
+                let callback = url.map(|url| {
+                    let token = account.callback_token.expose();
+                    let query = url::form_urlencoded::Serializer::new(String::new())
+                        .append_pair("token", token)
+                        .append_pair("mark", &mark.to_string())
+                        .finish();
+                    format!("{url}?{query}")
+                });
+                self.mitake.send(account, &Letter { to, text, callback }, key).await
+            }
+        }
+    }
+
+    /// Asks the provider whether the account may send; returns what it says of it, in a few words.
+    pub(super) async fn check(&self, account: &SmsAccount) -> Result<String, Refusal> {
+        match account {
+            SmsAccount::Twilio(account) => self.twilio.check(account).await,
+            SmsAccount::Mitake(account) => self.mitake.check(account).await,
+        }
+    }
+}
+
+fn callback(public_url: &str, provider: &str, sender: SenderId) -> Option<String> {
+    let base = public_url.trim_end_matches('/');
+    (!base.is_empty()).then(|| format!("{base}/webhooks/{provider}/{sender}"))
+}
+
+fn standard_port(url: &str) -> bool {
+    url::Url::parse(url).is_ok_and(|url| matches!(url.port_or_known_default(), Some(80 | 443)))
+}
+
+#[cfg(test)]
+mod tests;
