@@ -120,6 +120,11 @@ impl<'a> Row<'a> {
                 message_id: text(Some(message_id)),
                 ..row
             },
+            What::Seen { message_id } => Row {
+                what: "seen",
+                message_id: text(Some(message_id)),
+                ..row
+            },
             What::Followed => Row {
                 what: "followed",
                 ..row

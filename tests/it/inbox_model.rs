@@ -267,6 +267,7 @@ impl Inbox {
             | What::Consent { .. }
             | What::Complained { .. }
             | What::Receipt(_)
+            | What::Seen { .. }
             | What::Unknown(_) => {}
         }
     }

@@ -36,7 +36,7 @@ use super::{DeliveryMark, ErrorClass};
 pub use parse::{ParseError, parse, well_formed};
 pub use provider::{Provider, UnknownProvider};
 pub use secrets::{SecretsError, WebhookSecrets};
-pub use verify::{Rejected, challenge, verify};
+pub use verify::{Rejected, challenge, verify, without_token};
 
 /// One thing that happened, as one provider told it.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,6 +90,11 @@ pub enum What {
     Complained {
         /// Which mail.
         mark: DeliveryMark,
+    },
+    /// The customer saw a message of the shop, on a shop front: it is a message of a conversation, and none of our deliveries.
+    Seen {
+        /// The shop front's id of the message.
+        message_id: String,
     },
     /// The customer came from an advertisement or link into an existing conversation.
     Referred(Referral),
