@@ -109,12 +109,12 @@ async fn who_leaves_while_their_address_is_being_made_has_left() {
     met.execute(sqlx::AssertSqlSafe(raw(&scene, "message", "U1", "m1")))
         .await
         .unwrap();
+    let settle = format!("select settle_standing('{}', '{{U1}}')", scene.sender);
+    met.execute(sqlx::AssertSqlSafe(settle)).await.unwrap();
     let (pool, who) = (db.pool.clone(), scene.sender);
     let left = at(event(Some("U1"), What::Unfollowed), 50);
     let leaving = tokio::spawn(async move { Scene::at(pool, who).apply(&[left]).await });
     meets(&db.pool, &leaving).await;
-    let settle = format!("select settle_standing('{}', '{{U1}}')", scene.sender);
-    met.execute(sqlx::AssertSqlSafe(settle)).await.unwrap();
     met.commit().await.unwrap();
     leaving.await.unwrap();
     let state: String = scene.get("select state from address where address = 'U1'").await;
