@@ -20,7 +20,7 @@ use crate::{
         DeliveryConfig, receipt,
         store::{self, Ringing},
     },
-    inbox::{media, webhook},
+    inbox::{self, media, webhook},
     ledger::refill,
     queue::{Queue, Rung},
     telemetry,
@@ -50,6 +50,8 @@ pub struct Found {
     pub media: usize,
     /// Receipts that wait for the result of their send and were tried again.
     pub receipts: usize,
+    /// Conversations given to somebody who came to work.
+    pub assigned: usize,
 }
 
 /// Why a look was cut short. The next one does what is left.
@@ -80,6 +82,7 @@ pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result
     let media = ring_media(db, queue).await?;
     // Last: whatever it meets, the bells are out.
     let receipts = receipt::retry(db).await?;
+    let assigned = inbox::assign_waiting(db).await?;
     Ok(Found {
         due,
         unplanned: unplanned.len(),
@@ -90,6 +93,7 @@ pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result
         webhooks,
         media,
         receipts: usize::try_from(receipts).unwrap_or(usize::MAX),
+        assigned,
     })
 }
 

@@ -30,6 +30,7 @@ impl Audit {
         priority: 200,
         // It reads the whole database: hours, after years.
         timeout_secs: 6 * 3600,
+        max_crashes: None,
     };
 }
 

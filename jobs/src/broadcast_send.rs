@@ -31,5 +31,6 @@ impl BroadcastSend {
         priority: 50,
         // A turn is a time budget of a few seconds; a turn of planning is one chunk.
         timeout_secs: 300,
+        max_crashes: None,
     };
 }

@@ -56,6 +56,9 @@ pub struct Policy {
     pub priority: u8,
     /// How long one attempt may run before it is aborted and counted as failed, in seconds.
     pub timeout_secs: u32,
+    /// Workers that may die in a row while running one before it counts as poison, where that is not the fleet's own number
+    /// (`queue.max_crashes`): for kinds that count for themselves what takes workers down.
+    pub max_crashes: Option<u32>,
 }
 
 impl Kind {

@@ -23,5 +23,6 @@ impl MediaFetch {
         reserved_slots: 1,
         priority: 150,
         timeout_secs: 600,
+        max_crashes: None,
     };
 }

@@ -33,6 +33,7 @@ impl MonthlyTokenRefill {
         priority: 40,
         // A turn is a time budget of a few seconds.
         timeout_secs: 300,
+        max_crashes: None,
     };
 }
 

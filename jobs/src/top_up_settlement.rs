@@ -27,5 +27,6 @@ impl TopUpSettlement {
         reserved_slots: 1,
         priority: 30,
         timeout_secs: 120,
+        max_crashes: None,
     };
 }

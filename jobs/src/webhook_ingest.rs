@@ -27,5 +27,8 @@ impl WebhookIngest {
         reserved_slots: 4,
         priority: 20,
         timeout_secs: 120,
+        // The webhook's own row counts what takes workers down, and is put aside before this: a crowd of jobs in a worker that is killed
+        // again and again are not to blame, and applying one twice does nothing.
+        max_crashes: Some(20),
     };
 }

@@ -3,7 +3,8 @@
 //! Why it exists: `accepted` is all a send can know. Echoes and receipts say later that a message arrived, was seen or failed,
 //! and they alone tell what became of an `unknown`. They come twice, late, out of order, or before the result of their send is
 //! written; what comes out is the same: the furthest state counts, and `failed` is the last word. The rules are SQL
-//! (`migrations/0021_receipt.sql`), one call and one lock order for a batch; here events become its arguments.
+//! (`migrations/0021_receipt.sql`), with one lock order for a batch; here events become its arguments, and the inbox asks for both
+//! at once.
 //!
 //! It must never charge a message whose tokens went back, give the same tokens back twice, or move a delivery of another
 //! sender than the one the webhook was verified for.
@@ -12,14 +13,19 @@ use std::borrow::Cow;
 
 use carillon_jobs::SenderId;
 use chrono::{DateTime, Utc};
-use sqlx::{FromRow, types::Uuid};
+use sqlx::{
+    FromRow, Postgres,
+    postgres::PgArguments,
+    query::QueryAs,
+    types::{Json, Uuid},
+};
 
 use crate::{
     channel::{
         DeliveryMark,
         webhook::{Receipt, ReceiptOf, ReceiptState, WebhookEvent, What},
     },
-    db::{PgConnection, PgPool},
+    db::PgPool,
     delivery::{DeliveryState, store::TakenLane, verdict::Ended},
 };
 
@@ -38,6 +44,11 @@ pub struct Applied {
     pub late: i64,
 }
 
+/// The one call that applies events: the webhook, whether they are its last, the sender, the events for the inbox, and then
+/// what [`Receipts::bind`] binds.
+pub(crate) const APPLY: &str = "select held, ns, conversations, unassigned, moved, refunded, known, waiting, late
+    from apply_webhook($1, $2, $3, $4, $5, $6, $7, $8, $9::text[]::delivery_state[], $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                       $19, $20, $21, $22, $23, $24, $25)";
 /// Waiting receipts tried in one transaction.
 const RETRY_STEP: i32 = 200;
 /// Steps of one [`retry`]: the rest waits for the next one.
@@ -45,40 +56,16 @@ const RETRY_STEPS: u32 = 25;
 /// Ids and addresses longer than this are nobody's; an index could not hold them.
 const TEXT_LIMIT: usize = 200;
 
-/// Applies what the events of a sender say of its deliveries and addresses; events about other things are passed over.
-///
-/// Call it once a transaction, after whatever else writes addresses of these events: locks are taken in one order. Events that
-/// were applied before change nothing.
-pub async fn apply(conn: &mut PgConnection, sender: SenderId, events: &[WebhookEvent]) -> sqlx::Result<Applied> {
-    let batch = Batch::of(events);
-    if batch.is_empty() {
-        return Ok(Applied::default());
-    }
-    batch.close_addresses(conn, sender).await?;
-    sqlx::query_as(
-        "select moved, refunded, known, waiting, late
-           from apply_receipts($1, $2, $3, $4, $5, $6::text[]::delivery_state[], $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
-    )
-    .bind(sender.0)
-    .bind(&batch.told.keys)
-    .bind(&batch.told.broadcasts)
-    .bind(&batch.told.customers)
-    .bind(&batch.told.provider_ids)
-    .bind(&batch.told.outcomes)
-    .bind(&batch.told.reasons)
-    .bind(&batch.told.codes)
-    .bind(&batch.told.closes)
-    .bind(&batch.told.ats)
-    .bind(&batch.up_to.addresses)
-    .bind(&batch.up_to.read)
-    .bind(&batch.up_to.ats)
-    .bind(&batch.said.addresses)
-    .bind(&batch.said.follows)
-    .bind(&batch.said.wants)
-    .bind(&batch.said.ats)
-    .bind(&batch.addresses)
-    .fetch_one(conn)
-    .await
+/// Applies what events of a sender say of deliveries and addresses, and nothing else of them: they count as told, and no
+/// conversation knows of them. The inbox applies both at once.
+pub async fn apply(db: &PgPool, sender: SenderId, events: &[WebhookEvent]) -> sqlx::Result<Applied> {
+    let receipts = Receipts::of(events);
+    let query = sqlx::query_as(APPLY)
+        .bind(None::<Uuid>)
+        .bind(false)
+        .bind(sender.0)
+        .bind(Json([(); 0]));
+    receipts.bind(query).fetch_one(db).await
 }
 
 /// Tries receipts that wait for the result of their send, looks again at what watermarks may have missed, and forgets what is
@@ -136,7 +123,7 @@ pub(super) async fn with_proof<'a>(
 }
 
 /// Receipts of one message each, as parallel lists.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Told<'a> {
     keys: Vec<&'a str>,
     broadcasts: Vec<Option<Uuid>>,
@@ -150,7 +137,7 @@ struct Told<'a> {
 }
 
 /// What is said of every message to an address up to a time.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct UpTo<'a> {
     addresses: Vec<&'a str>,
     read: Vec<bool>,
@@ -158,7 +145,7 @@ struct UpTo<'a> {
 }
 
 /// What persons said of hearing from the sender.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Said<'a> {
     addresses: Vec<&'a str>,
     follows: Vec<Option<bool>>,
@@ -167,22 +154,22 @@ struct Said<'a> {
 }
 
 /// Addresses that can never be reached, by a receipt that names no message.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Dead<'a> {
     addresses: Vec<&'a str>,
     codes: Vec<&'a str>,
 }
 
 /// Mails of ours that their reader called spam.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Complained {
     broadcasts: Vec<Uuid>,
     customers: Vec<i64>,
 }
 
-/// The events that are ours, in the form the SQL takes.
-#[derive(Debug, Default)]
-struct Batch<'a> {
+/// What events say of deliveries and addresses, in the form the SQL takes.
+#[derive(Default)]
+pub(crate) struct Receipts<'a> {
     told: Told<'a>,
     up_to: UpTo<'a>,
     said: Said<'a>,
@@ -192,8 +179,9 @@ struct Batch<'a> {
     addresses: Vec<&'a str>,
 }
 
-impl<'a> Batch<'a> {
-    fn of(events: &'a [WebhookEvent]) -> Self {
+impl<'a> Receipts<'a> {
+    /// Events about other things are passed over.
+    pub(crate) fn of(events: &'a [WebhookEvent]) -> Self {
         let mut batch = Self::default();
         for event in events {
             let from = event.from.as_deref().filter(|from| storable(from));
@@ -219,6 +207,7 @@ impl<'a> Batch<'a> {
                     What::Message(_)
                     | What::Edited { .. }
                     | What::Unsent { .. }
+                    | What::Seen { .. }
                     | What::Postback(_)
                     | What::Referred(_)
                     | What::Unknown(_),
@@ -231,45 +220,33 @@ impl<'a> Batch<'a> {
         batch
     }
 
-    fn is_empty(&self) -> bool {
-        self.told.keys.is_empty() && self.addresses.is_empty()
-    }
-
-    /// Closes what is closed whatever becomes of a delivery: mailboxes a report calls dead without naming a mail, and those of
-    /// who called a mail spam, for everybody of the shop who has them.
-    async fn close_addresses(&self, conn: &mut PgConnection, sender: SenderId) -> sqlx::Result<()> {
-        // Each in one order, or two batches that meet the same addresses could wait for each other.
-        if !self.dead.addresses.is_empty() {
-            sqlx::query(
-                "select close_address(t.id, 'suppressed', t.code)
-                   from (select a.id, min(u.code) as code from unnest($2::text[], $3::text[]) as u (address, code)
-                           join address a on a.sender_id = $1 and a.address = u.address group by a.id order by a.id) t",
-            )
-            .bind(sender.0)
+    /// The last arguments of `apply_webhook`, in its order.
+    pub(crate) fn bind<'q, O>(
+        &'q self,
+        query: QueryAs<'q, Postgres, O, PgArguments>,
+    ) -> QueryAs<'q, Postgres, O, PgArguments> {
+        query
+            .bind(&self.told.keys)
+            .bind(&self.told.broadcasts)
+            .bind(&self.told.customers)
+            .bind(&self.told.provider_ids)
+            .bind(&self.told.outcomes)
+            .bind(&self.told.reasons)
+            .bind(&self.told.codes)
+            .bind(&self.told.closes)
+            .bind(&self.told.ats)
+            .bind(&self.up_to.addresses)
+            .bind(&self.up_to.read)
+            .bind(&self.up_to.ats)
+            .bind(&self.said.addresses)
+            .bind(&self.said.follows)
+            .bind(&self.said.wants)
+            .bind(&self.said.ats)
+            .bind(&self.addresses)
             .bind(&self.dead.addresses)
             .bind(&self.dead.codes)
-            .execute(&mut *conn)
-            .await?;
-        }
-        if !self.complained.broadcasts.is_empty() {
-            sqlx::query(
-                "select close_address(t.id, 'opted_out', 'complaint')
-                   from (select distinct same.id from unnest($2::uuid[], $3::bigint[]) as u (broadcast_id, customer_id)
-                           join lane l on l.broadcast_id = u.broadcast_id and l.sender_id = $1
-                           join delivery d on d.broadcast_id = l.broadcast_id and d.channel = l.channel
-                                and d.customer_id = u.customer_id
-                           join address a on a.id = d.address_id
-                           join address same on same.sender_id = a.sender_id and same.address = a.address
-                                and same.shop_id = a.shop_id
-                          order by same.id) t",
-            )
-            .bind(sender.0)
             .bind(&self.complained.broadcasts)
             .bind(&self.complained.customers)
-            .execute(&mut *conn)
-            .await?;
-        }
-        Ok(())
     }
 
     fn receipt(&mut self, event: &'a WebhookEvent, receipt: &'a Receipt, from: Option<&'a str>) {

@@ -1,20 +1,21 @@
-//! Events of one sender, recorded once and turned into customers, conversations and messages.
+//! Events of one sender, recorded once and turned into customers, conversations, messages and moved deliveries.
 //!
-//! Why it exists: one call to Postgres (`apply_events` in `migrations/0020_inbox.sql`) does it for a whole batch, because
-//! its locks have one order; here events are brought into the form it takes, and what is decided in plain Rust is decided:
-//! phone numbers before, advertisements and assignment after.
+//! Why it exists: one call to Postgres (`apply_webhook` in `migrations/0024_ingest.sql`) does it for a whole batch, in one round
+//! trip, because its locks have one order and are held while it works and no longer; here events are brought into the form it takes,
+//! and what is decided in plain Rust is decided: phone numbers before, advertisements and assignment after.
 //!
-//! It must never be called twice in one transaction, or after something else was locked in it: two workers would wait for
-//! each other.
+//! It must never apply half of a batch. Who gets a conversation is found afterwards, in a transaction of its own: that it waits for
+//! somebody is noted in the first one, so whoever dies in between leaves it to [`super::assign_waiting`].
 
-use carillon_jobs::SenderId;
+use carillon_jobs::{SenderId, WebhookId};
 use chrono::{DateTime, Utc};
-use sqlx::types::Json;
+use sqlx::{Executor, Postgres, types::Json};
 
 use super::{assign, referral, row::Row};
 use crate::{
     channel::webhook::{Referral, WebhookEvent, What},
-    db::{PgPool, Transaction},
+    db::{self, PgPool},
+    delivery::receipt::{self, Receipts},
 };
 
 /// Why events could not be applied; nothing of the batch was.
@@ -34,6 +35,19 @@ pub struct Applied {
     pub unknown: usize,
     /// Conversations that were given to somebody.
     pub assigned: usize,
+    /// What came of what the events say of deliveries.
+    pub receipts: receipt::Applied,
+}
+
+/// Events that are applied together, in one transaction: all of one sender, at most some hundreds.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// Whose they are.
+    pub sender: SenderId,
+    /// The events.
+    pub events: &'a [WebhookEvent],
+    /// Which webhook told them, and whether these are its last: then it is done with them. `None`: no webhook did.
+    pub webhook: Option<(WebhookId, bool)>,
 }
 
 /// Forgets which events were applied when no provider tells them again, in short transactions; how many. Raw requests are kept
@@ -52,48 +66,81 @@ pub async fn forget_applied(db: &PgPool, keep_days: u16) -> Result<i64, sqlx::Er
     }
 }
 
-/// What `apply_events` says of an event that is new.
+/// What `apply_webhook` says.
 #[derive(Debug, sqlx::FromRow)]
 struct Told {
-    n: i32,
-    conversation_id: Option<i64>,
-    unassigned: bool,
+    held: bool,
+    /// The numbers of the events that are new, and the conversation of each.
+    ns: Vec<i32>,
+    conversations: Vec<Option<i64>>,
+    unassigned: Option<Vec<i64>>,
+    #[sqlx(flatten)]
+    receipts: receipt::Applied,
 }
 
-/// Applies events of one sender, in the caller's transaction and as its first statement. Events that were applied before do
-/// nothing; a batch holds at most some hundreds.
-pub async fn apply(tx: &mut Transaction, sender: SenderId, events: &[WebhookEvent]) -> Result<Applied, InboxError> {
-    if events.is_empty() {
-        return Ok(Applied::default());
-    }
-    let rows: Vec<Row<'_>> = events.iter().enumerate().map(|(n, event)| Row::of(n, event)).collect();
-    let told: Vec<Told> = sqlx::query_as("select n, conversation_id, unassigned from apply_events($1, $2)")
-        .bind(sender.0)
-        .bind(Json(rows))
-        .fetch_all(&mut **tx)
-        .await?;
-    let fresh = || {
-        told.iter()
-            .filter_map(|told| Some((told, events.get(usize::try_from(told.n).ok()?)?)))
+/// Applies events of one sender. Events that were applied before do nothing. `None`: the webhook they were told by is done, put
+/// aside, or in somebody's hands at this moment.
+pub async fn apply(db: &PgPool, batch: Batch<'_>) -> Result<Option<Applied>, InboxError> {
+    let told = if batch.events.iter().any(|event| referral_of(event).is_some()) {
+        let mut tx = db::begin(db).await?;
+        let told = tell(&mut *tx, batch).await?;
+        let referred: Vec<(i64, DateTime<Utc>, &Referral)> = told
+            .fresh(batch.events)
+            .filter_map(|(conversation, event)| Some((conversation?, event.at, referral_of(event)?)))
+            .collect();
+        referral::keep(&mut tx, &referred).await?;
+        tx.commit().await?;
+        told
+    } else {
+        tell(db, batch).await?
     };
-    let referred: Vec<(i64, DateTime<Utc>, &Referral)> = fresh()
-        .filter_map(|(told, event)| Some((told.conversation_id?, event.at, referral_of(event)?)))
-        .collect();
-    referral::keep(tx, &referred).await?;
-    let mut pending: Vec<i64> = told
-        .iter()
-        .filter(|told| told.unassigned)
-        .filter_map(|told| told.conversation_id)
-        .collect();
-    pending.sort_unstable();
-    pending.dedup();
-    Ok(Applied {
-        new: told.len(),
-        unknown: fresh()
+    if !told.held {
+        return Ok(None);
+    }
+    let assigned = match &told.unassigned {
+        None => 0,
+        Some(waiting) => assign::give_out(db, waiting).await.unwrap_or_else(|error| {
+            // They are marked, and the scheduler looks for those.
+            tracing::debug!(error = db::describe(&error), "Conversations are given out later");
+            0
+        }),
+    };
+    Ok(Some(Applied {
+        new: told.ns.len(),
+        unknown: told
+            .fresh(batch.events)
             .filter(|(_, event)| matches!(event.what, What::Unknown(_)))
             .count(),
-        assigned: assign::give_out(tx, &pending).await?,
-    })
+        assigned,
+        receipts: told.receipts,
+    }))
+}
+
+async fn tell<'c>(executor: impl Executor<'c, Database = Postgres>, batch: Batch<'_>) -> Result<Told, sqlx::Error> {
+    let rows: Vec<Row<'_>> = batch
+        .events
+        .iter()
+        .enumerate()
+        .map(|(n, event)| Row::of(n, event))
+        .collect();
+    let receipts = Receipts::of(batch.events);
+    let query = sqlx::query_as(receipt::APPLY)
+        .bind(batch.webhook.map(|(id, _)| id.0))
+        .bind(batch.webhook.is_some_and(|(_, is_last)| is_last))
+        .bind(batch.sender.0)
+        .bind(Json(rows));
+    receipts.bind(query).fetch_one(executor).await
+}
+
+impl Told {
+    /// The events that are new, and their conversations.
+    fn fresh<'a>(&self, events: &'a [WebhookEvent]) -> impl Iterator<Item = (Option<i64>, &'a WebhookEvent)> {
+        let at = |n: &i32| events.get(usize::try_from(*n).ok()?);
+        self.ns
+            .iter()
+            .zip(&self.conversations)
+            .filter_map(move |(n, conversation)| Some((*conversation, at(n)?)))
+    }
 }
 
 fn referral_of(event: &WebhookEvent) -> Option<&Referral> {
@@ -108,6 +155,7 @@ fn referral_of(event: &WebhookEvent) -> Option<&Referral> {
         | What::Unfollowed
         | What::Consent { .. }
         | What::Complained { .. }
+        | What::Seen { .. }
         | What::Receipt(_)
         | What::Unknown(_) => None,
     }

@@ -10,7 +10,7 @@ use chrono::{DateTime, NaiveTime, TimeDelta, Utc, Weekday};
 use sqlx::types::Uuid;
 
 use super::WorkingHours;
-use crate::db::Transaction;
+use crate::db::{self, PgPool};
 
 /// How long after the permission to send messages was granted it counts.
 pub const PERMISSION_DELAY: TimeDelta = TimeDelta::minutes(5);
@@ -91,29 +91,57 @@ impl Row {
     }
 }
 
-/// Gives these conversations, which nobody has, to whoever is ready; how many found somebody. Their rows are locked by the
-/// caller; here the shop's staff are, so that two workers do not choose the same person.
-pub(super) async fn give_out(tx: &mut Transaction, conversations: &[i64]) -> Result<usize, sqlx::Error> {
-    if conversations.is_empty() {
+/// Conversations of one shop given out in one transaction.
+const TOGETHER: i64 = 50;
+
+/// Gives out what waited for somebody to come to work, or to be permitted; how many conversations found somebody. Anybody may call
+/// it, any number at once.
+pub async fn assign_waiting(db: &PgPool) -> Result<usize, sqlx::Error> {
+    let shops: Vec<Uuid> = sqlx::query_scalar(
+        "select s.shop_id from inbox_setting s
+          where s.auto_assign and exists (select from conversation t where t.shop_id = s.shop_id and t.awaits_staff)",
+    )
+    .fetch_all(db)
+    .await?;
+    if shops.is_empty() {
         return Ok(0);
     }
-    let pending: Vec<(i64, Uuid)> = sqlx::query_as(
-        "select id, shop_id from conversation where id = any ($1) and assigned_staff_id is null order by id",
-    )
-    .bind(conversations)
-    .fetch_all(&mut **tx)
-    .await?;
-    let shops: Vec<Uuid> = pending.iter().map(|(_, shop)| *shop).collect();
-    let rows: Vec<Row> = sqlx::query_as(
-        "select s.id, s.shop_id, s.may_send_since, s.last_assigned_at, h.time_zone, h.days, h.starts_at, h.ends_at, now() as now
-           from staff s left join working_hours h on h.id = s.working_hours_id
-          where s.shop_id = any ($1) order by s.id for no key update of s",
-    )
-    .bind(&shops)
-    .fetch_all(&mut **tx)
-    .await?;
+    // Nothing is locked while nobody is at work.
+    let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!("{STAFF} where s.shop_id = any ($1)")))
+        .bind(&shops)
+        .fetch_all(db)
+        .await?;
+    let mut given = 0;
+    for (shop, candidates) in by_shop(&rows) {
+        let now = rows.first().map(|row| row.now).unwrap_or_default();
+        if choose(&candidates, now, 0).is_none() {
+            continue;
+        }
+        loop {
+            let waiting: Vec<i64> = sqlx::query_scalar(
+                "select id from conversation where shop_id = $1 and awaits_staff order by id limit $2",
+            )
+            .bind(shop)
+            .bind(TOGETHER)
+            .fetch_all(db)
+            .await?;
+            let step = give_out(db, &waiting).await?;
+            given += step;
+            if step == 0 || i64::try_from(waiting.len()).unwrap_or(0) < TOGETHER {
+                break;
+            }
+        }
+    }
+    Ok(given)
+}
+
+const STAFF: &str = "
+    select s.id, s.shop_id, s.may_send_since, s.last_assigned_at, h.time_zone, h.days, h.starts_at, h.ends_at, now() as now
+      from staff s left join working_hours h on h.id = s.working_hours_id";
+
+fn by_shop(rows: &[Row]) -> BTreeMap<Uuid, Vec<Candidate>> {
     let mut staff: BTreeMap<Uuid, Vec<Candidate>> = BTreeMap::new();
-    for row in &rows {
+    for row in rows {
         staff.entry(row.shop_id).or_default().push(Candidate {
             staff: row.id,
             may_send_since: row.may_send_since,
@@ -121,6 +149,31 @@ pub(super) async fn give_out(tx: &mut Transaction, conversations: &[i64]) -> Res
             last_assigned_at: row.last_assigned_at,
         });
     }
+    staff
+}
+
+/// Gives these conversations to whoever is ready, where they still wait for somebody; how many found somebody. A transaction of
+/// its own: conversations are locked, then their shops' staff, so that two workers do not choose the same person.
+pub(super) async fn give_out(db: &PgPool, conversations: &[i64]) -> Result<usize, sqlx::Error> {
+    if conversations.is_empty() {
+        return Ok(0);
+    }
+    let mut tx = db::begin(db).await?;
+    let pending: Vec<(i64, Uuid)> = sqlx::query_as(
+        "select id, shop_id from conversation where id = any ($1) and awaits_staff and assigned_staff_id is null
+          order by id for no key update",
+    )
+    .bind(conversations)
+    .fetch_all(&mut *tx)
+    .await?;
+    let shops: Vec<Uuid> = pending.iter().map(|(_, shop)| *shop).collect();
+    let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "{STAFF} where s.shop_id = any ($1) order by s.id for no key update of s"
+    )))
+    .bind(&shops)
+    .fetch_all(&mut *tx)
+    .await?;
+    let mut staff = by_shop(&rows);
     let Some(now) = rows.first().map(|row| row.now) else {
         return Ok(0);
     };
@@ -133,7 +186,7 @@ pub(super) async fn give_out(tx: &mut Transaction, conversations: &[i64]) -> Res
         sqlx::query("select assign_conversation($1, $2, null)")
             .bind(conversation)
             .bind(chosen)
-            .execute(&mut **tx)
+            .execute(&mut *tx)
             .await?;
         let last = candidates
             .iter()
@@ -144,6 +197,7 @@ pub(super) async fn give_out(tx: &mut Transaction, conversations: &[i64]) -> Res
         }
         assigned += 1;
     }
+    tx.commit().await?;
     Ok(assigned)
 }
 

@@ -4,6 +4,8 @@
 //!
 //! It must never change anything.
 
+use std::fmt;
+
 use carillon_jobs::{CustomerId, SenderId, ShopId};
 use chrono::{DateTime, Utc};
 use sqlx::types::{Json, Uuid};
@@ -72,7 +74,7 @@ pub struct ConversationRow {
 }
 
 /// A message of a conversation.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Clone, sqlx::FromRow)]
 pub struct MessageRow {
     /// Its id.
     pub id: i64,
@@ -92,6 +94,12 @@ pub struct MessageRow {
     pub unsent_at: Option<DateTime<Utc>>,
     /// Attachments that are kept, that wait to be fetched, that are lost.
     pub media: Vec<i64>,
+}
+
+impl fmt::Debug for MessageRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MessageRow({} {} at {})", self.id, self.direction, self.sent_at)
+    }
 }
 
 const ROW: &str = "
@@ -156,4 +164,25 @@ pub async fn ads(db: &PgPool, id: i64) -> Result<Vec<Ad>, sqlx::Error> {
     .bind(id)
     .fetch_all(db)
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_shows_nothing_of_what_was_written() {
+        let message = MessageRow {
+            id: 7,
+            direction: "in".to_owned(),
+            sent_at: DateTime::UNIX_EPOCH,
+            text: Some("secret".to_owned()),
+            attachments: Json(vec!["secret".into()]),
+            phones: vec!["secret".to_owned()],
+            edited_at: None,
+            unsent_at: None,
+            media: Vec::new(),
+        };
+        assert_eq!(format!("{message:?}"), "MessageRow(7 in at 1970-01-01 00:00:00 UTC)");
+    }
 }

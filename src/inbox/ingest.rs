@@ -1,9 +1,9 @@
 //! The `webhook-ingest` job: a stored request becomes events, and these are applied.
 //!
-//! Level-triggered: what is still to be done is a row of `webhook_pending`, and the row's lock is held by whoever works on it
-//! and let go by whatever kills it, so a job that comes twice, late or for nothing does no harm. The events of a request are
-//! applied in transactions of at most [`BATCH`], the last of which takes the row away; each event counts once, so what a
-//! crash cuts off is simply done again.
+//! Level-triggered: what is still to be done is a row of `webhook_pending`, so a job that comes twice, late or for nothing does
+//! no harm. A small request costs two round trips: one reads it, one applies its events and takes the row away. Many events are
+//! applied in transactions of at most [`BATCH`], the last of which takes the row away; each event counts once, so what a crash
+//! cuts off is simply done again.
 //!
 //! One that cannot be read is put aside at once, one that cannot be applied after [`ATTEMPTS`] tries, one that takes its worker
 //! down as well: none of them keeps another waiting. It must never call anybody while a transaction is open, and never put
@@ -17,15 +17,14 @@ use std::{
 use carillon_jobs::{WebhookId, WebhookIngest};
 
 use super::{
-    InboxError,
+    Applied, Batch, InboxError,
     webhook::{
-        route::{self, Batch, RouteError},
+        route::{self, RouteError},
         work,
     },
 };
 use crate::{
-    db::{self, PgPool, Presence, Transaction},
-    delivery::receipt,
+    db::{self, PgPool, Presence},
     metrics::webhooks as figures,
     queue::{JobContext, JobError, Outcome},
     secret::Secrets,
@@ -165,8 +164,7 @@ impl IngestWork {
     }
 
     async fn try_one(&self, id: WebhookId, context: &JobContext) -> Result<bool, Refused> {
-        let mut tx = db::begin(&self.db).await?;
-        let Some(taken) = work::take(&mut tx, id).await? else {
+        let Some(taken) = work::take(&self.db, id).await? else {
             return Ok(false);
         };
         if taken.attempts > ATTEMPTS {
@@ -174,32 +172,32 @@ impl IngestWork {
             return Err(Refused::Aside(reason.to_owned()));
         }
         let read = route::read(&self.secrets, &self.public_url, &taken)?;
-        let waited_secs = taken.waited_secs;
+        if let Some(query) = read.without_secret(&taken) {
+            work::believe(&self.db, id, &query).await?;
+        }
         let provider = read.provider;
-        let mut open = Some(tx);
         let routed = if read.only_of_addressed() {
             route::all_to_addressed(read)
         } else {
-            // Looking for other senders takes a while, and must not be done with the row locked.
-            open = None;
             route::by_account(&self.db, &self.secrets, &self.public_url, &taken, read).await?
         };
         let (batches, lost) = (routed.batches(BATCH), routed.lost);
-        for (nr, batch) in batches.iter().enumerate() {
-            let mut tx = match open.take() {
-                Some(tx) => tx,
-                None => match self.again(id, context).await? {
-                    Some(tx) => tx,
-                    None => return Ok(true),
-                },
-            };
-            figures::applied(provider, apply(&mut tx, batch).await?);
-            // The last one takes the row away in the same transaction. Bounded ones before: a thousand events of one request
-            // keep nobody's conversation locked for long.
-            if nr + 1 == batches.len() && lost == 0 {
-                work::done(&mut tx, id).await?;
+        // Bounded ones: a thousand events of one request keep nobody's conversation locked for long.
+        for (nr, (sender, events)) in batches.iter().enumerate() {
+            if nr > 0 && stopped(context) {
+                return Ok(true);
             }
-            tx.commit().await?;
+            let is_last = nr + 1 == batches.len() && lost == 0;
+            let batch = Batch {
+                sender: *sender,
+                events,
+                webhook: Some((id, is_last)),
+            };
+            let Some(applied) = super::apply(&self.db, batch).await? else {
+                // Somebody else has it, or has done it meanwhile.
+                return Ok(true);
+            };
+            figures::applied(provider, told(events.len(), applied));
         }
         if lost > 0 {
             return Err(Refused::Aside(format!(
@@ -207,24 +205,10 @@ impl IngestWork {
             )));
         }
         if batches.is_empty() {
-            let mut tx = match open.take() {
-                Some(tx) => tx,
-                None => db::begin(&self.db).await?,
-            };
-            work::done(&mut tx, id).await?;
-            tx.commit().await?;
+            work::done(&self.db, id).await?;
         }
-        figures::waited(waited_secs);
+        figures::waited(taken.waited_secs);
         Ok(true)
-    }
-
-    /// Takes the row once more for the next transaction. None: the process stops, or somebody else has it now.
-    async fn again(&self, id: WebhookId, context: &JobContext) -> sqlx::Result<Option<Transaction>> {
-        if stopped(context) {
-            return Ok(None);
-        }
-        let mut tx = db::begin(&self.db).await?;
-        Ok(work::hold(&mut tx, id).await?.then_some(tx))
     }
 }
 
@@ -232,16 +216,12 @@ fn stopped(context: &JobContext) -> bool {
     context.stop.is_cancelled() || context.lease.lost().is_cancelled()
 }
 
-/// Everything that comes of a batch, in one transaction.
-async fn apply(tx: &mut Transaction, batch: &Batch<'_>) -> Result<figures::Events, Refused> {
-    // In this order: both lock addresses, and what receipts lock after them nobody locks before.
-    let applied = super::apply(tx, batch.sender, batch.events).await?;
-    receipt::apply(tx, batch.sender, batch.events).await?;
-    Ok(figures::Events {
-        told: batch.events.len(),
+fn told(told: usize, applied: Applied) -> figures::Events {
+    figures::Events {
+        told,
         new: applied.new,
         unknown: applied.unknown,
-    })
+    }
 }
 
 /// Postgres' code and constraint, and not its sentence: that may quote what the request says.

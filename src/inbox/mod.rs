@@ -29,8 +29,8 @@ pub mod webhook;
 pub use crate::channel::phone;
 
 pub use self::{
-    apply::{Applied, InboxError, apply, forget_applied},
-    assign::{Candidate, PERMISSION_DELAY, choose},
+    apply::{Applied, Batch, InboxError, apply, forget_applied},
+    assign::{Candidate, PERMISSION_DELAY, assign_waiting, choose},
     hours::WorkingHours,
     referral::{ADS_KEPT, Ad, latest},
 };

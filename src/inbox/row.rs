@@ -25,7 +25,7 @@ const CLOCK_SECS: (i64, i64) = (0, 7_258_118_400);
 type Text<'a> = Option<Cow<'a, str>>;
 
 /// The fields of the type `inbox_event`.
-#[derive(Debug, Default, Serialize)]
+#[derive(Default, Serialize)]
 pub(super) struct Row<'a> {
     n: usize,
     key: Uuid,
@@ -56,7 +56,7 @@ pub(super) struct Row<'a> {
 }
 
 /// An attachment as it is kept in `message.attachments`.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 struct AttachmentRow<'a> {
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,7 +68,7 @@ struct AttachmentRow<'a> {
 }
 
 /// How a guest wants to be answered, as it is kept in `message.contact`.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 struct ContactRow<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     email: Text<'a>,
@@ -119,6 +119,11 @@ impl<'a> Row<'a> {
             .with_phones(),
             What::Unsent { message_id } => Row {
                 what: "unsent",
+                message_id: text(Some(message_id)),
+                ..row
+            },
+            What::Seen { message_id } => Row {
+                what: "seen",
                 message_id: text(Some(message_id)),
                 ..row
             },

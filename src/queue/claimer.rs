@@ -261,7 +261,7 @@ impl Claimer {
                 "a job's traceparent is no W3C trace context and is ignored; the job runs without"
             );
         }
-        if claim.history.crashes >= engine.config.max_crashes {
+        if claim.history.crashes >= kind.policy().max_crashes.unwrap_or(engine.config.max_crashes) {
             let error = format!(
                 "{} workers in a row lost their lease while running it; {}",
                 claim.history.crashes,

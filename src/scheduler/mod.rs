@@ -156,6 +156,7 @@ async fn look(app: &App, queue: &Queue) -> Result<(), ReconcileError> {
             webhooks = found.webhooks,
             media = found.media,
             receipts = found.receipts,
+            assigned = found.assigned,
             "Rang for work that was in nobody's hands"
         );
     }

@@ -12,12 +12,20 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::{list, work::PeriodId};
-use crate::{db::PgPool, queue::Queue, reconcile::ReconcileError};
+use crate::{
+    db::PgPool,
+    queue::{Depth, Queue},
+    reconcile::ReconcileError,
+};
 
 /// Bells in one look.
 const MOST: i64 = 200;
 /// The longest wait between two bells for one period.
 const LONGEST_WAIT_SECS: f64 = 600.0;
+
+/// For how long work that was begun is believed to be under way, in seconds; beyond its kind's time-out while the queue holds any
+/// of its kind.
+const BEGUN_SECS: f64 = 60.0;
 
 /// What a look rang.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +61,8 @@ pub async fn ring(
     .execute(db)
     .await?
     .rows_affected();
-    let waiting = waiting(db, stale).await?;
+    let lost = kinds_lost(db, queue).await?;
+    let waiting = waiting(db, stale, &lost).await?;
     if !waiting.is_empty() {
         // One answer for all: while Redis is away nothing is tried row by row.
         queue.answers().await?;
@@ -83,13 +92,37 @@ pub(super) async fn ring_now(db: &PgPool, queue: &Queue, id: &PeriodId) -> Resul
     Ok(())
 }
 
+/// Kinds of which something was begun a while ago and the queue holds nothing at all: it was lost, and nobody has to wait until
+/// the work could have ended. Asks Redis only when there is something to know.
+async fn kinds_lost(db: &PgPool, queue: &Queue) -> Result<Vec<Kind>, ReconcileError> {
+    let begun: bool = sqlx::query_scalar(
+        "select exists (select from schedule_period where state = 'begun' and begun_at < now() - $1 * interval '1 second')",
+    )
+    .bind(BEGUN_SECS)
+    .fetch_one(db)
+    .await?;
+    if !begun {
+        return Ok(Vec::new());
+    }
+    let depths = queue.depths().await?;
+    let is_empty = |depth: &&Depth| depth.ready + depth.delayed + depth.running == 0;
+    Ok(depths.iter().filter(is_empty).map(|depth| depth.kind).collect())
+}
+
 /// Rows whose work is not under way as far as anybody can tell.
-async fn waiting(db: &PgPool, stale: Duration) -> sqlx::Result<Vec<Waiting>> {
+async fn waiting(db: &PgPool, stale: Duration, lost: &[Kind]) -> sqlx::Result<Vec<Waiting>> {
     let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
     // An attempt that runs longer is aborted; the next one is soon begun, and says so.
     let runs: Vec<f64> = Kind::ALL
         .iter()
-        .map(|kind| f64::from(kind.policy().timeout_secs) + 60.0)
+        .map(|kind| {
+            let runs_secs = if lost.contains(kind) {
+                0.0
+            } else {
+                f64::from(kind.policy().timeout_secs)
+            };
+            runs_secs + BEGUN_SECS
+        })
         .collect();
     // A time ahead of now was written before the clock was put back: it says nothing.
     sqlx::query_as(

@@ -6,7 +6,7 @@ use carillon::{
     channel::DeliveryMark,
     channel::webhook::{Echo, InboundMessage, WebhookEvent, What},
     db::{self, PgPool},
-    inbox::{self, Applied, InboxError},
+    inbox::{self, Applied, Batch, InboxError},
 };
 use carillon_jobs::{BroadcastId, CustomerId, SenderId};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -19,7 +19,8 @@ use uuid::Uuid;
 
 use crate::{
     fixture_db::database,
-    inbox_model::{Happening, SECS, STANDING, expected, happenings},
+    inbox_happening::{Happening, happenings},
+    inbox_model::{SECS, STANDING, expected},
     scene::{one, run},
 };
 
@@ -48,14 +49,24 @@ impl Scene {
         }
     }
 
+    /// The same, from another task.
+    pub(crate) fn at(pool: PgPool, sender: SenderId) -> Self {
+        Self {
+            pool,
+            shop: Uuid::nil(),
+            sender,
+        }
+    }
+
     pub(crate) async fn apply(&self, events: &[WebhookEvent]) -> Applied {
         loop {
-            let mut tx = db::begin(&self.pool).await.unwrap();
-            match inbox::apply(&mut tx, self.sender, events).await {
-                Ok(applied) => {
-                    tx.commit().await.unwrap();
-                    return applied;
-                }
+            let batch = Batch {
+                sender: self.sender,
+                events,
+                webhook: None,
+            };
+            match inbox::apply(&self.pool, batch).await {
+                Ok(applied) => return applied.unwrap(),
                 Err(InboxError::Db(error)) if db::may_pass(&error) => {
                     println!("tried again: {}", db::describe(&error));
                 }

@@ -286,3 +286,20 @@ async fn nobody_makes_a_worker_ask_inside_its_own_network() {
     );
     assert!(kept.elsewhere.asked.lock().unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn a_file_that_takes_down_its_workers_is_given_up() {
+    let db = database().await;
+    let kept = kept(&db.pool, |_, _| {}).await;
+    let source = MediaSource::Url(format!("{}/file.png", kept.url));
+    kept.scene.apply(&[attached("k", source)]).await;
+    // As often as may be, and nobody lived to say how it ended.
+    run(&db.pool, "update media set attempts = 100, due_at = now()").await;
+    kept.work_through().await;
+    let states = kept.states().await;
+    assert_eq!(
+        states,
+        ["k failed it took down its worker, or ran out of time, again and again"]
+    );
+    assert_eq!(kept.elsewhere.asked("file.png"), 0);
+}

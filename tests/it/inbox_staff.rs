@@ -1,6 +1,6 @@
 //! Who gets a conversation: the switch, the shifts, permission, turns, and staff who take one themselves.
 
-use carillon::db::PgPool;
+use carillon::{db::PgPool, inbox::assign_waiting};
 use chrono::{DateTime, Utc};
 use futures::future::join_all;
 
@@ -142,4 +142,22 @@ async fn workers_that_assign_at_once_share_out_evenly() {
     assert_eq!(shares, [5, 5, 5, 5]);
     let times: Vec<DateTime<Utc>> = one(&db.pool, "select array_agg(distinct last_assigned_at) from staff").await;
     assert_eq!(times.len(), 4, "no two are equally long ago");
+}
+
+#[tokio::test]
+async fn who_comes_to_work_gets_what_waited() {
+    let db = database().await;
+    let scene = shop_with_hours(&db.pool).await;
+    scene.staff("off", "another day", 60).await;
+    scene
+        .apply(&[wrote("U1", "m1", "hello", 0), wrote("U2", "m2", "hello", 1)])
+        .await;
+    assert_eq!(assign_waiting(&db.pool).await.unwrap(), 0, "nobody is at work");
+    scene.staff("ann", "always", 5).await;
+    run(&db.pool, "update inbox_setting set auto_assign = false").await;
+    assert_eq!(assign_waiting(&db.pool).await.unwrap(), 0, "the switch is off");
+    run(&db.pool, "update inbox_setting set auto_assign = true").await;
+    assert_eq!(assign_waiting(&db.pool).await.unwrap(), 2);
+    assert_eq!(scene.assigned().await, ["ann", "ann"]);
+    assert_eq!(assign_waiting(&db.pool).await.unwrap(), 0);
 }

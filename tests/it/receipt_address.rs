@@ -285,3 +285,54 @@ fn any_order_of_comings_and_goings_ends_the_same() {
         })
         .unwrap();
 }
+
+#[tokio::test]
+async fn a_stop_a_failure_and_a_start_end_the_same_in_every_order() {
+    let db = database().await;
+    let tea = shop(&db.pool, 6).await;
+    let line = sender(&tea, "line").await;
+    for (customer, order) in
+        tea.customers
+            .iter()
+            .zip([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])
+    {
+        let who = format!("line{customer}");
+        let of = ReceiptOf::Message {
+            provider_id: None,
+            mark: None,
+        };
+        let told = [
+            says(&who, What::Consent { wanted: false }, 10),
+            says(
+                &who,
+                What::Receipt(Receipt {
+                    of,
+                    state: dead("30003"),
+                }),
+                20,
+            ),
+            says(&who, What::Consent { wanted: true }, 30),
+        ];
+        for which in order {
+            apply(&db.pool, line, &[told[which].clone()]).await;
+        }
+        assert_eq!(address(&tea, &who).await, "suppressed 30003", "{order:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_person_opens_again_is_not_closed_by_the_old_word() {
+    let db = database().await;
+    let tea = shop(&db.pool, 1).await;
+    let line = sender(&tea, "line").await;
+    let who = format!("line{}", tea.customers[0]);
+    let want = |wanted, secs| says(&who, What::Consent { wanted }, secs);
+    apply(&db.pool, line, &[want(false, 10)]).await;
+    assert_eq!(address(&tea, &who).await, "opted_out stop");
+    run(&db.pool, "update address set state = 'active', state_reason = null").await;
+    apply(&db.pool, line, &[says(&who, What::Unknown("heard of".to_owned()), 20)]).await;
+    apply(&db.pool, line, &[want(false, 10)]).await;
+    assert_eq!(address(&tea, &who).await, "active", "the same word again");
+    apply(&db.pool, line, &[want(false, 30)]).await;
+    assert_eq!(address(&tea, &who).await, "opted_out stop", "a new word");
+}

@@ -114,10 +114,7 @@ pub(crate) fn echo(mark: DeliveryMark, id: &str) -> WebhookEvent {
 
 /// Applies events in a transaction of their own.
 pub(crate) async fn apply(pool: &PgPool, sender: SenderId, events: &[WebhookEvent]) -> Applied {
-    let mut tx = carillon::db::begin(pool).await.unwrap();
-    let applied = receipt::apply(&mut tx, sender, events).await.unwrap();
-    tx.commit().await.unwrap();
-    applied
+    receipt::apply(pool, sender, events).await.unwrap()
 }
 
 /// Lets everything that waits be due, and tries it.

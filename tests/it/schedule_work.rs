@@ -119,6 +119,15 @@ async fn work_that_goes_on_is_left_alone_and_work_whose_worker_lost_it_is_rung_f
     )
     .await;
     assert_eq!(fixture.ring(AT_ONCE).await, 1);
+    // Where the queue holds nothing of the kind, a minute.
+    fixture.lose_redis().await;
+    for (secs, rung) in [(30, 0), (61, 1)] {
+        let began = format!(
+            "update schedule_period set state = 'begun', begun_at = now() - interval '{secs} seconds', rung_at = now() - interval '1 hour'"
+        );
+        scene::run(&fixture.pool, &began).await;
+        assert_eq!(fixture.ring(AT_ONCE).await, rung, "{secs} s after its begin");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

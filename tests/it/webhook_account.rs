@@ -62,3 +62,22 @@ async fn who_claims_anothers_page_keeps_nothing_from_it() {
         [0, 1]
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instagrams_events_are_of_the_page_that_has_the_account() {
+    let scene = Scene::new(&[]).await;
+    let other = scene.messenger("page-1").await;
+    let both =
+        json!({"page_id": "page-2", "instagram_id": "ig-2", "app_secret": APP_SECRET, "verify_token": VERIFY_TOKEN});
+    let both = scene.sender("messenger", &both).await;
+    let _working = scene.world.work();
+    for (address, id) in [(both, "m_1"), (other, "m_2")] {
+        let text = messenger::text("ig-2", "igsid", AT_MS, id, "hi");
+        let mut body = messenger::body("ig-2", AT_MS, &[text]);
+        body["object"] = "instagram".into();
+        let request = Signer::Meta(APP_SECRET.to_owned()).json(&body);
+        assert_eq!(scene.tell("messenger", address, &request).await, 200);
+    }
+    eventually("both are done", 40, async || scene.count("done").await == 2).await;
+    assert_eq!(messages_of(&scene, both).await, 2);
+}

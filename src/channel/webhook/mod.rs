@@ -11,6 +11,7 @@
 //! - `provider`: who can tell us something
 //! - `secrets`, `verify`: what proves that it was they
 //! - `parse`: the door from a verified body to events; `json`, `form`: foreign fields, read safely
+//! - `redacted`: events in a log, without what people wrote or are called
 //! - `line`, `messenger`, `whatsapp`, `twilio`, `mitake`, `store`, `bounce`: each provider's body
 
 mod bounce;
@@ -21,6 +22,7 @@ mod messenger;
 mod mitake;
 mod parse;
 mod provider;
+mod redacted;
 mod secrets;
 mod store;
 #[cfg(test)]
@@ -36,10 +38,10 @@ use super::{DeliveryMark, ErrorClass};
 pub use parse::{ParseError, parse, well_formed};
 pub use provider::{Provider, UnknownProvider};
 pub use secrets::{SecretsError, WebhookSecrets};
-pub use verify::{Rejected, challenge, verify};
+pub use verify::{Rejected, challenge, verify, without_token};
 
 /// One thing that happened, as one provider told it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct WebhookEvent {
     /// The account it happened on, by the provider's id (LINE destination, page id, phone number id). `None`: the sender
     /// the webhook was addressed to.
@@ -57,7 +59,7 @@ pub struct WebhookEvent {
 }
 
 /// What can happen.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum What {
     /// The customer wrote.
     Message(InboundMessage),
@@ -91,6 +93,11 @@ pub enum What {
         /// Which mail.
         mark: DeliveryMark,
     },
+    /// The customer saw a message of the shop, on a shop front: it is a message of a conversation, and none of our deliveries.
+    Seen {
+        /// The shop front's id of the message.
+        message_id: String,
+    },
     /// The customer came from an advertisement or link into an existing conversation.
     Referred(Referral),
     /// What became of a message of ours.
@@ -100,7 +107,7 @@ pub enum What {
 }
 
 /// A message of the customer.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct InboundMessage {
     /// The provider's id of the message.
     pub message_id: String,
@@ -135,7 +142,7 @@ pub enum Thread {
 }
 
 /// How a customer of a shop front can be reached: what they left in its form, or what their account there says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Contact {
     /// Mail address.
     pub email: Option<String>,
@@ -144,7 +151,7 @@ pub struct Contact {
 }
 
 /// Something attached to a message.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Attachment {
     /// What it is.
     pub kind: AttachmentKind,
@@ -174,7 +181,7 @@ pub enum AttachmentKind {
 }
 
 /// Where the bytes of an attachment are, for a while.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum MediaSource {
     /// At this address, until the provider's link expires.
     Url(String),
@@ -183,7 +190,7 @@ pub enum MediaSource {
 }
 
 /// A message the shop sent, seen from the provider's side.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Echo {
     /// The provider's id of the message.
     pub message_id: String,
@@ -198,7 +205,7 @@ pub struct Echo {
 }
 
 /// A button of ours that was pressed.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Postback {
     /// The provider's id of the message it counts as, where it has one.
     pub message_id: Option<String>,
@@ -213,7 +220,7 @@ pub struct Postback {
 }
 
 /// An advertisement or link that led here.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Referral {
     /// The provider's id of the advertisement; `None` for a plain link.
     pub ad_id: Option<String>,
@@ -235,7 +242,7 @@ pub struct Receipt {
 }
 
 /// Which message a receipt is about.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum ReceiptOf {
     /// One message.
     Message {

@@ -81,7 +81,7 @@ const fn needs_somebody(what: &What) -> Option<&'static str> {
             of: ReceiptOf::UpTo(_), ..
         }) => Some("receipt"),
         // An echo without a customer still proves by its mark that a message left; a complaint has only a mark.
-        What::Echo(_) | What::Receipt(_) | What::Complained { .. } | What::Unknown(_) => None,
+        What::Echo(_) | What::Receipt(_) | What::Complained { .. } | What::Seen { .. } | What::Unknown(_) => None,
     }
 }
 

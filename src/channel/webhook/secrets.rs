@@ -20,7 +20,7 @@ const OWN_SECRET_BYTES: usize = 16;
 #[derive(Clone)]
 pub struct WebhookSecrets {
     provider: Provider,
-    account: Option<String>,
+    accounts: Vec<String>,
     pub(super) keys: Keys,
     return_paths: Vec<ReturnPathKey>,
 }
@@ -60,6 +60,7 @@ struct Stored {
     channel_secret: Option<String>,
     previous_channel_secret: Option<String>,
     page_id: Option<String>,
+    instagram_id: Option<String>,
     phone_number_id: Option<String>,
     app_secret: Option<String>,
     previous_app_secret: Option<String>,
@@ -78,7 +79,7 @@ impl WebhookSecrets {
     /// Reads decrypted credentials of a sender that `provider` is said to speak for.
     ///
     /// - `line`: `channel_secret`, `previous_channel_secret?`
-    /// - `messenger`: `page_id`, `app_secret`, `previous_app_secret?`, `verify_token`
+    /// - `messenger`: `page_id`, `instagram_id?`, `app_secret`, `previous_app_secret?`, `verify_token`
     /// - `whatsapp`: `phone_number_id`, `app_secret`, `previous_app_secret?`, `verify_token`
     /// - `twilio`: `provider` = `twilio`, `account_sid`, `auth_token`, `previous_auth_token?`
     /// - `mitake`: `provider` = `mitake`, `callback_token`
@@ -91,36 +92,39 @@ impl WebhookSecrets {
         let stored: Stored = serde_json::from_str(json).map_err(|_| SecretsError::Malformed)?;
         let sha256 = |name, current, previous| keys(hmac::HMAC_SHA256, name, current, previous);
         let mut return_paths = Vec::new();
-        let (account, keys) = match provider {
+        let (accounts, keys) = match provider {
             Provider::Line => {
                 let keys = sha256("channel_secret", stored.channel_secret, stored.previous_channel_secret)?;
-                (None, Keys::Signed(keys))
+                (Vec::new(), Keys::Signed(keys))
             }
             Provider::Messenger | Provider::Whatsapp => {
-                let account = match provider {
-                    Provider::Messenger => required("page_id", stored.page_id)?,
-                    _ => required("phone_number_id", stored.phone_number_id)?,
+                let accounts = match provider {
+                    // Instagram's events name the page's account there, not the page.
+                    Provider::Messenger => std::iter::once(required("page_id", stored.page_id)?)
+                        .chain(required("instagram_id", stored.instagram_id).ok())
+                        .collect(),
+                    _ => vec![required("phone_number_id", stored.phone_number_id)?],
                 };
                 let keys = sha256("app_secret", stored.app_secret, stored.previous_app_secret)?;
                 let verify_token = Hidden::new(required("verify_token", stored.verify_token)?);
-                (Some(account), Keys::Meta { keys, verify_token })
+                (accounts, Keys::Meta { keys, verify_token })
             }
             Provider::Twilio => {
                 of_sms(provider, stored.provider.as_deref())?;
                 required("account_sid", stored.account_sid)?;
                 let sha1 = hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY;
                 let keys = keys(sha1, "auth_token", stored.auth_token, stored.previous_auth_token)?;
-                (None, Keys::Signed(keys))
+                (Vec::new(), Keys::Signed(keys))
             }
             Provider::Mitake => {
                 of_sms(provider, stored.provider.as_deref())?;
                 let token = own("callback_token", required("callback_token", stored.callback_token)?)?;
-                (None, Keys::Token(Hidden::new(token)))
+                (Vec::new(), Keys::Token(Hidden::new(token)))
             }
             Provider::Store => {
                 let current = own("secret", required("secret", stored.secret)?)?;
                 (
-                    None,
+                    Vec::new(),
                     Keys::Signed(sha256("secret", Some(current), stored.previous_secret)?),
                 )
             }
@@ -129,12 +133,15 @@ impl WebhookSecrets {
                 let previous = required("previous_bounce_secret", stored.previous_bounce_secret).ok();
                 return_paths.push(ReturnPathKey::new(&current));
                 return_paths.extend(previous.as_deref().map(ReturnPathKey::new));
-                (None, Keys::Signed(sha256("bounce_secret", Some(current), previous)?))
+                (
+                    Vec::new(),
+                    Keys::Signed(sha256("bounce_secret", Some(current), previous)?),
+                )
             }
         };
         Ok(Self {
             provider,
-            account,
+            accounts,
             keys,
             return_paths,
         })
@@ -152,11 +159,12 @@ impl WebhookSecrets {
         self.provider
     }
 
-    /// The account they belong to, by the provider's id, as [`super::WebhookEvent::account`] names it. Meta signs the
-    /// webhooks of all pages of one app with one secret, so an event of another account is to be expected.
+    /// The accounts they belong to, by the provider's ids, as [`super::WebhookEvent::account`] names them: a page and the Instagram
+    /// account behind it. Meta signs the webhooks of all pages of one app with one secret, so an event of another account is
+    /// to be expected. Empty where the provider's credentials name none.
     #[must_use]
-    pub fn account(&self) -> Option<&str> {
-        self.account.as_deref()
+    pub fn accounts(&self) -> &[String] {
+        &self.accounts
     }
 }
 
@@ -266,9 +274,13 @@ mod tests {
 
     #[test]
     fn secrets_name_their_account_and_hide_themselves() {
-        let json = r#"{"page_id": "77", "app_secret": "topsecret", "verify_token": "alsosecret"}"#;
+        let json =
+            r#"{"page_id": "77", "instagram_id": "88", "app_secret": "topsecret", "verify_token": "alsosecret"}"#;
         let secrets = WebhookSecrets::parse(Provider::Messenger, json).ok();
-        assert_eq!(secrets.as_ref().and_then(WebhookSecrets::account), Some("77"));
+        assert_eq!(
+            secrets.as_ref().map(WebhookSecrets::accounts),
+            Some(&["77".to_owned(), "88".to_owned()][..])
+        );
         assert_eq!(format!("{secrets:?}"), "Some(WebhookSecrets(messenger))");
     }
 }

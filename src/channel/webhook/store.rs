@@ -10,8 +10,8 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::{
-    Attachment, AttachmentKind, Contact, Echo, InboundMessage, MediaSource, ParseError, Receipt, ReceiptOf,
-    ReceiptState, Thread, WebhookEvent, What, json,
+    Attachment, AttachmentKind, Contact, Echo, InboundMessage, MediaSource, ParseError, Thread, WebhookEvent, What,
+    json,
 };
 
 /// The most attachments of one message that are kept.
@@ -40,14 +40,7 @@ fn one(event: &Value, received_at: DateTime<Utc>) -> WebhookEvent {
         "staff_order_message" => order(event).and_then(|thread| echo(event, thread)),
         "message_edited" => edited(event),
         "message_unsent" => message_id(event).map(|message_id| What::Unsent { message_id }),
-        "message_read" => message_id(event).map(|id| {
-            let of = ReceiptOf::Message {
-                provider_id: Some(id),
-                mark: None,
-            };
-            let state = ReceiptState::Read;
-            What::Receipt(Receipt { of, state })
-        }),
+        "message_read" => message_id(event).map(|message_id| What::Seen { message_id }),
         "consent" => {
             let wanted = event.get("wanted").and_then(Value::as_bool);
             wanted.map(|wanted| What::Consent { wanted })

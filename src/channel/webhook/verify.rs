@@ -30,6 +30,8 @@ pub enum Rejected {
     OtherProvider,
 }
 
+/// What the query's parameter is called that proves a callback nobody signs.
+const TOKEN: &str = "token";
 /// The longest challenge that is answered; Meta's are numbers of ten digits.
 const CHALLENGE_BYTES: usize = 200;
 
@@ -77,7 +79,7 @@ pub fn verify(
             )
         }
         (Keys::Token(token), Provider::Mitake) => {
-            let given = parameter(query, "token").ok_or(Rejected::Unsigned)?;
+            let given = parameter(query, TOKEN).ok_or(Rejected::Unsigned)?;
             same(&given, token.expose())
         }
         (Keys::Signed(_) | Keys::Meta { .. } | Keys::Token(_), _) => Err(Rejected::OtherProvider),
@@ -104,6 +106,14 @@ pub fn challenge(secrets: &WebhookSecrets, query: &str) -> Result<String, Reject
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
         })
         .ok_or(Rejected::Malformed)
+}
+
+/// The query without the secret that a callback proves itself with: it must not be kept.
+#[must_use]
+pub fn without_token(query: &str) -> String {
+    let is_token = |pair: &&str| form_urlencoded::parse(pair.as_bytes()).any(|(name, _)| name == TOKEN);
+    let pairs: Vec<&str> = query.split('&').filter(|pair| !is_token(pair)).collect();
+    pairs.join("&")
 }
 
 /// The first value of a parameter.
@@ -199,4 +209,22 @@ fn with_and_without_port(url: &str) -> Vec<String> {
         _ => ways.push(format!("{scheme}://{authority}:{default}{path}")),
     }
     ways
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_token_is_not_kept_however_it_is_written() {
+        for (query, kept) in [
+            ("", ""),
+            ("token=abc", ""),
+            ("msgid=1&token=abc&StatusFlag=4", "msgid=1&StatusFlag=4"),
+            ("tok%65n=abc&msgid=1", "msgid=1"),
+            ("token&token=1&x=token", "x=token"),
+        ] {
+            assert_eq!(without_token(query), kept, "{query}");
+        }
+    }
 }

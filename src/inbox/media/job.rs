@@ -129,20 +129,33 @@ impl MediaWork {
     /// Fetches or deletes some of what is due; how many files it had in hand.
     pub async fn step(&self) -> Result<usize, sqlx::Error> {
         let deleted = self.delete_unowned().await?;
+        let given_up = self.give_up().await?;
         let due = self.take().await?;
         let taken = due.len();
-        let endings: Vec<(Due, Ending)> = stream::iter(due)
+        let mut endings = stream::iter(due)
             .map(async |due| {
                 let ending = self.one(&due).await;
                 (due, ending)
             })
-            .buffer_unordered(self.config.in_flight)
-            .collect()
-            .await;
-        for (due, ending) in endings {
+            .buffer_unordered(self.config.in_flight);
+        // Each as it ends: one that takes the worker down costs those beside it as little as can be.
+        while let Some((due, ending)) = endings.next().await {
             self.settle(&due, ending).await?;
         }
-        Ok(deleted + taken)
+        Ok(deleted + given_up + taken)
+    }
+
+    /// Gives up on files that were taken as often as may be and whose last try nobody lived to end; how many.
+    async fn give_up(&self) -> Result<usize, sqlx::Error> {
+        let gone = sqlx::query(
+            "update media set state = 'failed', due_at = null, reason = 'it took down its worker, or ran out of time, again and again'
+              where id in (select id from media where due_at <= now() and attempts >= $1 order by due_at limit $2 for update skip locked)",
+        )
+        .bind(self.config.attempts)
+        .bind(DELETED)
+        .execute(&self.db)
+        .await?;
+        Ok(usize::try_from(gone.rows_affected()).unwrap_or(usize::MAX))
     }
 
     /// Takes as many as are fetched at once, so that none waits in hand.

@@ -1,6 +1,6 @@
 //! Webhooks for people: which came, what became of them, and another try for those that failed.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use carillon_jobs::{SenderId, WebhookId};
 use chrono::{DateTime, Utc};
@@ -84,7 +84,7 @@ pub struct Overview {
 }
 
 /// A webhook as it came.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Clone, sqlx::FromRow)]
 pub struct Shown {
     /// What stands in the list.
     #[sqlx(flatten)]
@@ -99,6 +99,12 @@ pub struct Shown {
     pub query: String,
     /// The bytes that were signed.
     pub body: Vec<u8>,
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Shown({:?})", self.overview)
+    }
 }
 
 const OVERVIEW: &str =
@@ -149,4 +155,35 @@ pub async fn replay(db: &PgPool, ids: &[WebhookId]) -> sqlx::Result<i64> {
         .bind(ids)
         .fetch_one(db)
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_webhook_shows_neither_headers_nor_query_nor_body() {
+        let shown = Shown {
+            overview: Overview {
+                id: Uuid::nil(),
+                received_at: DateTime::UNIX_EPOCH,
+                provider: "line".to_owned(),
+                sender_id: Uuid::nil(),
+                bytes: 6,
+                state: State::Done,
+                attempts: 0,
+                reason: None,
+            },
+            is_verified: true,
+            due_at: None,
+            headers: Value::from("secret"),
+            query: "secret".to_owned(),
+            body: b"secret".to_vec(),
+        };
+        let text = format!("{shown:?}");
+        assert!(
+            text.contains("line") && !text.contains("secret") && !text.contains("115, 101"),
+            "{text}"
+        );
+    }
 }

@@ -45,14 +45,9 @@ pub(in crate::inbox) enum RouteError {
 pub(in crate::inbox) struct Read {
     pub(in crate::inbox) provider: Provider,
     sender: SenderId,
-    account: Option<String>,
+    /// Where one address is told of many: those that are this sender's own.
+    accounts: Option<Vec<String>>,
     events: Vec<WebhookEvent>,
-}
-
-/// Events of one sender, to be applied in one transaction.
-pub(in crate::inbox) struct Batch<'a> {
-    pub(in crate::inbox) sender: SenderId,
-    pub(in crate::inbox) events: &'a [WebhookEvent],
 }
 
 /// Events by their senders.
@@ -63,23 +58,24 @@ pub(in crate::inbox) struct Routed {
 }
 
 impl Routed {
-    /// Batches of at most `most`.
-    pub(in crate::inbox) fn batches(&self, most: usize) -> Vec<Batch<'_>> {
+    /// Batches of at most `most` events of one sender, each to be applied in one transaction.
+    pub(in crate::inbox) fn batches(&self, most: usize) -> Vec<(SenderId, &[WebhookEvent])> {
         let of = |(sender, events): (&SenderId, &'_ Vec<WebhookEvent>)| (*sender, events.len());
         debug_assert!(self.senders.iter().map(of).all(|(_, events)| events > 0));
         self.senders
             .iter()
-            .flat_map(|(sender, events)| {
-                events.chunks(most).map(|events| Batch {
-                    sender: *sender,
-                    events,
-                })
-            })
+            .flat_map(|(sender, events)| events.chunks(most).map(|events| (*sender, events)))
             .collect()
     }
 }
 
 impl Read {
+    /// The query without the secret that proved it, where one did just now.
+    pub(in crate::inbox) fn without_secret(&self, taken: &Taken) -> Option<String> {
+        let proven = !taken.is_verified && self.provider.signature_header().is_none();
+        proven.then(|| webhook::without_token(&taken.query))
+    }
+
     /// Whether every event is of the sender it was addressed to.
     pub(in crate::inbox) fn only_of_addressed(&self) -> bool {
         !self.events.iter().any(|event| self.other(event).is_some())
@@ -87,8 +83,11 @@ impl Read {
 
     /// The account an event is of, where that is another one.
     fn other<'a>(&'a self, event: &'a WebhookEvent) -> Option<&'a str> {
-        let own = self.account.as_deref()?;
-        event.account.as_deref().filter(|account| *account != own)
+        let own = self.accounts.as_ref()?;
+        event
+            .account
+            .as_deref()
+            .filter(|account| !own.iter().any(|own| own == account))
     }
 }
 
@@ -109,8 +108,8 @@ pub(in crate::inbox) fn read(secrets: &Secrets, public_url: &str, taken: &Taken)
         provider,
         sender,
         // Only Meta tells one address of many accounts. Who tells us by an address of their own is who they are.
-        account: match provider {
-            Provider::Messenger | Provider::Whatsapp => own.account().map(str::to_owned),
+        accounts: match provider {
+            Provider::Messenger | Provider::Whatsapp => Some(own.accounts().to_vec()),
             Provider::Line | Provider::Twilio | Provider::Mitake | Provider::Store | Provider::Email => None,
         },
         events,
@@ -150,9 +149,9 @@ pub(in crate::inbox) async fn by_account(
         senders: BTreeMap::new(),
         lost: 0,
     };
-    let (addressed, own) = (read.sender, read.account);
+    let (addressed, own) = (read.sender, read.accounts.unwrap_or_default());
     for event in read.events {
-        let other = event.account.as_ref().filter(|account| Some(*account) != own.as_ref());
+        let other = event.account.as_ref().filter(|account| !own.contains(account));
         match other.map_or(Some(addressed), |account| known.get(account).copied().flatten()) {
             Some(sender) => routed.senders.entry(sender).or_default().push(event),
             None => routed.lost += 1,
@@ -170,7 +169,7 @@ async fn find(
 ) -> Result<Vec<(SenderId, WebhookSecrets)>, RouteError> {
     read_accounts(db, secrets, provider).await?;
     let found: Vec<(Uuid, Vec<u8>)> = sqlx::query_as(
-        "select id, credentials from sender where channel = $1 and account = $2 order by created_at, id limit $3",
+        "select id, credentials from sender where channel = $1 and (account = $2 or other_account = $2) order by created_at, id limit $3",
     )
     .bind(provider.channel())
     .bind(account)
@@ -180,7 +179,10 @@ async fn find(
     // Other credentials make a sender unread again (a trigger): the account is that of these.
     let own = found.into_iter().filter_map(|(id, sealed)| {
         let own = open(secrets, &sealed, SenderId(id), provider).ok()?;
-        (own.account() == Some(account)).then_some((SenderId(id), own))
+        own.accounts()
+            .iter()
+            .any(|own| own == account)
+            .then_some((SenderId(id), own))
     });
     Ok(own.collect())
 }
@@ -188,28 +190,33 @@ async fn find(
 /// Notes the accounts of senders that were connected since the last look: they stand in their sealed credentials, where no
 /// index finds them.
 async fn read_accounts(db: &PgPool, secrets: &Secrets, provider: Provider) -> Result<(), RouteError> {
-    let unread: Vec<(Uuid, Vec<u8>)> =
-        sqlx::query_as("select id, credentials from sender where channel = $1 and account is null limit $2")
-            .bind(provider.channel())
-            .bind(UNREAD)
-            .fetch_all(db)
-            .await?;
-    let (mut ids, mut accounts, mut of) = (Vec::new(), Vec::new(), Vec::new());
+    let unread: Vec<(Uuid, Vec<u8>)> = sqlx::query_as(
+        "select id, credentials from sender where channel = $1 and (account is null or other_account is null) limit $2",
+    )
+    .bind(provider.channel())
+    .bind(UNREAD)
+    .fetch_all(db)
+    .await?;
+    let (mut ids, mut accounts, mut others, mut of) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (id, sealed) in unread {
         let own = open(secrets, &sealed, SenderId(id), provider).ok();
         ids.push(id);
         // Nothing to be found: noted as well, or it would be opened again each time.
-        accounts.push(own.and_then(|own| own.account().map(str::to_owned)).unwrap_or_default());
+        let mut own = own.iter().flat_map(|own| own.accounts().iter().cloned());
+        accounts.push(own.next().unwrap_or_default());
+        others.push(own.next().unwrap_or_default());
         of.push(sealed);
     }
     if !ids.is_empty() {
         sqlx::query(
             // Not of credentials that were changed meanwhile: they are unread still.
-            "update sender s set account = n.account from unnest($1::uuid[], $2::text[], $3::bytea[]) as n(id, account, credentials)
-              where s.id = n.id and s.account is null and s.credentials = n.credentials",
+            "update sender s set account = n.account, other_account = n.other
+               from unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[]) as n(id, account, other, credentials)
+              where s.id = n.id and (s.account is null or s.other_account is null) and s.credentials = n.credentials",
         )
         .bind(ids)
         .bind(accounts)
+        .bind(others)
         .bind(of)
         .execute(db)
         .await?;

@@ -1,6 +1,7 @@
 //! What is still to be done with webhooks, row by row of `webhook_pending`.
 //!
-//! A row's lock says that somebody is at it: nobody waits for one here, so a worker that hangs keeps only its own.
+//! A row is locked only while its events are applied (`apply_webhook`): reading a request twice does no harm, and nobody waits for
+//! a row here, so a worker that hangs keeps only its own.
 
 use carillon_jobs::WebhookId;
 use chrono::{DateTime, Utc};
@@ -8,10 +9,7 @@ use serde_json::{Map, Value};
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::{
-    channel::Channel,
-    db::{PgPool, Transaction},
-};
+use crate::{channel::Channel, db::PgPool};
 
 /// Webhooks taken at once, and for how long.
 const TAKEN: i32 = 50;
@@ -35,8 +33,8 @@ pub(in crate::inbox) struct Taken {
     pub(in crate::inbox) credentials: Option<Vec<u8>>,
 }
 
-/// Locks what is to be done with a webhook and reads it. None: it is done, put aside, or in somebody's hands.
-pub(in crate::inbox) async fn take(tx: &mut Transaction, id: WebhookId) -> sqlx::Result<Option<Taken>> {
+/// Reads what is to be done. None: it is done or put aside.
+pub(in crate::inbox) async fn take(db: &PgPool, id: WebhookId) -> sqlx::Result<Option<Taken>> {
     // The id twice: the planner does not carry it over to the partitions by itself.
     sqlx::query_as(
         "select w.sender_id, w.provider, w.headers, w.query, w.body, w.is_verified, w.received_at, p.attempts,
@@ -44,28 +42,28 @@ pub(in crate::inbox) async fn take(tx: &mut Transaction, id: WebhookId) -> sqlx:
            from webhook_pending p
            join webhook w on w.id = p.webhook_id
            left join sender s on s.id = w.sender_id
-          where p.webhook_id = $1 and w.id = $1 and p.failed_at is null for update of p skip locked",
+          where p.webhook_id = $1 and w.id = $1 and p.failed_at is null",
     )
     .bind(id.0)
-    .fetch_optional(&mut **tx)
+    .fetch_optional(db)
     .await
 }
 
-/// Locks it again, for another transaction; false: it is done, put aside, or in somebody's hands.
-pub(in crate::inbox) async fn hold(tx: &mut Transaction, id: WebhookId) -> sqlx::Result<bool> {
-    let held =
-        sqlx::query("select from webhook_pending where webhook_id = $1 and failed_at is null for update skip locked")
-            .bind(id.0)
-            .fetch_optional(&mut **tx)
-            .await?;
-    Ok(held.is_some())
+/// The secret in its query has done its work: it is believed from now on, and the secret is not kept.
+pub(in crate::inbox) async fn believe(db: &PgPool, id: WebhookId, query: &str) -> sqlx::Result<()> {
+    sqlx::query("update webhook set is_verified = true, query = $2 where id = $1")
+        .bind(id.0)
+        .bind(query)
+        .execute(db)
+        .await?;
+    Ok(())
 }
 
-/// Nothing is left to do.
-pub(in crate::inbox) async fn done(tx: &mut Transaction, id: WebhookId) -> sqlx::Result<()> {
-    sqlx::query("delete from webhook_pending where webhook_id = $1")
+/// Nothing is left to do, and nothing was.
+pub(in crate::inbox) async fn done(db: &PgPool, id: WebhookId) -> sqlx::Result<()> {
+    sqlx::query("delete from webhook_pending where webhook_id = $1 and failed_at is null")
         .bind(id.0)
-        .execute(&mut **tx)
+        .execute(db)
         .await?;
     Ok(())
 }

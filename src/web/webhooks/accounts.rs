@@ -29,6 +29,10 @@ use crate::{
 
 /// Senders known at once; those beyond are asked for again.
 const MOST: usize = 10_000;
+/// Senders nobody here knows that are asked for at once, and those that wait for their turn: addresses can be made up, and the few
+/// connections to Postgres are for storing what is real.
+const STRANGERS: usize = 1;
+const MOST_STRANGERS: usize = 64;
 /// Bytes of bodies to one sender in memory at once, in KiB; of all senders it is `intake::MOST_HELD_KIB`. Addresses are no secret, and
 /// whether a body is the provider's is known only at its end: who sends slow ones to one must not shut the door for all.
 const MOST_HELD_KIB: u32 = 24 * 1_024;
@@ -73,6 +77,9 @@ pub(super) enum AccountError {
     /// Postgres did not answer.
     #[error("{}", crate::db::describe(.0))]
     Database(#[from] sqlx::Error),
+    /// Too many ask for senders that this process does not know.
+    #[error("too many senders nobody knows are asked for")]
+    Strangers,
     /// Its credentials are there, and this process has not the key to them.
     #[error("the credentials of the sender cannot be opened: {0}")]
     Sealed(#[from] crate::secret::SecretError),
@@ -93,6 +100,8 @@ pub(super) struct Accounts {
     life: Duration,
     quota: Quota,
     slots: Mutex<HashMap<Key, Slot>>,
+    strangers: Semaphore,
+    strangers_waiting: Semaphore,
 }
 
 impl Accounts {
@@ -104,6 +113,8 @@ impl Accounts {
             life: config.secrets_life(),
             quota: Quota::per_second(per_sec),
             slots: Mutex::default(),
+            strangers: Semaphore::new(STRANGERS),
+            strangers_waiting: Semaphore::new(MOST_STRANGERS),
         }
     }
 
@@ -118,9 +129,17 @@ impl Accounts {
         if let Some(known) = slot.as_ref().filter(|known| known.since.elapsed() < self.life) {
             return Ok(known.account.clone());
         }
+        let before = slot.as_ref().and_then(|known| known.account.clone());
+        let _turn = if before.is_some() {
+            None
+        } else {
+            let place = self.strangers_waiting.try_acquire();
+            let place = place.map_err(|_| AccountError::Strangers)?;
+            let turn = self.strangers.acquire().await;
+            Some((place, turn.map_err(|_| AccountError::Strangers)?))
+        };
         // Counted from before the question: what changed while it was answered is news.
         let since = Instant::now();
-        let before = slot.take().and_then(|known| known.account);
         let account = self.ask(provider, sender).await?.map(|secrets| {
             let limits = before.map_or_else(|| Limits::new(self.quota), |before| before.limits.clone());
             Arc::new(Account { secrets, limits })
@@ -138,9 +157,8 @@ impl Accounts {
             // Whoever waits for one keeps it alive by itself. What counts as a flood begins anew, at worst.
             slots.retain(|_, slot| {
                 let Ok(known) = slot.try_lock() else { return true };
-                known
-                    .as_ref()
-                    .is_some_and(|known| known.account.is_some() && known.since.elapsed() < self.life)
+                // Also what has to be asked for again: who was real once does not wait among those who were made up.
+                known.as_ref().is_some_and(|known| known.account.is_some())
             });
             if slots.len() >= MOST {
                 slots.clear();
@@ -177,6 +195,35 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[tokio::test]
+    async fn who_makes_up_senders_waits_in_a_bounded_line_and_takes_one_connection() {
+        // A server that takes connections and never says a word.
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("postgres://nobody@{}/nothing", silent.local_addr().unwrap());
+        let pool = sqlx::postgres::PgPoolOptions::new()
+            .max_connections(4)
+            .connect_lazy(&url)
+            .unwrap();
+        let config = WebhookConfig {
+            max_body_bytes: 1_000,
+            body_timeout_secs: 1,
+            per_sender_per_sec: 1,
+            secrets_secs: 10,
+            keep_days: 1,
+        };
+        let key = crate::secret::Hidden::new(crate::secret::new_key("k").unwrap());
+        let accounts = Accounts::new(pool.clone().into(), Arc::new(Secrets::new(&[key]).unwrap()), &config);
+        let ask = || accounts.find(Provider::Line, SenderId(uuid::Uuid::now_v7()));
+        let mut waiting: futures::stream::FuturesUnordered<_> = (0..MOST_STRANGERS + 10).map(|_| ask()).collect();
+        for _ in 0..10 {
+            let refused = futures::StreamExt::next(&mut waiting).await.unwrap();
+            assert!(matches!(refused, Err(AccountError::Strangers)));
+        }
+        let none_ends = futures::FutureExt::now_or_never(futures::StreamExt::next(&mut waiting));
+        assert!(none_ends.is_none(), "the others wait for their turn");
+        assert_eq!(pool.size(), 1);
+    }
 
     #[test]
     fn bodies_to_one_sender_hold_a_quarter_of_the_room_at_most() {

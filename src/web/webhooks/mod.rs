@@ -36,7 +36,6 @@ use carillon_jobs::SenderId;
 use futures::StreamExt as _;
 use serde_json::{Map, Value};
 use tokio::sync::OwnedSemaphorePermit;
-use url::form_urlencoded;
 
 use self::{
     accounts::{Account, Accounts},
@@ -49,9 +48,6 @@ use crate::{
     metrics::webhooks::{self as figures, Answer},
     telemetry,
 };
-
-/// What the query's parameter is called that proves a callback nobody signs. It is not kept.
-const TOKEN: &str = "token";
 
 #[derive(Clone)]
 struct Ingress {
@@ -145,7 +141,7 @@ impl Ingress {
             sender,
             provider,
             headers: kept(provider, &headers),
-            query: without_token(&query),
+            query: webhook::without_token(&query),
             body,
             is_verified: true,
         };
@@ -203,13 +199,6 @@ fn kept(provider: Provider, headers: &HeaderMap) -> Map<String, Value> {
         .collect()
 }
 
-/// The query without the secret that a callback proves itself with.
-fn without_token(query: &str) -> String {
-    let is_token = |pair: &&str| form_urlencoded::parse(pair.as_bytes()).any(|(name, _)| name == TOKEN);
-    let pairs: Vec<&str> = query.split('&').filter(|pair| !is_token(pair)).collect();
-    pairs.join("&")
-}
-
 fn answer(provider: Option<Provider>, answer: Answer) -> Response {
     figures::answered(provider, answer);
     let (status, text) = match answer {
@@ -229,22 +218,4 @@ fn answer(provider: Option<Provider>, answer: Answer) -> Response {
         response.headers_mut().insert(header::RETRY_AFTER, soon);
     }
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_token_is_not_kept_however_it_is_written() {
-        for (query, kept) in [
-            ("", ""),
-            ("token=abc", ""),
-            ("msgid=1&token=abc&StatusFlag=4", "msgid=1&StatusFlag=4"),
-            ("tok%65n=abc&msgid=1", "msgid=1"),
-            ("token&token=1&x=token", "x=token"),
-        ] {
-            assert_eq!(without_token(query), kept, "{query}");
-        }
-    }
 }

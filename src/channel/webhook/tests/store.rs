@@ -3,9 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::channel::webhook::{
-    Attachment, AttachmentKind, Contact, Echo, InboundMessage, MediaSource, Receipt, ReceiptOf, ReceiptState, Thread,
-};
+use crate::channel::webhook::{Attachment, AttachmentKind, Contact, Echo, InboundMessage, MediaSource, Thread};
 
 fn told(event: Value) -> WebhookEvent {
     only(events(Provider::Store, &json!({"events": [event]})))
@@ -107,18 +105,8 @@ fn the_other_words() {
             message_id: message_id.clone()
         }
     );
-    let of = ReceiptOf::Message {
-        provider_id: Some(message_id),
-        mark: None,
-    };
     let read = json!({"type": "message_read", "customer": customer, "message": {"id": "m"}});
-    assert_eq!(
-        told(read).what,
-        What::Receipt(Receipt {
-            of,
-            state: ReceiptState::Read
-        })
-    );
+    assert_eq!(told(read).what, What::Seen { message_id });
     let consent = json!({"type": "consent", "customer": customer, "wanted": false});
     assert_eq!(told(consent).what, What::Consent { wanted: false });
     assert_eq!(
