@@ -12,6 +12,7 @@
 //! - `return_path`: the envelope sender of one mail, by which a bounce names its delivery (pure)
 //! - `sender`: an account on a channel and its credentials, parsed
 //! - `outcome`: accepted, or refused with a class
+//! - `connection`: what a look at a provider finds about an account's set-up, in a merchant's words (pure)
 //! - `http`: the one HTTP client and its bounded reads
 //! - `line`, `fcm`, `email`: the providers
 //! - `webhook`: what providers tell us, in one set of words for all of them (pure)
@@ -21,6 +22,7 @@
 //! Postgres or Redis, and never put an address, a body or a secret into an error, a log or a `Debug` text.
 
 mod config;
+mod connection;
 mod content;
 mod email;
 mod fcm;
@@ -45,6 +47,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use config::{AppConfig, ChannelConfig, ChannelsError, EmailConfig, HttpConfig, LineConfig};
+pub use connection::{Expected, Finding, Verdict};
 pub use content::{Button, Content, ContentProblem, InvalidContent, TEXT_LIMIT, TEXT_LIMIT_GSM7};
 pub use key::{delivery_key, slice_key};
 pub use line::MULTICAST_LIMIT;
@@ -174,6 +177,17 @@ impl Channels {
         }
     }
 
+    /// Asks the provider about an account: one finding a question, in the order in which a merchant would set it up. Sends
+    /// no message and changes nothing.
+    pub async fn check_connection(&self, sender: &Sender, expected: Expected<'_>) -> Vec<Finding> {
+        let _ = expected;
+        match sender.credentials() {
+            Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_) => {
+                vec![nothing_to_ask(sender.channel())]
+            }
+        }
+    }
+
     /// Sends one message to up to 500 addresses of a LINE sender in one request: all of them or none.
     ///
     /// `key` is the slice's key ([`slice_key`]). A refusal of class `recipient` says that nobody got it because one
@@ -189,6 +203,15 @@ impl Channels {
 /// A message rendered for another channel than the sender's: a mistake of ours, refused before anything leaves.
 fn wrong_channel() -> SendOutcome {
     Refusal::new(ErrorClass::Content, "wrong_channel").into()
+}
+
+/// What is said of a channel whose provider is not asked: its credentials parse, and sending will tell.
+fn nothing_to_ask(channel: Channel) -> Finding {
+    Finding::advice(
+        "credentials",
+        format!("{channel} 的憑證格式正確；能否發送要以一則測試訊息確認。"),
+        format!("the credentials of {channel} are well-formed; a test message shows whether they work."),
+    )
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //!
 //! It shows no credentials, ever.
 
+mod check;
+
 use carillon_jobs::{SenderId, ShopId};
 use serde_json::{Value, json};
 
@@ -28,6 +30,9 @@ pub(super) enum Args {
         #[arg(long)]
         json: bool,
     },
+    /// Ask the provider whether an account is set up as it must be: token, ids, webhook, secret
+    #[command(after_help = "Exit code: 0 when nothing is wrong, 1 when something is or the provider did not answer.")]
+    Check(check::Args),
     /// Show how fast each sender may send, now and by configuration, and what its provider last refused
     Limits {
         #[command(flatten)]
@@ -77,6 +82,7 @@ impl Which {
 pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
     match args {
         Args::List { which, json } => list(&which.find(&app).await?, json),
+        Args::Check(args) => check::run(&app, args).await,
         Args::Limits { which, json } => limits(&app, which, json).await,
     }
 }

@@ -7,9 +7,10 @@ use carillon_jobs::{SenderId, ShopId};
 use sqlx::{FromRow, types::Uuid};
 
 use crate::{
-    channel::Channel,
+    channel::{Channel, Sender},
     db::PgPool,
     limit::{Call, LimitKey, PerSecond},
+    secret::Secrets,
 };
 
 /// Whether a sender sends. Stored as text.
@@ -108,6 +109,25 @@ pub async fn list(db: &PgPool, filter: &SenderFilter) -> sqlx::Result<Vec<Sender
     .fetch_all(db)
     .await?;
     Ok(rows.into_iter().map(overview).collect())
+}
+
+/// Opens a sender's credentials. `None`: there is no such sender. The inner error says why its account cannot be used, never
+/// a secret.
+///
+/// # Errors
+/// Only the database's.
+pub async fn open(db: &PgPool, secrets: &Secrets, id: SenderId) -> sqlx::Result<Option<Result<Sender, String>>> {
+    let row: Option<(Channel, Vec<u8>)> = sqlx::query_as("select channel, credentials from sender where id = $1")
+        .bind(id.0)
+        .fetch_optional(db)
+        .await?;
+    Ok(row.map(|(channel, sealed)| {
+        let plain = secrets
+            .open(&sealed, id.0)
+            .map_err(|error| format!("credentials: {error}"))?;
+        let text = String::from_utf8(plain).map_err(|_| "credentials: not a text".to_owned())?;
+        Sender::parse(id, channel, &text).map_err(|error| format!("credentials: {error}"))
+    }))
 }
 
 fn overview(row: Row) -> SenderOverview {
