@@ -16,6 +16,7 @@ use super::{
     estimate::{self, Estimate},
     problem::{Problem, Problems},
     routing::Mode,
+    rules,
     schedule::local_time,
     senders::choose_senders,
     stored::{self, Plannable, Stored},
@@ -98,7 +99,13 @@ pub async fn estimate_new(
 ) -> Result<Estimate, CreateError> {
     let mut conn = db::begin(pool).await?;
     let checked = check(&mut conn, config, new).await?;
-    Ok(estimate::estimate(&mut conn, &checked.plannable, checked.stored.budget_tokens).await?)
+    Ok(estimate::estimate(
+        &mut conn,
+        &checked.plannable,
+        checked.stored.budget_tokens,
+        &config.prices,
+    )
+    .await?)
 }
 
 /// What a stored broadcast would do if it were planned now.
@@ -115,7 +122,7 @@ pub async fn estimate_stored(
         .await?
         .ok_or_else(|| not_found(broadcast))?;
     let plannable = stored.check(&config.prices)?;
-    Ok(estimate::estimate(&mut conn, &plannable, stored.budget_tokens).await?)
+    Ok(estimate::estimate(&mut conn, &plannable, stored.budget_tokens, &config.prices).await?)
 }
 
 /// A new draft to those whom an ended broadcast did not reach, with its message, channels and senders.
@@ -262,6 +269,7 @@ async fn check(conn: &mut PgConnection, config: &BroadcastConfig, new: &NewBroad
             .push(Problem::new("deadline_invalid", "deadline_hours", problem));
     }
     let stored = Stored {
+        cap: rules::applied_cap(conn, new.shop).await?,
         shop: new.shop,
         shop_state,
         name: new.name.clone(),

@@ -72,6 +72,11 @@ impl Finding {
         Self::new(what, Verdict::Unknown, zh, en)
     }
 
+    /// It could not be asked yet; the texts say what comes first.
+    pub fn unasked(what: &'static str, zh: impl Into<String>, en: impl Into<String>) -> Self {
+        Self::new(what, Verdict::Unknown, zh, en)
+    }
+
     fn new(what: &'static str, verdict: Verdict, zh: impl Into<String>, en: impl Into<String>) -> Self {
         Self {
             what,

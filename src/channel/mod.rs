@@ -50,7 +50,7 @@ pub use config::{AppConfig, ChannelConfig, ChannelsError, EmailConfig, HttpConfi
 pub use connection::{Expected, Finding, Verdict};
 pub use content::{Button, Content, ContentProblem, InvalidContent, TEXT_LIMIT, TEXT_LIMIT_GSM7};
 pub use key::{delivery_key, slice_key};
-pub use line::MULTICAST_LIMIT;
+pub use line::{MULTICAST_LIMIT, quota::QuotaReading};
 pub use mark::DeliveryMark;
 pub use merge::{Fallbacks, Field};
 pub use outcome::{ErrorClass, Refusal, SendOutcome};
@@ -177,14 +177,23 @@ impl Channels {
         }
     }
 
+    /// Asks LINE for an account's month: its limit and what is used. Refused for a sender of another channel.
+    ///
+    /// # Errors
+    /// What LINE answered instead, or that it did not answer.
+    pub async fn line_quota(&self, sender: &Sender) -> Result<QuotaReading, Refusal> {
+        match sender.credentials() {
+            Credentials::Line(account) => self.line.quota(account).await,
+            _ => Err(Refusal::new(ErrorClass::Content, "wrong_channel")),
+        }
+    }
+
     /// Asks the provider about an account: one finding a question, in the order in which a merchant would set it up. Sends
     /// no message and changes nothing.
     pub async fn check_connection(&self, sender: &Sender, expected: Expected<'_>) -> Vec<Finding> {
-        let _ = expected;
         match sender.credentials() {
-            Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_) => {
-                vec![nothing_to_ask(sender.channel())]
-            }
+            Credentials::Line(account) => self.line.check(account, expected).await,
+            Credentials::App(_) | Credentials::Email(_) => vec![nothing_to_ask(sender.channel())],
         }
     }
 

@@ -33,14 +33,18 @@ pub(super) enum Args {
     /// Ask the provider whether an account is set up as it must be: token, ids, webhook, secret
     #[command(after_help = "Exit code: 0 when nothing is wrong, 1 when something is or the provider did not answer.")]
     Check(check::Args),
-    /// Show how fast each sender may send, now and by configuration, and what its provider last refused
-    Limits {
-        #[command(flatten)]
-        which: Which,
-        /// One JSON array of objects
-        #[arg(long)]
-        json: bool,
-    },
+    /// As `carillon limits`
+    Limits(LimitsArgs),
+}
+
+/// Show how fast each sender may send, now and by configuration, what its provider last refused, and what waits
+#[derive(Debug, clap::Args)]
+pub(super) struct LimitsArgs {
+    #[command(flatten)]
+    which: Which,
+    /// One JSON array of objects
+    #[arg(long)]
+    json: bool,
 }
 
 /// Which senders.
@@ -83,7 +87,7 @@ pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
     match args {
         Args::List { which, json } => list(&which.find(&app).await?, json),
         Args::Check(args) => check::run(&app, args).await,
-        Args::Limits { which, json } => limits(&app, which, json).await,
+        Args::Limits(args) => limits(app, args).await,
     }
 }
 
@@ -132,10 +136,12 @@ fn list(senders: &[SenderOverview], as_json: bool) -> Result<(), CliError> {
     table::print(&heads, rows)
 }
 
-async fn limits(app: &App, which: Which, as_json: bool) -> Result<(), CliError> {
+/// `carillon limits`: rates are from Redis, names and what waits from Postgres.
+pub(super) async fn limits(app: App, args: LimitsArgs) -> Result<(), CliError> {
+    let LimitsArgs { which, json: as_json } = args;
     let delivery = app.delivery()?;
     let (mut rows, mut objects) = (Vec::new(), Vec::new());
-    for sender in which.find(app).await? {
+    for sender in which.find(&app).await? {
         for call in senders::calls(sender.channel) {
             let key = delivery.limit_key(sender.id, sender.channel, *call, sender.rate_per_sec);
             let status: LimitStatus = delivery.limits.status(&key).await?;
@@ -143,6 +149,8 @@ async fn limits(app: &App, which: Which, as_json: bool) -> Result<(), CliError> 
                 "id": sender.id, "channel": sender.channel, "name": sender.name, "call": call.to_string(),
                 "configured_per_sec": status.configured_per_sec, "effective_per_sec": status.effective_per_sec,
                 "closed_until": status.closed_until, "last_throttled_at": status.last_throttled_at,
+                "waiting": sender.waiting, "state": sender.state, "resting_lanes": sender.resting,
+                "probes_at": sender.probes_at,
             }));
             rows.push(vec![
                 sender.id.to_string(),
@@ -153,6 +161,8 @@ async fn limits(app: &App, which: Which, as_json: bool) -> Result<(), CliError> 
                 format!("{}/s", rounded(status.effective_per_sec)),
                 plain::moment_or_dash(status.closed_until),
                 plain::moment_or_dash(status.last_throttled_at),
+                sender.waiting.to_string(),
+                breaker(&sender),
             ]);
         }
     }
@@ -171,8 +181,22 @@ async fn limits(app: &App, which: Which, as_json: bool) -> Result<(), CliError> 
         ("now", Align::Right),
         ("closed until", Align::Left),
         ("last 429", Align::Left),
+        ("waiting", Align::Right),
+        ("state", Align::Left),
     ];
     table::print(&heads, rows)
+}
+
+/// Whether it sends: paused by a person or its provider, or resting because nothing gets through.
+fn breaker(sender: &SenderOverview) -> String {
+    match (sender.state, sender.resting) {
+        (SenderState::Connected, 0) => "sends".to_owned(),
+        (SenderState::Connected, lanes) => format!(
+            "nothing gets through ({lanes} lanes), probes at {}",
+            plain::moment_or_dash(sender.probes_at)
+        ),
+        (state, _) => state.as_str().to_owned(),
+    }
 }
 
 /// Two digits are enough for a person.

@@ -22,11 +22,14 @@ struct Row {
     shop_url: String,
     credentials: Vec<u8>,
     rate_per_sec: Option<f64>,
+    sleep_secs: Option<f64>,
 }
 
 /// Ready to send.
 pub(super) struct Briefing {
     pub(super) sender: Sender,
+    /// For how long nobody on the lane may be disturbed, by its shop's quiet hours; none: it may work.
+    pub(super) sleeps: Option<Duration>,
     /// What the windows of this turn count against.
     pub(super) limit: LimitKey,
     /// The limit of single requests, where the windows are multicasts.
@@ -54,7 +57,8 @@ impl Briefing {
     /// Loads it. `DeliveryError::Sender`: the account cannot be used until a person mends it.
     pub(super) async fn load(delivery: &Delivery, lane: &TakenLane, share: Share) -> Result<Self, DeliveryError> {
         let row: Row = sqlx::query_as(
-            "select b.content, sh.id as shop_id, sh.name as shop_name, sh.url as shop_url, s.credentials, s.rate_per_sec
+            "select b.content, sh.id as shop_id, sh.name as shop_name, sh.url as shop_url, s.credentials, s.rate_per_sec,
+                    extract(epoch from lane_sleeps_until(b.id, s.id) - now())::double precision as sleep_secs
                from broadcast b join shop sh on sh.id = b.shop_id join sender s on s.id = $2
               where b.id = $1",
         )
@@ -97,6 +101,7 @@ impl Briefing {
             }
         };
         Ok(Self {
+            sleeps: row.sleep_secs.and_then(|secs| Duration::try_from_secs_f64(secs).ok()),
             limit: key(if same_for_all.is_some() {
                 Call::Multicast
             } else {

@@ -198,6 +198,7 @@ impl Fault {
                 "consumption",
                 "info",
                 "verify",
+                "webhook",
             ],
             Channel::Fcm => &["send", "token"],
             Channel::Smtp => &["connect", "ehlo", "auth", "mail", "rcpt", "data", "body"],
