@@ -30,7 +30,7 @@ use crate::{
 /// How long LINE's last word counts when it says nothing.
 const KNOWN_FOR: Duration = Duration::from_hours(24);
 /// How long a planned broadcast waits for LINE's first word.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(10);
 /// When it is asked again.
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(5);
 

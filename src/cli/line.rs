@@ -108,9 +108,10 @@ async fn quota(app: &App, args: QuotaArgs) -> Result<(), CliError> {
         if sender.state == SenderState::Disconnected {
             continue;
         }
-        let trouble = match args.stored {
-            true => None,
-            false => trouble(asks.ask(sender.id).await?),
+        let trouble = if args.stored {
+            None
+        } else {
+            trouble(asks.ask(sender.id).await?)
         };
         let mut conn = db::begin(&app.db).await?;
         let view = quota_view(&mut conn, sender.id).await?;
@@ -119,7 +120,7 @@ async fn quota(app: &App, args: QuotaArgs) -> Result<(), CliError> {
             "id": sender.id, "name": sender.name, "quota": view, "left": view.as_ref().and_then(QuotaView::left),
             "trouble": trouble,
         }));
-        rows.push(row(sender.id, &sender.name, view, trouble));
+        rows.push(row(sender.id, &sender.name, view.as_ref(), trouble.as_deref()));
     }
     if args.json {
         return say(&Value::Array(objects).to_string());
@@ -148,19 +149,19 @@ fn trouble(asked: Asked) -> Option<String> {
     }
 }
 
-fn row(id: SenderId, name: &str, view: Option<QuotaView>, trouble: Option<String>) -> Vec<String> {
+fn row(id: SenderId, name: &str, view: Option<&QuotaView>, trouble: Option<&str>) -> Vec<String> {
     let dash = || "-".to_owned();
-    let known = view.as_ref().filter(|view| view.read_at.is_some());
+    let known = view.filter(|view| view.read_at.is_some());
     let limit = |view: &QuotaView| view.may_send.map_or_else(|| "none".to_owned(), number);
     vec![
         id.to_string(),
         plain::cell(name, 30),
         known.map_or_else(dash, limit),
         known.and_then(|view| view.used).map_or_else(dash, number),
-        view.as_ref().map_or_else(dash, |view| number(view.reserved)),
+        view.map_or_else(dash, |view| number(view.reserved)),
         known.and_then(QuotaView::left).map_or_else(dash, number),
         plain::moment_or_dash(known.and_then(|view| view.read_at)),
-        plain::cell(trouble.as_deref().unwrap_or("-"), 60),
+        plain::cell(trouble.unwrap_or("-"), 60),
     ]
 }
 

@@ -43,7 +43,8 @@ impl<R: BufRead> Reader<R> {
                 }
                 self.line += 1;
                 // A line break inside of quotes belongs to the record; past the limit nobody looks for the end of the quotes.
-                if too_long || raw.iter().filter(|byte| **byte == b'"').count() % 2 == 0 {
+                let quoted = raw.iter().fold(false, |quoted, byte| quoted ^ (*byte == b'"'));
+                if too_long || !quoted {
                     break;
                 }
             }

@@ -268,7 +268,7 @@ async fn while_line_says_nothing_a_plan_waits_and_then_fails_or_goes_by_its_last
     // A word of last week is none, and after a while nobody waits any more.
     scene
         .world
-        .run("update line_quota set read_at = now() - interval '8 days', failing_since = now() - interval '3 minutes'")
+        .run("update line_quota set read_at = now() - interval '8 days', failing_since = now() - interval '11 minutes'")
         .await;
     let third = scene.queued().await;
     plan(&planner, third).await;

@@ -98,9 +98,8 @@ impl Line {
         request.headers_mut().insert(header::CONTENT_TYPE, FORM);
         *request.body_mut() = Some(Body::from(form));
         *request.timeout_mut() = Some(self.timeout);
-        let answer = match exchange(&self.client, request).await {
-            Ok(answer) => answer,
-            Err(_) => return no_answer("access_token", findings),
+        let Ok(answer) = exchange(&self.client, request).await else {
+            return no_answer("access_token", findings);
         };
         if answer.status == 400 {
             findings.push(Finding::wrong(
@@ -199,9 +198,8 @@ impl Line {
 
     /// The account's webhook is ours, and on; true when a test event would come here.
     async fn check_webhook(&self, account: &LineAccount, ours: &str, findings: &mut Vec<Finding>) -> bool {
-        let answer = match self.ask(account, &self.setup.webhook).await {
-            Ok(answer) => answer,
-            Err(_) => return no_answer("webhook", findings),
+        let Ok(answer) = self.ask(account, &self.setup.webhook).await else {
+            return no_answer("webhook", findings);
         };
         let set = match (answer.status, promised::<Webhook>(&answer)) {
             (404, _) => None,
