@@ -58,6 +58,8 @@ const LEFT_BEHIND: Duration = Duration::from_millis(500);
     arg_required_else_help = true,
     disable_help_subcommand = true,
     max_term_width = 110,
+    // One screen: that every command takes --help need not be listed.
+    help_template = "{about-with-newline}\n{usage-heading} {usage}\n\nCommands:\n{subcommands}\n{after-help}",
     after_help = "Needs DATABASE_URL, REDIS_URL and CARILLON__SECRET__KEYS; every key is in config/default.toml.\n`carillon config check` says what is in force, or everything that is wrong at once."
 )]
 struct Cli {
@@ -94,7 +96,7 @@ enum Command {
     /// Look at the accounts messages leave from
     #[command(subcommand)]
     Sender(sender::Args),
-    /// Show how fast each sender may send and does, what its provider last refused, and what waits
+    /// Show how fast each sender may send, what its provider last refused, and what waits
     Limits(sender::LimitsArgs),
     /// A shop's own rules: how often one customer hears from it, when nobody is disturbed
     #[command(subcommand)]

@@ -37,7 +37,7 @@ pub(super) enum Args {
     Limits(LimitsArgs),
 }
 
-/// Show how fast each sender may send, now and by configuration, what its provider last refused, and what waits
+/// Show how fast each sender may send, what its provider last refused, and what waits
 #[derive(Debug, clap::Args)]
 pub(super) struct LimitsArgs {
     #[command(flatten)]
