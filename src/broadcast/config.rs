@@ -35,7 +35,7 @@ pub struct BroadcastConfig {
 impl Section for BroadcastConfig {
     fn check(&self, report: &mut Report<'_>) {
         report.range("chunk_customers", self.chunk_customers, 1..=100_000);
-        report.range("slice_size", self.slice_size, 1..=500);
+        report.range("slice_size", self.slice_size, 1..=5_000);
         report.range("plan_budget_secs", self.plan_budget_secs, 0.1..=20.0);
         report.range("plan_lease_secs", self.plan_lease_secs, 1.0..=300.0);
         report.range("shop_lease_secs", self.shop_lease_secs, self.plan_lease_secs..=600.0);
@@ -52,7 +52,7 @@ impl BroadcastConfig {
     pub fn built_in() -> Result<Self, PricesError> {
         Ok(Self {
             chunk_customers: 10_000,
-            slice_size: 500,
+            slice_size: 1_000,
             plan_budget_secs: 3.0,
             plan_lease_secs: 15.0,
             shop_lease_secs: 30.0,

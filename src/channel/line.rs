@@ -22,7 +22,7 @@ use super::{
 };
 
 /// The most user ids in one multicast.
-pub const MULTICAST_LIMIT: usize = 500;
+pub const MULTICAST_LIMIT: u16 = 500;
 
 const RETRY_KEY: HeaderName = HeaderName::from_static("x-line-retry-key");
 const REQUEST_ID: &str = "x-line-request-id";
@@ -89,7 +89,7 @@ impl Line {
 
     /// Sends the message to up to 500 users: to all of them or to none.
     pub(super) async fn multicast(&self, account: &LineAccount, to: &[&str], parts: &[u8], key: Uuid) -> SendOutcome {
-        if to.is_empty() || to.len() > MULTICAST_LIMIT {
+        if to.is_empty() || to.len() > usize::from(MULTICAST_LIMIT) {
             return Refusal::new(ErrorClass::Content, "multicast_size").into();
         }
         // LINE's pages disagree on whether an unknown id fails the request or is passed over, so one that cannot be

@@ -8,7 +8,7 @@ use carillon_jobs::{AddressId, CustomerId, ShopId};
 use sqlx::types::{Json, Uuid};
 
 use crate::{
-    channel::{Channel, Content, ErrorClass, Letterhead, Recipient, Refusal, Rendered, Sender, Template},
+    channel::{Channel, Content, ErrorClass, Letterhead, MULTICAST_LIMIT, Recipient, Refusal, Rendered, Sender, Template},
     delivery::{Delivery, DeliveryError, share::Share, store::TakenLane},
     limit::{Call, LimitKey},
 };
@@ -159,7 +159,7 @@ impl Briefing {
             return 1;
         }
         let alone = if self.keyed() {
-            self.slice_size
+            self.slice_size.min(MULTICAST_LIMIT.into())
         } else {
             u32::try_from(self.in_flight).unwrap_or(u32::MAX)
         };
