@@ -195,7 +195,7 @@ create function probe_sender(p_sender uuid) returns bigint language sql as $$
     select count(*) from probed
 $$;
 
--- As before, and members whom quiet hours protect now stay in their slice, which is due when the first of them may be disturbed.
+-- As before (a window may close between planning and sending, too), and members whom quiet hours protect now stay in their slice, which is due when the first of them may be disturbed.
 create or replace function claim_slice(p_broadcast uuid, p_channel channel, p_lane_epoch int, p_window int, p_lease_secs double precision,
         p_key_secs double precision, p_same_body boolean)
 returns table (slice_no int, epoch int, intent_no int, repeats int, in_flight bigint[], customers bigint[],
@@ -204,12 +204,15 @@ language plpgsql set enable_seqscan = off set max_parallel_workers_per_gather = 
     set enable_hashjoin = off set enable_mergejoin = off set enable_memoize = off set plan_cache_mode = force_generic_plan as $$
 declare s slice; v_repeat boolean; v_stopped text; v_gone bigint[]; v_gone_states delivery_state[]; v_gone_reasons text[];
         v_none text[];
-        v_zone text; v_quiet record; v_wakes timestamptz; v_lost text := case when p_key_secs > 0 then 'key_expired' else 'interrupted' end;
+        v_zone text; v_quiet record; v_wakes timestamptz; v_windowed boolean; v_lost text := case when p_key_secs > 0 then 'key_expired' else 'interrupted' end;
 begin
     -- The worker took the lane a moment ago; since then somebody may have paused, cancelled or run into a wall.
     select case when sh.state <> 'active' then 'shop_suspended' when se.state = 'disconnected' then 'sender_disconnected' end,
-           sh.time_zone
-      into v_stopped, v_zone
+           sh.time_zone,
+           -- A WhatsApp number that sends by approved templates needs no window; asked by name, as not every schema before has it.
+           case when l.channel in ('messenger', 'whatsapp')
+                then coalesce(not (to_jsonb(se) ->> 'sends_templates')::boolean, true) else false end
+      into v_stopped, v_zone, v_windowed
       from lane l join shop sh on sh.id = l.shop_id join sender se on se.id = l.sender_id
       join broadcast b on b.id = l.broadcast_id
      where l.broadcast_id = p_broadcast and l.channel = p_channel and l.epoch = p_lane_epoch
@@ -249,7 +252,9 @@ begin
                             when d.customer_id = any (s.in_flight) then null
                             when v_stopped is not null then v_stopped
                             when c.opted_out or a.state = 'opted_out' then 'opted_out'
-                            when a.state = 'suppressed' then 'suppressed' end as gone,
+                            when a.state = 'suppressed' then 'suppressed'
+                            when v_windowed and coalesce(a.last_inbound_at <= now() - interval '24 hours', true)
+                                 then 'window_closed' end as gone,
                        -- Who is in flight is not asked: their message may have left before.
                        case when v_quiet.starts is not null and d.customer_id <> all (coalesce(s.in_flight, '{}'))
                             then quiet_until(now(), coalesce(c.time_zone, v_zone), v_quiet.starts, v_quiet.ends) end as wakes
