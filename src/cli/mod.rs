@@ -59,7 +59,7 @@ const LEFT_BEHIND: Duration = Duration::from_millis(500);
     disable_help_subcommand = true,
     max_term_width = 110,
     // One screen: that every command takes --help need not be listed.
-    help_template = "{about-with-newline}\n{usage-heading} {usage}\n\nCommands:\n{subcommands}\n{after-help}",
+    help_template = "{about-with-newline}\n{usage-heading} {usage}\n\nCommands:\n{subcommands}{after-help}",
     after_help = "Needs DATABASE_URL, REDIS_URL and CARILLON__SECRET__KEYS; every key is in config/default.toml.\n`carillon config check` says what is in force, or everything that is wrong at once."
 )]
 struct Cli {

@@ -8,7 +8,9 @@ use carillon_jobs::{AddressId, CustomerId, ShopId};
 use sqlx::types::{Json, Uuid};
 
 use crate::{
-    channel::{Channel, Content, ErrorClass, Letterhead, MULTICAST_LIMIT, Recipient, Refusal, Rendered, Sender, Template},
+    channel::{
+        Channel, Content, ErrorClass, Letterhead, MULTICAST_LIMIT, Recipient, Refusal, Rendered, Sender, Template,
+    },
     delivery::{Delivery, DeliveryError, share::Share, store::TakenLane},
     limit::{Call, LimitKey},
 };

@@ -100,7 +100,7 @@ fn is_open(raw: &[u8]) -> bool {
         Quote,
     }
     let end = raw.iter().fold(At::Start, |at, byte| match (at, byte) {
-        (At::Start, b'"') | (At::Quote, b'"') => At::Quoted,
+        (At::Start | At::Quote, b'"') => At::Quoted,
         (At::Quoted, b'"') => At::Quote,
         (At::Quoted, _) => At::Quoted,
         (At::Start | At::Plain | At::Quote, b',') => At::Start,
