@@ -9,7 +9,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broadcast::{BroadcastWork, Planner},
+    broadcast::{BroadcastWork, LineQuota, Planner},
     channel::Channels,
     clock::Clock,
     config::{Config, RedisConfig},
@@ -161,12 +161,21 @@ impl App {
         })
     }
 
+    /// What asks LINE how much its accounts may still send.
+    pub fn line_quota(&self) -> Result<LineQuota, AppError> {
+        Ok(LineQuota {
+            db: self.db.clone(),
+            channels: Arc::new(Channels::new(&self.config.channel)?),
+            secrets: self.secrets.clone(),
+        })
+    }
+
     /// What works on `broadcast-send` jobs.
     pub fn broadcast_work(&self) -> Result<BroadcastWork, AppError> {
         Ok(BroadcastWork {
             db: self.db.clone(),
             queue: self.queue()?,
-            planner: Planner::new(self.db.clone(), self.config.broadcast.clone()),
+            planner: Planner::new(self.db.clone(), self.config.broadcast.clone()).asking(self.line_quota()?),
             delivery: self.delivery()?,
             slots: self.config.queue.concurrency,
             postgres: Arc::default(),

@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, TimeDelta, TimeZone as _, Utc};
+use chrono_tz::Tz;
+
+/// No clock was ever put forward by more; the whole day that Samoa left out is the record.
+const LONGEST_GAP_SECS: i64 = 36 * 3_600;
 
 /// A clock; clones show the same time.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +46,26 @@ impl Clock {
             *time.lock().unwrap_or_else(PoisonError::into_inner) += by;
         }
     }
+}
+
+/// The first moment at which the clocks of a zone show this time or a later one (pure).
+#[must_use]
+pub fn first_moment(zone: Tz, local: NaiveDateTime) -> Option<DateTime<Utc>> {
+    let at = |secs: i64| zone.from_local_datetime(&(local + TimeDelta::seconds(secs))).earliest();
+    let moment = at(0).or_else(|| {
+        // In a gap: the first second behind it is looked for by halves, between one inside of it and one behind.
+        let (mut inside, mut behind) = (0, LONGEST_GAP_SECS);
+        while behind - inside > 1 {
+            let middle = i64::midpoint(inside, behind);
+            if at(middle).is_some() {
+                behind = middle;
+            } else {
+                inside = middle;
+            }
+        }
+        at(behind)
+    })?;
+    Some(moment.to_utc())
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ pub mod retry;
 pub mod scheduler;
 pub mod secret;
 pub mod start;
+pub mod suppression;
 pub mod telemetry;
 mod tls;
 pub mod top_up;

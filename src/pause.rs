@@ -96,6 +96,14 @@ pub async fn pause(db: &PgPool, scope: Scope, reason: &str, by: &str) -> sqlx::R
     Ok(moved(&answer))
 }
 
+/// Lets the lanes of a sender probe at once that rest because nothing gets through to its provider; how many did. The caller rings.
+pub async fn probe(db: &PgPool, sender: SenderId) -> sqlx::Result<i64> {
+    sqlx::query_scalar("select probe_sender($1)")
+        .bind(sender.0)
+        .fetch_one(db)
+        .await
+}
+
 /// Lets it go on where it was. The caller rings, or the scheduler does within seconds.
 pub async fn resume(db: &PgPool, scope: Scope, by: &str) -> sqlx::Result<Moved> {
     let answer: String = sqlx::query_scalar("select resume_work($1, $2, $3)")

@@ -106,6 +106,9 @@ pub struct LineAccount {
     /// Messages per month; `None` is unlimited.
     #[serde(default)]
     pub monthly_quota: Option<u64>,
+    /// Signs the test event; `None` is [`LINE_CHANNEL_SECRET`].
+    #[serde(default)]
+    pub channel_secret: Option<String>,
 }
 
 /// An FCM project with one service account.
@@ -267,6 +270,7 @@ pub fn default_accounts() -> Vec<Account> {
             bot_user_id: LINE_BOT_USER_ID.to_owned(),
             display_name: "Sandbox Shop".to_owned(),
             monthly_quota: None,
+            channel_secret: None,
         }),
         Account::Smtp(SmtpAccount {
             user: SMTP_USER.to_owned(),

@@ -82,6 +82,15 @@ impl Handle {
         self.state.line.issue_reply_token(user_id, self.state.clock.elapsed())
     }
 
+    /// Sets where the LINE account of a token has its webhooks sent, and whether it does. False when the token is not known.
+    pub fn set_line_webhook(&self, access_token: &str, endpoint: &str, active: bool) -> bool {
+        let official = self.state.line.official(access_token);
+        official.is_some_and(|official| {
+            official.set_webhook(endpoint.to_owned(), active);
+            true
+        })
+    }
+
     /// Moves the sandbox's clock forward (retry keys, reply tokens, access tokens, rate caps).
     pub fn advance_clock(&self, by: Duration) {
         self.state.clock.advance(by);

@@ -12,6 +12,7 @@ use httparse::{Header, Status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::line::TestEvent;
 use crate::routes;
 use crate::state::State;
 
@@ -61,6 +62,8 @@ pub(crate) struct Answer {
     pub(crate) headers: String,
     pub(crate) content_type: &'static str,
     pub(crate) body: String,
+    /// Something to do elsewhere first; what it says is the body then.
+    pub(crate) errand: Option<TestEvent>,
 }
 
 impl Answer {
@@ -69,6 +72,7 @@ impl Answer {
         self.headers.clear();
         self.content_type = "application/json";
         self.body.clear();
+        self.errand = None;
     }
 
     pub(crate) fn header(&mut self, name: &str, value: &str) {
@@ -155,6 +159,9 @@ pub(crate) async fn serve(mut stream: TcpStream, state: Arc<State>) {
                     inbox.drain(..used);
                 }
                 wanted = 1;
+                if let Some(errand) = answer.errand.take().filter(|_| answer.status == 200) {
+                    answer.body = errand.run().await;
+                }
                 let kept = finish(&mut stream, &answer, &mut outbox, verdict).await;
                 if close || !kept {
                     return;

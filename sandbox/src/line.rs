@@ -9,6 +9,7 @@ mod message;
 mod official;
 mod queries;
 mod retry_keys;
+mod setup;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -33,6 +34,7 @@ use crate::traffic::Pace;
 
 pub(crate) use crate::line::official::{LineState, Official, is_user_id};
 pub(crate) use crate::line::queries::{consumption, info, quota, validate, verify};
+pub(crate) use crate::line::setup::{TestEvent, endpoint, test};
 
 const MAX_MULTICAST: usize = 500;
 

@@ -179,6 +179,7 @@ fn accounts(options: &Options) -> Result<Vec<Account>, Failed> {
             bot_user_id: format!("U{n:032x}"),
             display_name: format!("Sandbox Shop {n}"),
             monthly_quota: quota,
+            channel_secret: None,
         }));
     }
     for path in &options.fcm_key {

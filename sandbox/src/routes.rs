@@ -41,6 +41,8 @@ pub(crate) fn answer(state: &State, request: &Request<'_>, answer: &mut Answer) 
         ("GET", "/v2/bot/message/quota") => line::quota(state, request, answer),
         ("GET", "/v2/bot/message/quota/consumption") => line::consumption(state, request, answer),
         ("GET", "/v2/bot/info") => line::info(state, request, answer),
+        ("GET" | "PUT", "/v2/bot/channel/webhook/endpoint") => line::endpoint(state, request, answer),
+        ("POST", "/v2/bot/channel/webhook/test") => line::test(state, request, answer),
         ("POST", "/v2/oauth/verify") => line::verify(state, request, answer),
         ("POST", "/token") => oauth::token(state, request, answer),
         (_, path) if path.starts_with("/v1/projects/") => fcm::route(state, request, answer),

@@ -17,6 +17,7 @@ use super::{
     estimate::{self, Estimate},
     problem::{Problem, Problems},
     routing::Mode,
+    rules,
     schedule::local_time,
     senders::choose_senders,
     stored::{self, Plannable, Stored},
@@ -125,7 +126,7 @@ async fn estimated(
     stored: &Stored,
     plannable: &Plannable,
 ) -> Result<Estimate, sqlx::Error> {
-    let mut estimate = estimate::estimate(conn, plannable, stored.budget_tokens).await?;
+    let mut estimate = estimate::estimate(conn, plannable, stored.budget_tokens, &config.prices).await?;
     estimate
         .warnings
         .extend(compliance::warnings(conn, config, stored).await?);
@@ -279,6 +280,7 @@ async fn check(conn: &mut PgConnection, config: &BroadcastConfig, new: &NewBroad
             .push(Problem::new("deadline_invalid", "deadline_hours", problem));
     }
     let stored = Stored {
+        cap: rules::applied_cap(conn, new.shop).await?,
         shop: new.shop,
         shop_state,
         shop_url,

@@ -7,15 +7,18 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{QueryBuilder, Row};
 
 use super::{
+    line_quota::{self, LineEstimate},
     routing::{Mode, SkipReason},
     routing_sql::{Part, Route},
+    rules,
     stored::Plannable,
 };
-use crate::{channel::Channel, db::PgConnection};
+use crate::{channel::Channel, db::PgConnection, prices::Prices};
 
 /// One channel of an estimate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -49,6 +52,10 @@ pub struct Estimate {
     pub available_before: i64,
     /// The same after this broadcast; below zero: so many tokens are missing.
     pub available_after: i64,
+    /// What LINE's own account has left and what LINE charges; none where LINE is not used or was never asked.
+    pub line: Option<LineEstimate>,
+    /// Channels on which it is a quiet time now, by the shop's clock, and until when.
+    pub quiet: BTreeMap<Channel, DateTime<Utc>>,
     /// What a merchant should know before sending.
     pub warnings: Vec<String>,
 }
@@ -58,6 +65,7 @@ pub(super) async fn estimate(
     conn: &mut PgConnection,
     plannable: &Plannable,
     budget_tokens: Option<i64>,
+    prices: &Prices,
 ) -> Result<Estimate, sqlx::Error> {
     let counts = count(conn, &plannable.route).await?;
     let of = |what: &str, name: &str| counts.get(&(what.to_owned(), name.to_owned())).copied().unwrap_or(0);
@@ -82,8 +90,10 @@ pub(super) async fn estimate(
         "select allowance - held_allowance + extra - held_extra from token_account where shop_id = $1",
     )
     .bind(plannable.route.shop.0)
-    .fetch_optional(conn)
+    .fetch_optional(&mut *conn)
     .await?;
+    let quiet = quiet_now(conn, &plannable.route).await?;
+    let line = line_quota::estimate(conn, &plannable.route, of("messages", "line"), prices, plannable.day).await?;
     let tokens = channels.iter().map(|channel| channel.tokens).sum();
     let available_before = available.unwrap_or(0);
     let mut estimate = Estimate {
@@ -94,10 +104,28 @@ pub(super) async fn estimate(
         tokens,
         available_before,
         available_after: available_before - tokens,
+        line,
+        quiet,
         warnings: Vec::new(),
     };
     estimate.warnings = warnings(&estimate, plannable, budget_tokens);
     Ok(estimate)
+}
+
+/// Where messages would wait if the broadcast were sent now. Tests never do.
+async fn quiet_now(conn: &mut PgConnection, route: &Route) -> Result<BTreeMap<Channel, DateTime<Utc>>, sqlx::Error> {
+    if route.testers {
+        return Ok(BTreeMap::new());
+    }
+    let Some(rules) = rules::read(conn, route.shop).await? else {
+        return Ok(BTreeMap::new());
+    };
+    let zone = rules.time_zone.parse().unwrap_or(chrono_tz::Tz::UTC);
+    let used = |channel| route.legs.iter().any(|leg| leg.channel == channel);
+    let quiet = rules.quiet.iter().filter(|one| used(one.channel));
+    Ok(quiet
+        .filter_map(|one| Some((one.channel, one.hours.until(rules.now, zone)?)))
+        .collect())
 }
 
 /// One statement, one snapshot: (what, name) → how many.
@@ -138,6 +166,24 @@ fn warnings(estimate: &Estimate, plannable: &Plannable, budget_tokens: Option<i6
             estimate.tokens
         ));
     }
+    if let Some(line) = estimate.line.as_ref().filter(|line| line.missing > 0) {
+        warnings.push(format!(
+            "LINE lets this account send {} more messages this month, {} are missing: nothing would be sent",
+            line.left.unwrap_or(0),
+            line.missing
+        ));
+    }
+    if let Some(line) = estimate.line.as_ref().filter(|line| line.quota.failing_since.is_some()) {
+        warnings.push(match line.quota.read_at {
+            Some(at) => format!(
+                "LINE does not say now what is left of its quota; it last did at {}",
+                at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+            ),
+            None => {
+                "LINE does not say what is left of its quota, and never has: the broadcast would wait for it".to_owned()
+            }
+        });
+    }
     if plannable.route.mode == Mode::PrioritySingle {
         let pairs = plannable.prices.iter().zip(plannable.prices.iter().skip(1));
         for ((first, dear), (second, cheap)) in pairs.filter(|((_, dear), (_, cheap))| dear > cheap) {
@@ -145,6 +191,12 @@ fn warnings(estimate: &Estimate, plannable: &Plannable, budget_tokens: Option<i6
                 "priority is not cheapest first: {first} ({dear} tokens) stands before {second} ({cheap})"
             ));
         }
+    }
+    for (channel, until) in &estimate.quiet {
+        warnings.push(format!(
+            "quiet hours on {channel}: sent now, its messages wait until {}, or expire at the broadcast's deadline",
+            until.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+        ));
     }
     for channel in &plannable.disconnected {
         warnings.push(format!(

@@ -20,7 +20,9 @@ use super::{
     chunk::{Chunk, plan_chunk},
     compliance,
     config::BroadcastConfig,
-    problem::{Problem, Problems},
+    line_quota::{ASK_AGAIN, Known, LineQuota},
+    open::{fail, finish},
+    problem::Problems,
     purge::purge_step,
     routing_sql::Route,
     state::BroadcastState,
@@ -31,8 +33,6 @@ use crate::{
     channel::Channel,
     db::{self, PgConnection, PgPool},
 };
-
-const REASON_CHARS: usize = 500;
 
 /// What came of one call of [`Planner::advance`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub struct Planner {
     pub config: BroadcastConfig,
     /// Whose chunk is next, in this process.
     pub chunks: ChunkTurns,
+    /// What LINE lets its accounts send; none: nobody asks, and nothing is reserved.
+    pub line_quota: Option<LineQuota>,
 }
 
 impl Planner {
@@ -79,7 +81,19 @@ impl Planner {
     #[must_use]
     pub fn new(db: PgPool, config: BroadcastConfig) -> Self {
         let chunks = ChunkTurns::new(&db);
-        Self { db, config, chunks }
+        Self {
+            db,
+            config,
+            chunks,
+            line_quota: None,
+        }
+    }
+
+    /// The same, asking LINE before a broadcast opens.
+    #[must_use]
+    pub fn asking(mut self, line_quota: LineQuota) -> Self {
+        self.line_quota = Some(line_quota);
+        self
     }
 
     /// Does what is next for a broadcast, for at most about `plan_budget_secs`, and stops between two chunks when told
@@ -139,7 +153,7 @@ impl Planner {
             };
             first = false;
             match plan_chunk(&self.db, &self.config, broadcast, turn.epoch, &turn.route).await? {
-                Chunk::Last => return finish(&self.db, &self.config, broadcast, &turn).await,
+                Chunk::Last => return self.finish(broadcast, &turn).await,
                 Chunk::More
                     if Instant::now() < turn_ends
                         && !halt.is_cancelled()
@@ -151,6 +165,28 @@ impl Planner {
                 }
             }
         }
+    }
+
+    /// Everybody is planned: what LINE lets its account send is asked, with no transaction open, and then the broadcast opens.
+    async fn finish(&self, broadcast: BroadcastId, turn: &Turn) -> Result<Advance, PlanError> {
+        let known = match &self.line_quota {
+            Some(quota) => quota.known_for(&turn.route).await?,
+            None => Known::Unchecked,
+        };
+        if known == Known::NotYet {
+            let again: Option<DateTime<Utc>> = sqlx::query_scalar(
+                "update broadcast set plan_lease_until = null, rung_at = now(),
+                        state_reason = 'line_quota: LINE does not say yet what is left of its quota; it is asked again'
+                  where id = $1 and plan_epoch = $2 returning now() + interval '1 second' * $3",
+            )
+            .bind(broadcast.0)
+            .bind(turn.epoch)
+            .bind(ASK_AGAIN.as_secs_f64())
+            .fetch_optional(&self.db)
+            .await?;
+            return Ok(again.map_or(Advance::Again, Advance::WaitUntil));
+        }
+        finish(&self.db, &self.config, broadcast, turn, known).await
     }
 
     async fn purge(
@@ -174,11 +210,11 @@ impl Planner {
 }
 
 /// A planner's right to a broadcast.
-struct Turn {
-    epoch: i32,
+pub(super) struct Turn {
+    pub(super) epoch: i32,
     /// Nothing of it is planned yet.
     is_new: bool,
-    route: Route,
+    pub(super) route: Route,
 }
 
 enum Begin {
@@ -291,107 +327,5 @@ async fn leave(pool: &PgPool, broadcast: BroadcastId, epoch: i32) -> Result<(), 
     .bind(epoch)
     .execute(pool)
     .await?;
-    Ok(())
-}
-
-/// Everybody is planned: refuses an empty audience, else holds the cost and opens the lanes.
-async fn finish(
-    pool: &PgPool,
-    config: &BroadcastConfig,
-    broadcast: BroadcastId,
-    turn: &Turn,
-) -> Result<Advance, PlanError> {
-    analyze(pool, config, broadcast).await?;
-    let mut tx = db::begin(pool).await?;
-    let planned: Option<i64> = sqlx::query_scalar(
-        "select planned_customers from broadcast where id = $1 and plan_epoch = $2 and state = 'planning' for update",
-    )
-    .bind(broadcast.0)
-    .bind(turn.epoch)
-    .fetch_optional(&mut *tx)
-    .await?;
-    let Some(planned) = planned else {
-        return Ok(Advance::Again);
-    };
-    // The shop before its account, in this order everywhere: a shop that is being suspended has its row and wants the account.
-    sqlx::query(
-        "update shop set planning_broadcast = null, planning_lease_until = null
-          where id = $1 and planning_broadcast = $2",
-    )
-    .bind(turn.route.shop.0)
-    .bind(broadcast.0)
-    .execute(&mut *tx)
-    .await?;
-    let advance = match planned {
-        0 => {
-            let problem = Problem::new("empty_audience", "audience", "holds nobody: choose another one");
-            fail(&mut tx, broadcast, &problem.into()).await?;
-            Advance::Again
-        }
-        _ => open(&mut tx, broadcast, turn.epoch).await?,
-    };
-    tx.commit().await?;
-    Ok(advance)
-}
-
-async fn open(tx: &mut PgConnection, broadcast: BroadcastId, epoch: i32) -> Result<Advance, PlanError> {
-    let answer: String = sqlx::query_scalar("select open_broadcast($1, $2)")
-        .bind(broadcast.0)
-        .bind(epoch)
-        .fetch_one(&mut *tx)
-        .await?;
-    sqlx::query("update broadcast set plan_lease_until = null where id = $1")
-        .bind(broadcast.0)
-        .execute(tx)
-        .await?;
-    match answer.as_str() {
-        "opened" => Ok(Advance::Opened),
-        "completed" => Ok(Advance::NothingToDo(BroadcastState::Completed)),
-        // Failed with its reason; the next call deletes the plan.
-        "short" | "over_budget" | "stale" => Ok(Advance::Again),
-        _ => Err(PlanError::UnknownAnswer(answer)),
-    }
-}
-
-/// Ends a broadcast that cannot be planned. What was planned of it is deleted by later calls.
-async fn fail(tx: &mut PgConnection, broadcast: BroadcastId, problems: &Problems) -> Result<(), sqlx::Error> {
-    let reason: String = problems.to_string().chars().take(REASON_CHARS).collect();
-    sqlx::query(
-        "update broadcast set state = 'failed', state_reason = $2, purge = state = 'planning', finished_at = now(),
-                plan_lease_until = null
-          where id = $1",
-    )
-    .bind(broadcast.0)
-    .bind(reason)
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-/// Refreshes the statistics of the partition when this plan is a large part of what they know: without any, a
-/// statement that names a broadcast reads all of it.
-async fn analyze(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) -> Result<(), sqlx::Error> {
-    let stale: Option<String> = sqlx::query_scalar(
-        "select p.relname::text
-           from (select coalesce(sum(planned), 0)::bigint as planned from broadcast_channel where broadcast_id = $1) n,
-                pg_class p
-          where p.oid = to_regclass('delivery' || to_char(broadcast_id_time($1) at time zone 'UTC', '_YYYY_MM'))
-            and n.planned >= $2 and n.planned * 5 > p.reltuples",
-    )
-    .bind(broadcast.0)
-    .bind(config.analyze_messages)
-    .fetch_optional(pool)
-    .await?;
-    if let Some(table) = stale {
-        let mut tx = db::begin(pool).await?;
-        // Which broadcasts are large is all anybody wants to know: a small sample, a tenth of the time.
-        sqlx::query("select set_config('default_statistics_target', '10', true)")
-            .execute(&mut *tx)
-            .await?;
-        // The name is `delivery_` and digits, from the catalogue. Only the key is ever searched by.
-        let analyze = format!("analyze (skip_locked) {table} (broadcast_id, channel, customer_id)");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(analyze)).execute(&mut *tx).await?;
-        tx.commit().await?;
-    }
     Ok(())
 }

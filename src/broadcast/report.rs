@@ -95,6 +95,8 @@ pub struct ChannelReport {
     pub sender_state: String,
     /// Tokens a message.
     pub tokens_each: i32,
+    /// Until when its messages wait because of the shop's quiet hours; none: it is not quiet now, or nothing waits.
+    pub quiet_until: Option<DateTime<Utc>>,
     /// How its messages ended.
     #[serde(flatten)]
     pub outcomes: Outcomes,
@@ -227,9 +229,18 @@ async fn head(conn: &mut PgConnection, broadcast: BroadcastId) -> Result<Option<
     .await
 }
 
+/// Channel, sender's name and state, tokens a message, messages planned, and until when they sleep.
+type ChannelRow = (Channel, String, String, i32, i64, Option<DateTime<Utc>>);
+
 async fn channels(conn: &mut PgConnection, broadcast: BroadcastId) -> Result<Vec<ChannelReport>, sqlx::Error> {
-    let rows: Vec<(Channel, String, String, i32, i64)> = sqlx::query_as(
-        "select c.channel, s.name, concat_ws(': ', s.state, s.state_reason), c.tokens, c.planned
+    let rows: Vec<ChannelRow> = sqlx::query_as(
+        "select c.channel, s.name, concat_ws(': ', s.state, s.state_reason), c.tokens, c.planned,
+                (select quiet_until(now(), sh.time_zone, q.starts, q.ends)
+                   from lane l
+                   join broadcast b on b.id = l.broadcast_id and b.purpose <> 'test' and b.state = 'sending'
+                   join shop sh on sh.id = l.shop_id
+                   join quiet_hours q on q.shop_id = l.shop_id and q.channel = l.channel
+                  where l.broadcast_id = c.broadcast_id and l.channel = c.channel and l.remaining > 0)
            from broadcast_channel c join sender s on s.id = c.sender_id where c.broadcast_id = $1 order by c.position",
     )
     .bind(broadcast.0)
@@ -237,7 +248,7 @@ async fn channels(conn: &mut PgConnection, broadcast: BroadcastId) -> Result<Vec
     .await?;
     Ok(rows
         .into_iter()
-        .map(|(channel, sender, sender_state, tokens_each, planned)| {
+        .map(|(channel, sender, sender_state, tokens_each, planned, quiet_until)| {
             let outcomes = Outcomes {
                 planned,
                 left: planned,
@@ -248,6 +259,7 @@ async fn channels(conn: &mut PgConnection, broadcast: BroadcastId) -> Result<Vec
                 sender,
                 sender_state,
                 tokens_each,
+                quiet_until,
                 outcomes,
             }
         })

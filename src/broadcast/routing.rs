@@ -7,11 +7,13 @@
 //! - `app_plus_one`: every chosen channel (the app and at most one more) on which the customer is reachable.
 //! - `priority_single`: the first channel, in the broadcast's order, on which the customer is reachable.
 //! - Reachable on a channel: a current address on the broadcast's sender, in state `active`, inside the provider's
-//!   window where it has one; and the customer has not opted out of everything.
+//!   window where it has one; and the customer has not opted out of everything, and has not had as many broadcasts as the
+//!   shop's frequency cap allows.
 //! - Twins, two customers of a shop with one address: of those routed to it the lowest id gets it. The others get
 //!   nothing on that channel, and are not moved on to another one: the same person has the message.
 //! - Who gets nothing has one reason, the first that applies to any of their chosen channels: `opted_out`,
-//!   `suppressed`, `same_address`, `window_closed`, `no_address`.
+//!   `suppressed`, `frequency_cap`, `same_address`, `window_closed`, `no_address`. `frequency_cap` only where there is an
+//!   address that could have been written to.
 //!
 //! It must never depend on anything but its arguments.
 
@@ -70,6 +72,8 @@ pub enum SkipReason {
     OptedOut,
     /// The provider said that an address is dead or blocks us.
     Suppressed,
+    /// The customer has had as many broadcasts as the shop allows in this time.
+    FrequencyCap,
     /// Somebody with the same address gets it.
     SameAddress,
     /// The customer has not written within the time the provider asks for.
@@ -80,9 +84,10 @@ pub enum SkipReason {
 
 impl SkipReason {
     /// Every reason, in order of precedence.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::OptedOut,
         Self::Suppressed,
+        Self::FrequencyCap,
         Self::SameAddress,
         Self::WindowClosed,
         Self::NoAddress,
@@ -94,6 +99,7 @@ impl SkipReason {
         match self {
             Self::OptedOut => "opted_out",
             Self::Suppressed => "suppressed",
+            Self::FrequencyCap => "frequency_cap",
             Self::SameAddress => "same_address",
             Self::WindowClosed => "window_closed",
             Self::NoAddress => "no_address",
@@ -141,6 +147,8 @@ pub struct Candidate {
     pub customer: CustomerId,
     /// Opted out of everything.
     pub opted_out: bool,
+    /// Has had as many broadcasts as the shop's frequency cap allows.
+    pub capped: bool,
     /// One entry per channel of the broadcast, in its order.
     pub places: Vec<Option<Place>>,
 }
@@ -180,7 +188,7 @@ pub fn route(mode: Mode, audience: &[Candidate]) -> Vec<Routed> {
 fn chosen(mode: Mode, candidate: &Candidate) -> Vec<(usize, Place)> {
     let open = candidate.places.iter().enumerate().filter_map(|(channel, place)| {
         place
-            .filter(|place| place.reach == Reach::Open && !candidate.opted_out)
+            .filter(|place| place.reach == Reach::Open && !candidate.opted_out && !candidate.capped)
             .map(|place| (channel, place))
     });
     match mode {
@@ -195,6 +203,8 @@ fn reason(candidate: &Candidate) -> SkipReason {
         SkipReason::OptedOut
     } else if any(Reach::Suppressed) {
         SkipReason::Suppressed
+    } else if any(Reach::Open) && candidate.capped {
+        SkipReason::FrequencyCap
     } else if any(Reach::Open) {
         // Reachable and yet without a message: a twin has it.
         SkipReason::SameAddress
@@ -220,6 +230,7 @@ mod tests {
         Candidate {
             customer: CustomerId(id),
             opted_out: false,
+            capped: false,
             places: places.iter().map(|one| one.map(place)).collect(),
         }
     }
@@ -265,6 +276,19 @@ mod tests {
         assert_eq!(channels(&routed), [vec![0, 1], vec![], vec![]]);
     }
 
+    fn capped(mut one: Candidate) -> Candidate {
+        one.capped = true;
+        one
+    }
+
+    #[test]
+    fn who_has_had_enough_leaves_a_shared_mailbox_to_the_other() {
+        let first = capped(person(1, &[Some((1, Some(1), Reach::Open))]));
+        let second = person(2, &[Some((2, Some(1), Reach::Open))]);
+        let routed = route(Mode::PrioritySingle, &[first, second]);
+        assert_eq!(channels(&routed), [vec![], vec![0]]);
+    }
+
     #[test]
     fn who_gets_nothing_has_one_reason() {
         let mut all_out = person(1, &[Some((1, None, Reach::Open))]);
@@ -272,6 +296,12 @@ mod tests {
         let people = [
             all_out,
             person(2, &[Some((2, None, Reach::Suppressed))]),
+            capped(person(
+                5,
+                &[Some((5, None, Reach::Open)), Some((6, None, Reach::WindowClosed))],
+            )),
+            // Nobody could have written to them: that is the reason.
+            capped(person(6, &[Some((7, None, Reach::WindowClosed)), None])),
             person(3, &[Some((3, None, Reach::WindowClosed))]),
             person(4, &[None]),
         ];
@@ -284,6 +314,8 @@ mod tests {
             [
                 SkipReason::OptedOut,
                 SkipReason::Suppressed,
+                SkipReason::FrequencyCap,
+                SkipReason::WindowClosed,
                 SkipReason::WindowClosed,
                 SkipReason::NoAddress
             ]

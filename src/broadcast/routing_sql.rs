@@ -8,6 +8,9 @@
 //! `app_plus_one`. `lost_N` are the customers whose slot N goes to a twin. What follows, `picks` and `skips`, is what
 //! each customer gets, and who gets nothing and why.
 //!
+//! Where the shop has a frequency cap, `capped` comes first: who has had as many broadcasts as it allows, by one look at the
+//! deliveries of its latest broadcasts over the same range of customers. Without a cap it is not there.
+//!
 //! It must never put a value into SQL text except names from our own enums: ids are bound parameters.
 
 use carillon_jobs::{BroadcastId, SenderId, ShopId};
@@ -15,6 +18,7 @@ use sqlx::{Postgres, QueryBuilder};
 
 use super::{
     audience::Audience,
+    frequency::AppliedCap,
     routing::{Mode, window_hours},
 };
 use crate::channel::Channel;
@@ -45,6 +49,8 @@ pub struct Route {
     pub audience: Audience,
     /// Testers only, instead of everybody but testers.
     pub testers: bool,
+    /// The shop's frequency cap; none: it has none, or this is a test.
+    pub cap: Option<AppliedCap>,
 }
 
 /// The part of the audience one statement routes.
@@ -110,7 +116,11 @@ impl Route {
     }
 
     fn push_base(&self, query: &mut QueryBuilder<Postgres>, part: Part) {
-        query.push("with base as materialized (select c.id as customer_id");
+        query.push("with ");
+        if let Some(cap) = self.cap {
+            self.push_capped(query, cap, part);
+        }
+        query.push("base as materialized (select c.id as customer_id");
         self.push_slots(query);
         self.push_reason(query);
         if matches!(part, Part::Whole) {
@@ -127,10 +137,45 @@ impl Route {
             // The planner does not derive the range of the joined table from that of customer.
             push_range(query, &format!("a{place}.customer_id"), part);
         }
+        if self.cap.is_some() {
+            query.push(" left join capped k on k.customer_id = c.id");
+        }
         query.push(" where ");
         self.push_members(query);
         push_range(query, "c.id", part);
         query.push(")");
+    }
+
+    /// Who has had enough. A broadcast counts from the moment it opened, one that is being planned beside this one as well; a
+    /// message that is still to go or of which nobody knows counts, one that certainly did not arrive does not.
+    fn push_capped(&self, query: &mut QueryBuilder<Postgres>, cap: AppliedCap, part: Part) {
+        query.push(
+            "capped as materialized (
+                select d.customer_id
+                  from (select b.id, bc.channel from broadcast b join broadcast_channel bc on bc.broadcast_id = b.id
+                         where b.purpose = 'marketing' and bc.planned > 0 and b.shop_id = ",
+        );
+        query.push_bind(self.shop.0);
+        query.push(" and (b.sending_at >= ").push_bind(cap.since);
+        query.push(" or (b.sending_at is null and coalesce(b.resume_state, b.state) = 'planning'))");
+        if let Part::Chunk { broadcast, .. } = part {
+            query.push(" and b.id <> ").push_bind(broadcast.0);
+        }
+        // One range of each broadcast's key, whatever the planner knows of a fresh partition.
+        query.push(
+            ") r cross join lateral (
+                    select d.customer_id from delivery d
+                      left join delivery_result x on x.broadcast_id = d.broadcast_id and x.channel = d.channel
+                                                 and x.customer_id = d.customer_id",
+        );
+        push_range(query, "x.customer_id", part);
+        query.push(" where d.broadcast_id = r.id and d.channel = r.channel");
+        push_range(query, "d.customer_id", part);
+        query.push(
+            " and (x.state is null or x.state not in ('failed', 'skipped', 'cancelled', 'expired')) offset 0) d
+                 group by d.customer_id having count(distinct r.id) >= ",
+        );
+        query.push_bind(i64::from(cap.broadcasts)).push("), ");
     }
 
     fn push_slots(&self, query: &mut QueryBuilder<Postgres>) {
@@ -191,18 +236,34 @@ impl Route {
         let opted_out = any(&|place| format!("a{place}.state = 'opted_out'"));
         let suppressed = any(&|place| format!("a{place}.state = 'suppressed'"));
         let usable = any(&|place| self.usable(place));
+        let had_enough = if self.cap.is_some() {
+            let open = any(&|place| self.open(place));
+            format!("when k.customer_id is not null and ({open}) then 'frequency_cap' ")
+        } else {
+            String::new()
+        };
         let present = any(&|place| format!("a{place}.state = 'active'"));
         query.push(format_args!(
             ", case when {certain} then null
                     when c.opted_out or {opted_out} then 'opted_out'
                     when {suppressed} then 'suppressed'
-                    when {usable} then 'same_address'
+                    {had_enough}when {usable} then 'same_address'
                     when {present} then 'window_closed'
                     else 'no_address' end as reason"
         ));
     }
 
     fn usable(&self, place: usize) -> String {
+        let open = self.open(place);
+        if self.cap.is_some() {
+            format!("({open} and k.customer_id is null)")
+        } else {
+            open
+        }
+    }
+
+    /// Usable but for the cap.
+    fn open(&self, place: usize) -> String {
         let windowed = self.legs.get(place).filter(|leg| !leg.windowless);
         let window = windowed.and_then(|leg| window_hours(leg.channel));
         let window = window.map_or_else(String::new, |hours| {

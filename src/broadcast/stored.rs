@@ -13,9 +13,11 @@ use sqlx::{FromRow, types::Uuid};
 use super::{
     audience::Audience,
     check,
+    frequency::AppliedCap,
     problem::{Problem, Problems},
     routing::Mode,
     routing_sql::{Leg, Route},
+    rules,
 };
 use crate::{
     channel::{Channel, Content},
@@ -49,6 +51,8 @@ pub(super) struct Stored {
     pub(super) budget_tokens: Option<i64>,
     /// Today in Asia/Taipei, by Postgres' clock: the day whose prices hold.
     pub(super) day: NaiveDate,
+    /// The shop's frequency cap as it holds now.
+    pub(super) cap: Option<AppliedCap>,
 }
 
 /// A broadcast that can be planned.
@@ -59,6 +63,8 @@ pub(super) struct Plannable {
     pub(super) prices: Vec<(Channel, u32)>,
     /// Channels left out because their sender is disconnected.
     pub(super) disconnected: Vec<Channel>,
+    /// Today in Asia/Taipei.
+    pub(super) day: NaiveDate,
 }
 
 #[derive(FromRow)]
@@ -93,9 +99,11 @@ pub(super) async fn read(conn: &mut PgConnection, broadcast: BroadcastId) -> Res
           where c.broadcast_id = $1 order by c.position",
     )
     .bind(broadcast.0)
-    .fetch_all(conn)
+    .fetch_all(&mut *conn)
     .await?;
+    let cap = rules::applied_cap(conn, ShopId(row.shop_id)).await?;
     Ok(Some(Stored {
+        cap,
         shop: ShopId(row.shop_id),
         shop_state: row.shop_state,
         shop_url: row.shop_url,
@@ -181,9 +189,12 @@ impl Stored {
             legs: legs.collect(),
             audience,
             testers: self.testers,
+            // A test goes to the merchant's own addresses, as often as they like.
+            cap: self.cap.filter(|_| !self.testers),
         };
         Plannable {
             route,
+            day: self.day,
             prices: priced.iter().map(|(one, tokens)| (one.channel, *tokens)).collect(),
             disconnected: self
                 .chosen

@@ -91,6 +91,8 @@ pub struct LaneFacts {
     pub rung_at: Option<DateTime<Utc>>,
     /// When a worker last took it.
     pub served_at: Option<DateTime<Utc>>,
+    /// Until when it is a quiet time on the shop's clock; none: it is not, or the shop has no quiet hours there.
+    pub quiet_until: Option<DateTime<Utc>>,
     /// Whether it may be worked on now.
     pub due: bool,
     /// Lanes of the same shop, this one aside, that are held or rung for.
@@ -179,6 +181,9 @@ pub async fn lanes(db: &PgPool, id: BroadcastId, stale: Duration) -> sqlx::Resul
     sqlx::query_as(
         "select l.sender_id, s.name as sender, s.state as sender_state, s.state_reason as sender_reason, s.rate_per_sec,
                 l.channel, l.planned, l.remaining, l.due_at, l.lease_until, l.strikes, l.rung_at, l.served_at,
+                (select quiet_until(now(), sh.time_zone, q.starts, q.ends) from shop sh
+                   join quiet_hours q on q.shop_id = sh.id and q.channel = l.channel
+                  where sh.id = l.shop_id and b.purpose <> 'test') as quiet_until,
                 lane_is_due(l, b) as due,
                 (select count(*) from lane o
                   where o.shop_id = l.shop_id and o.remaining > 0

@@ -69,9 +69,27 @@ impl Finding {
         Self::new(id, FindingState::Bad, zh, en)
     }
 
+    /// The provider was asked and did not answer.
+    pub(super) fn no_answer(id: &'static str, provider: &str) -> Self {
+        Self::unknown(
+            id,
+            format!("{provider} 沒有回應，這一項還無法確認；請稍後再檢查一次。"),
+            format!("{provider} did not answer, so this is not known; check again in a while."),
+        )
+    }
+
     pub(super) fn unknown(id: &'static str, zh: impl Into<String>, en: impl Into<String>) -> Self {
         Self::new(id, FindingState::Unknown, zh, en)
     }
+}
+
+/// What Carillon knows beside the credentials, for the questions that need it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Expected<'a> {
+    /// The address at which our web side takes this sender's webhooks; none: those questions are left out.
+    pub webhook_url: Option<&'a str>,
+    /// Set right what can be set right by asking the provider.
+    pub mend: bool,
 }
 
 /// Every answer, in the order in which somebody would mend things.

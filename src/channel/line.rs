@@ -1,9 +1,12 @@
-//! LINE Messaging API: push and multicast, and what its answers mean.
+//! LINE Messaging API: push and multicast, and what its answers mean. `quota`: an account's month; `check`: its set-up.
 //!
 //! Why a retry key on every request: LINE answers 409 with `x-line-accepted-request-id` to a key it has already
 //! accepted (for 24 hours), so an interrupted send is repeated instead of being guessed about.
 //!
 //! It must never take anything for acceptance but LINE's own words: a 200 with the JSON it promises, or that 409.
+
+pub(super) mod check;
+pub(super) mod quota;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use reqwest::{Body, Client, Request};
@@ -32,6 +35,9 @@ pub(super) struct Line {
     client: Client,
     push: Url,
     multicast: Url,
+    quota: Url,
+    consumption: Url,
+    setup: check::Setup,
     timeout: std::time::Duration,
 }
 
@@ -48,13 +54,21 @@ impl Line {
     pub(super) fn new(client: Client, config: &LineConfig) -> Result<Self, ChannelsError> {
         let endpoint = |call: &str| {
             let base = config.base_url.trim_end_matches('/');
-            base_url(&format!("{base}/v2/bot/message/{call}"))
+            base_url(&format!("{base}{call}"))
                 .ok_or_else(|| ChannelsError::Settings(vec!["channel.line.base_url is not a URL".into()]))
         };
         Ok(Self {
             client,
-            push: endpoint("push")?,
-            multicast: endpoint("multicast")?,
+            setup: check::Setup {
+                verify: endpoint("/v2/oauth/verify")?,
+                info: endpoint("/v2/bot/info")?,
+                webhook: endpoint("/v2/bot/channel/webhook/endpoint")?,
+                test: endpoint("/v2/bot/channel/webhook/test")?,
+            },
+            push: endpoint("/v2/bot/message/push")?,
+            multicast: endpoint("/v2/bot/message/multicast")?,
+            quota: endpoint("/v2/bot/message/quota")?,
+            consumption: endpoint("/v2/bot/message/quota/consumption")?,
             timeout: secs(config.timeout_secs),
         })
     }

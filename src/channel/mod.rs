@@ -55,14 +55,14 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use check::{Checked, Finding, FindingState};
+pub use check::{Checked, Expected, Finding, FindingState};
 pub use config::{
     AppConfig, ChannelConfig, ChannelsError, EmailConfig, HttpConfig, LineConfig, MessengerConfig, SmsConfig,
     WhatsappConfig,
 };
 pub use content::{Button, Content, ContentProblem, InvalidContent, TEXT_LIMIT, TEXT_LIMIT_GSM7};
 pub use key::{delivery_key, slice_key};
-pub use line::MULTICAST_LIMIT;
+pub use line::{MULTICAST_LIMIT, quota::QuotaReading};
 pub use mark::DeliveryMark;
 pub use merge::{Fallbacks, Field};
 pub use messenger::PageAccount;
@@ -216,13 +216,15 @@ impl Channels {
         }
     }
 
-    /// Asks the provider of a text message sender whether its account may send: what it says, in a few words. `None`: another
-    /// channel's sender.
-    pub async fn check_sms(&self, sender: &Sender) -> Option<Result<String, Refusal>> {
-        let Credentials::Sms(account) = sender.credentials() else {
-            return None;
-        };
-        Some(self.sms.check(account).await)
+    /// Asks LINE for an account's month: its limit and what is used. Refused for a sender of another channel.
+    ///
+    /// # Errors
+    /// What LINE answered instead, or that it did not answer.
+    pub async fn line_quota(&self, sender: &Sender) -> Result<QuotaReading, Refusal> {
+        match sender.credentials() {
+            Credentials::Line(account) => self.line.quota(account).await,
+            _ => Err(Refusal::new(ErrorClass::Content, "wrong_channel")),
+        }
     }
 
     /// Sends one message to up to 500 addresses of a LINE sender in one request: all of them or none.
@@ -246,13 +248,14 @@ impl Channels {
 }
 
 impl Channels {
-    /// Asks the provider whether an account is connected as it has to be; `mend`: sets right what can be set right by asking. None:
-    /// for this channel nothing is asked.
-    pub async fn check(&self, sender: &Sender, mend: bool) -> Option<Checked> {
+    /// Asks the provider whether an account is connected as it has to be. Sends no message. None: for this channel nothing is asked.
+    pub async fn check(&self, sender: &Sender, expected: Expected<'_>) -> Option<Checked> {
         match sender.credentials() {
-            Credentials::Messenger(account) => Some(self.messenger.check(account, mend).await),
+            Credentials::Line(account) => Some(self.line.check(account, expected).await),
+            Credentials::Messenger(account) => Some(self.messenger.check(account, expected.mend).await),
             Credentials::Whatsapp(account) => Some(self.whatsapp.check(account).await),
-            Credentials::Line(_) | Credentials::App(_) | Credentials::Email(_) | Credentials::Sms(_) => None,
+            Credentials::Sms(account) => Some(self.sms.check(account).await),
+            Credentials::App(_) | Credentials::Email(_) => None,
         }
     }
 }

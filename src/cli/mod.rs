@@ -13,6 +13,7 @@ mod dead_jobs;
 mod enqueue;
 mod explain;
 mod jobs;
+mod line;
 mod migrate;
 mod pause;
 mod plain;
@@ -21,7 +22,9 @@ mod schedule;
 pub mod seed;
 mod sender;
 mod sender_sms;
+mod shop;
 mod span;
+mod suppressions;
 mod table;
 mod tokens;
 mod webhooks;
@@ -56,6 +59,8 @@ const LEFT_BEHIND: Duration = Duration::from_millis(500);
     arg_required_else_help = true,
     disable_help_subcommand = true,
     max_term_width = 110,
+    // One screen: that every command takes --help need not be listed.
+    help_template = "{about-with-newline}\n{usage-heading} {usage}\n\nCommands:\n{subcommands}{after-help}",
     after_help = "Needs DATABASE_URL, REDIS_URL and CARILLON__SECRET__KEYS; every key is in config/default.toml.\n`carillon config check` says what is in force, or everything that is wrong at once."
 )]
 struct Cli {
@@ -92,6 +97,17 @@ enum Command {
     /// Look at the accounts messages leave from
     #[command(subcommand)]
     Sender(sender::Args),
+    /// Show how fast each sender may send, what its provider last refused, and what waits
+    Limits(sender::LimitsArgs),
+    /// A shop's own rules: how often one customer hears from it, when nobody is disturbed
+    #[command(subcommand)]
+    Shop(shop::Args),
+    /// A shop's lists of whom it may not write to, in and out as CSV
+    #[command(subcommand)]
+    Suppressions(suppressions::Args),
+    /// What LINE's plans cost, and what is left of an account's month
+    #[command(subcommand)]
+    Line(line::Args),
     /// Look at the inbox: conversations and their messages
     #[command(subcommand)]
     Conversations(conversations::Args),
@@ -234,6 +250,10 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Paused(args) => with_app(ProcessKind::Command, |app| pause::list(app, args)),
         Command::Schedule(args) => with_app(ProcessKind::Command, |app| schedule::run(app, args)),
         Command::Sender(args) => with_app(ProcessKind::Command, |app| sender::run(app, args)),
+        Command::Limits(args) => with_app(ProcessKind::Command, |app| sender::limits(app, args)),
+        Command::Shop(args) => with_app(ProcessKind::Command, |app| shop::run(app, args)),
+        Command::Suppressions(args) => with_app(ProcessKind::Command, |app| suppressions::run(app, args)),
+        Command::Line(args) => with_app(ProcessKind::Command, |app| line::run(app, args)),
         Command::Conversations(args) => with_app(ProcessKind::Command, |app| conversations::run(app, args)),
         Command::Audit(args) => with_app(ProcessKind::Command, |app| audit::run(app, args)),
         Command::Broadcast(command) => with_app(ProcessKind::Command, |app| broadcast::run(app, *command)),
@@ -355,6 +375,14 @@ mod tests {
             &["carillon", "webhooks", "list", "--state", "lost"],
             &["carillon", "conversations", "show"],
             &["carillon", "schedule", "run", "daily-audit"],
+            &["carillon", "line"],
+            &["carillon", "shop"],
+            &["carillon", "suppressions"],
+            &["carillon", "suppressions", "import", "--shop", "x", "list.csv"],
+            &["carillon", "shop", "cap"],
+            &["carillon", "limits", "--channel", "fax"],
+            &["carillon", "line", "plan", "--friends", "5"],
+            &["carillon", "sender", "check"],
             &["carillon"],
         ] {
             let error = Cli::try_parse_from(call).unwrap_err();

@@ -154,7 +154,15 @@ pub(super) async fn resume(app: App, what: GoOn) -> Result<(), CliError> {
     };
     let by = who.name()?;
     need_schema(&app).await?;
-    let moved = pause::resume(&app.db, scope, &by).await?;
+    let mut moved = pause::resume(&app.db, scope, &by).await?;
+    // A sender that was never paused may rest because nothing gets through: a person who says it works has it tried at once.
+    let mut probes = 0;
+    if let (Moved::Already, Scope::Sender(sender)) = (moved, scope) {
+        probes = pause::probe(&app.db, sender).await?;
+        if probes > 0 {
+            moved = Moved::Done;
+        }
+    }
     if moved == Moved::Done {
         // The scheduler would ring within seconds; ringing here saves them.
         if let Err(error) = reconcile::look(&app.db, &app.queue()?, &app.config.delivery).await {
@@ -168,6 +176,7 @@ pub(super) async fn resume(app: App, what: GoOn) -> Result<(), CliError> {
     tell(scope, moved, who.json, false, || {
         let mut text = match moved {
             Moved::Already => format!("{name} was not paused"),
+            _ if probes > 0 => format!("{name} was not paused; one message probes it now instead of later"),
             _ => format!("{name} goes on"),
         };
         if !rest.is_empty() {

@@ -2,6 +2,8 @@
 //!
 //! It shows no credentials, ever.
 
+mod check;
+
 use carillon_jobs::{SenderId, ShopId};
 use serde_json::{Value, json};
 
@@ -12,10 +14,7 @@ use super::{
 use crate::{
     app::App,
     channel::Channel,
-    delivery::{
-        connection::{self, ConnectionError},
-        senders::{self, SenderFilter, SenderOverview, SenderState},
-    },
+    delivery::senders::{self, SenderFilter, SenderOverview, SenderState},
     limit::LimitStatus,
 };
 
@@ -34,28 +33,19 @@ pub(super) enum Args {
     /// Text message senders: who they are, and what they have registered with the carriers
     #[command(subcommand)]
     Sms(sender_sms::Command),
-    /// Show how fast each sender may send, now and by configuration, and what its provider last refused
-    Limits {
-        #[command(flatten)]
-        which: Which,
-        /// One JSON array of objects
-        #[arg(long)]
-        json: bool,
-    },
-    /// Ask the provider whether an account is connected as it has to be: messenger and whatsapp; exit code 1 if it is not
-    Check(Check),
+    /// Ask the provider whether an account is connected as it has to be: token, ids, webhook, secret
+    #[command(after_help = "Exit code: 0 when nothing is wrong, 1 when something is or the provider did not answer.")]
+    Check(check::Args),
+    /// As `carillon limits`
+    Limits(LimitsArgs),
 }
 
-/// What to check.
+/// Show how fast each sender may send, what its provider last refused, and what waits
 #[derive(Debug, clap::Args)]
-pub(super) struct Check {
-    /// The sender's id
-    #[arg(value_name = "ID")]
-    id: SenderId,
-    /// Also set right what can be: subscribe to a page's messages
-    #[arg(long)]
-    mend: bool,
-    /// One JSON object
+pub(super) struct LimitsArgs {
+    #[command(flatten)]
+    which: Which,
+    /// One JSON array of objects
     #[arg(long)]
     json: bool,
 }
@@ -100,8 +90,8 @@ pub(super) async fn run(app: App, args: Args) -> Result<(), CliError> {
     match args {
         Args::List { which, json } => list(&which.find(&app).await?, json),
         Args::Sms(command) => sender_sms::run(&app, command).await,
-        Args::Limits { which, json } => limits(&app, which, json).await,
-        Args::Check(args) => check(&app, &args).await,
+        Args::Check(args) => check::run(&app, args).await,
+        Args::Limits(args) => limits(app, args).await,
     }
 }
 
@@ -150,10 +140,12 @@ fn list(senders: &[SenderOverview], as_json: bool) -> Result<(), CliError> {
     table::print(&heads, rows)
 }
 
-async fn limits(app: &App, which: Which, as_json: bool) -> Result<(), CliError> {
+/// `carillon limits`: rates are from Redis, names and what waits from Postgres.
+pub(super) async fn limits(app: App, args: LimitsArgs) -> Result<(), CliError> {
+    let LimitsArgs { which, json: as_json } = args;
     let delivery = app.delivery()?;
     let (mut rows, mut objects) = (Vec::new(), Vec::new());
-    for sender in which.find(app).await? {
+    for sender in which.find(&app).await? {
         for call in senders::calls(sender.channel) {
             let key = delivery.limit_key(sender.id, sender.channel, *call, sender.rate_per_sec);
             let status: LimitStatus = delivery.limits.status(&key).await?;
@@ -161,6 +153,8 @@ async fn limits(app: &App, which: Which, as_json: bool) -> Result<(), CliError> 
                 "id": sender.id, "channel": sender.channel, "name": sender.name, "call": call.to_string(),
                 "configured_per_sec": status.configured_per_sec, "effective_per_sec": status.effective_per_sec,
                 "closed_until": status.closed_until, "last_throttled_at": status.last_throttled_at,
+                "waiting": sender.waiting, "state": sender.state, "resting_lanes": sender.resting,
+                "probes_at": sender.probes_at,
             }));
             rows.push(vec![
                 sender.id.to_string(),
@@ -171,6 +165,8 @@ async fn limits(app: &App, which: Which, as_json: bool) -> Result<(), CliError> 
                 format!("{}/s", rounded(status.effective_per_sec)),
                 plain::moment_or_dash(status.closed_until),
                 plain::moment_or_dash(status.last_throttled_at),
+                sender.waiting.to_string(),
+                breaker(&sender),
             ]);
         }
     }
@@ -189,32 +185,22 @@ async fn limits(app: &App, which: Which, as_json: bool) -> Result<(), CliError> 
         ("now", Align::Right),
         ("closed until", Align::Left),
         ("last 429", Align::Left),
+        ("waiting", Align::Right),
+        ("state", Align::Left),
     ];
     table::print(&heads, rows)
 }
 
-async fn check(app: &App, args: &Check) -> Result<(), CliError> {
-    need_schema(app).await?;
-    let checked = connection::check(&app.delivery()?, args.id, args.mend).await;
-    let checked = checked.map_err(|error| match error {
-        ConnectionError::NoSender(id) => nobody(id),
-        ConnectionError::NoCheck(_) => CliError::Wrong(error.to_string()),
-        ConnectionError::Database(_) | ConnectionError::Credentials(_) => CliError::Failed(error.to_string()),
-    })?;
-    if args.json {
-        say(&json!({"id": args.id, "works": checked.works(), "findings": checked.findings}).to_string())?;
-    } else {
-        for one in &checked.findings {
-            say(&format!("{:<8} {}", one.state.as_str(), one.zh))?;
-            say(&format!("{:<8} {}", "", one.en))?;
-        }
+/// Whether it sends: paused by a person or its provider, or resting because nothing gets through.
+fn breaker(sender: &SenderOverview) -> String {
+    match (sender.state, sender.resting) {
+        (SenderState::Connected, 0) => "sends".to_owned(),
+        (SenderState::Connected, lanes) => format!(
+            "nothing gets through ({lanes} lanes), probes at {}",
+            plain::moment_or_dash(sender.probes_at)
+        ),
+        (state, _) => state.as_str().to_owned(),
     }
-    if checked.works() {
-        return Ok(());
-    }
-    Err(CliError::Failed(
-        "this account is not connected as it has to be".to_owned(),
-    ))
 }
 
 /// Two digits are enough for a person.

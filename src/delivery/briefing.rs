@@ -27,11 +27,14 @@ struct Row {
     rate_per_sec: Option<f64>,
     /// Since its credentials were last changed, if they ever were.
     credentials_age_secs: Option<f64>,
+    sleep_secs: Option<f64>,
 }
 
 /// Ready to send.
 pub(super) struct Briefing {
     pub(super) sender: Sender,
+    /// For how long nobody on the lane may be disturbed, by its shop's quiet hours; none: it may work.
+    pub(super) sleeps: Option<Duration>,
     /// What the windows of this turn count against.
     pub(super) limit: LimitKey,
     /// The limit of single requests, where the windows are multicasts.
@@ -60,7 +63,8 @@ impl Briefing {
         let row: Row = sqlx::query_as(
             "select b.content, sh.id as shop_id, sh.name as shop_name, sh.url as shop_url, s.credentials, s.rate_per_sec,
                     (select extract(epoch from now() - c.changed_at)::float8 from credentials_change c where c.sender_id = s.id)
-                        as credentials_age_secs
+                        as credentials_age_secs,
+                    extract(epoch from lane_sleeps_until(b.id, s.id) - now())::double precision as sleep_secs
                from broadcast b join shop sh on sh.id = b.shop_id join sender s on s.id = $2
               where b.id = $1",
         )
@@ -105,6 +109,7 @@ impl Briefing {
             Channel::Sms => channels.sms.in_flight,
         };
         Ok(Self {
+            sleeps: row.sleep_secs.and_then(|secs| Duration::try_from_secs_f64(secs).ok()),
             limit: key(if same_for_all.is_some() {
                 Call::Multicast
             } else {

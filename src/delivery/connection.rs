@@ -8,7 +8,7 @@ use carillon_jobs::SenderId;
 use sqlx::FromRow;
 
 use super::Delivery;
-use crate::channel::{Channel, Checked, Finding, FindingState, Sender};
+use crate::channel::{Channel, Checked, Expected, Finding, FindingState, Sender};
 
 /// The most Facebook pages a shop connects: 1 primary and 9 more. The database refuses another one (`page_limit`).
 pub const PAGES: i64 = 10;
@@ -20,7 +20,7 @@ pub enum ConnectionError {
     #[error("there is no sender {0}")]
     NoSender(SenderId),
     /// Nothing is asked of this channel's provider.
-    #[error("there is no check of {0} accounts: messenger and whatsapp have one")]
+    #[error("of {0} accounts nothing is asked: a test message shows whether they work")]
     NoCheck(Channel),
     /// The credentials cannot be opened or read; never holds a value.
     #[error("{0}")]
@@ -59,7 +59,16 @@ pub async fn check(delivery: &Delivery, id: SenderId, mend: bool) -> Result<Chec
         String::from_utf8(json).map_err(|_| ConnectionError::Credentials("credentials: not a text".to_owned()))?;
     let sender = Sender::parse(id, row.channel, &json)
         .map_err(|error| ConnectionError::Credentials(format!("credentials: {error}")))?;
-    let checked = delivery.channels.check(&sender, mend).await;
+    let webhook_url = format!(
+        "{}/webhooks/{}/{id}",
+        delivery.public_url.trim_end_matches('/'),
+        row.channel
+    );
+    let expected = Expected {
+        webhook_url: Some(&webhook_url),
+        mend,
+    };
+    let checked = delivery.channels.check(&sender, expected).await;
     let mut checked = checked.ok_or(ConnectionError::NoCheck(row.channel))?;
     if row.channel == Channel::Messenger {
         checked.findings.push(pages(row.pages, row.is_primary));

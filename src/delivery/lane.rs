@@ -68,6 +68,10 @@ impl Delivery {
     ) -> Result<(Duration, u32), DeliveryError> {
         let share = Share::of(lane, crowd, &self.config, self.slice_size);
         let briefing = match Briefing::load(self, lane, share).await {
+            // It sleeps, and is left at once: no slot is held, no attempt made, and it is due when the quiet time ends.
+            Ok(Briefing {
+                sleeps: Some(sleep), ..
+            }) => return Ok((sleep, lane.strikes)),
             Ok(briefing) => briefing,
             Err(DeliveryError::Sender(reason)) => {
                 tracing::error!(sender.id = %lane.sender, reason, "This sender cannot be used; it is paused until a person mends it");

@@ -4,7 +4,9 @@
 //! - `verdict`: what becomes of a window of sends (pure)
 //! - `lane`: a job's turn on one lane; `turn`: what the tasks of a turn share
 //! - `share`: how much of a worker a turn may use (pure)
+//! - `quiet`: when nobody may be disturbed (pure)
 //! - `briefing`: what must be known to send for a lane
+//! - `bisect`: which members of a refused multicast go together next (pure)
 //! - `slice`: claim, send, settle, until the turn is over
 //! - `crew`: the tasks that send, member after member; `window`: one send, or one multicast
 //! - `store`, `settle`: the calls to Postgres
@@ -15,11 +17,13 @@
 //! What must never happen here: a network call while a transaction is open; a message begun before its intent is
 //! committed; a second try of what may have been sent, unless the provider honours our key.
 
+mod bisect;
 mod briefing;
 mod config;
 pub mod connection;
 mod crew;
 mod lane;
+pub mod quiet;
 pub mod receipt;
 pub mod senders;
 mod settle;

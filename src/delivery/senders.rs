@@ -4,12 +4,14 @@
 //! ([`super::store::pause_sender`]). Nothing here may change what was planned: a paused sender's lanes wait, they do not end.
 
 use carillon_jobs::{SenderId, ShopId};
+use chrono::{DateTime, Utc};
 use sqlx::{FromRow, types::Uuid};
 
 use crate::{
-    channel::Channel,
+    channel::{Channel, Sender},
     db::PgPool,
     limit::{Call, LimitKey, PerSecond},
+    secret::Secrets,
 };
 
 /// Whether a sender sends. Stored as text.
@@ -58,6 +60,10 @@ pub struct SenderOverview {
     pub rate_per_sec: Option<f64>,
     /// Messages of broadcasts under way that wait for it.
     pub waiting: i64,
+    /// Lanes of it that rest because nothing gets through to its provider.
+    pub resting: i64,
+    /// When the first of them probes with one message.
+    pub probes_at: Option<DateTime<Utc>>,
 }
 
 /// Which senders. Fields that are `None` do not narrow.
@@ -85,6 +91,8 @@ struct Row {
     state_reason: Option<String>,
     rate_per_sec: Option<f64>,
     waiting: i64,
+    resting: i64,
+    probes_at: Option<DateTime<Utc>>,
 }
 
 /// The senders that match: the platform's first, then shop by shop.
@@ -92,10 +100,12 @@ pub async fn list(db: &PgPool, filter: &SenderFilter) -> sqlx::Result<Vec<Sender
     let ids: Option<Vec<Uuid>> = filter.ids.as_ref().map(|ids| ids.iter().map(|id| id.0).collect());
     let rows: Vec<Row> = sqlx::query_as(
         "select s.id, s.shop_id, sh.name as shop_name, s.channel, s.name, s.is_primary, s.state, s.state_reason,
-                s.rate_per_sec, coalesce(w.waiting, 0)::bigint as waiting
+                s.rate_per_sec, coalesce(w.waiting, 0)::bigint as waiting, coalesce(w.resting, 0) as resting, w.probes_at
            from sender s
            left join shop sh on sh.id = s.shop_id
-           left join (select sender_id, sum(remaining) as waiting from lane where remaining > 0 group by sender_id) w
+           left join (select sender_id, sum(remaining) as waiting, count(*) filter (where strikes > 0) as resting,
+                             min(due_at) filter (where strikes > 0) as probes_at
+                        from lane where remaining > 0 group by sender_id) w
                   on w.sender_id = s.id
           where ($1::uuid[] is null or s.id = any($1)) and ($2::uuid is null or s.shop_id = $2)
             and ($3::channel is null or s.channel = $3) and ($4::text is null or s.state = $4)
@@ -110,6 +120,25 @@ pub async fn list(db: &PgPool, filter: &SenderFilter) -> sqlx::Result<Vec<Sender
     Ok(rows.into_iter().map(overview).collect())
 }
 
+/// Opens a sender's credentials. `None`: there is no such sender. The inner error says why its account cannot be used, never
+/// a secret.
+///
+/// # Errors
+/// Only the database's.
+pub async fn open(db: &PgPool, secrets: &Secrets, id: SenderId) -> sqlx::Result<Option<Result<Sender, String>>> {
+    let row: Option<(Channel, Vec<u8>)> = sqlx::query_as("select channel, credentials from sender where id = $1")
+        .bind(id.0)
+        .fetch_optional(db)
+        .await?;
+    Ok(row.map(|(channel, sealed)| {
+        let plain = secrets
+            .open(&sealed, id.0)
+            .map_err(|error| format!("credentials: {error}"))?;
+        let text = String::from_utf8(plain).map_err(|_| "credentials: not a text".to_owned())?;
+        Sender::parse(id, channel, &text).map_err(|error| format!("credentials: {error}"))
+    }))
+}
+
 fn overview(row: Row) -> SenderOverview {
     SenderOverview {
         id: SenderId(row.id),
@@ -121,6 +150,8 @@ fn overview(row: Row) -> SenderOverview {
         reason: row.state_reason,
         rate_per_sec: row.rate_per_sec,
         waiting: row.waiting,
+        resting: row.resting,
+        probes_at: row.probes_at,
     }
 }
 

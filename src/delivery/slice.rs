@@ -4,21 +4,24 @@
 //! then the socket is written, then the outcome and the next intent are committed together. Killed anywhere, the next
 //! worker knows from the slice's row what may have been sent.
 
+mod judged;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
-    channel::ErrorClass,
+    channel::SendOutcome,
     delivery::{
         DeliveryError,
+        bisect::Suspects,
         crew::Crew,
         settle::{InFlight, Next, Settled, settle_window},
         store::{self, ClaimedSlice},
         turn::{LaneTurn, TurnEnd},
-        verdict::{Ended, SenderTrouble, Sent, Verdict, judge, repeat_after},
-        window,
+        verdict::{Ended, SenderTrouble, Sent, Verdict, repeat_after},
+        window::{self, Multicast},
     },
     metrics::sends,
 };
@@ -58,6 +61,7 @@ pub(super) async fn work(turn: Arc<LaneTurn>) -> Result<TurnEnd, DeliveryError> 
             rest: Vec::new(),
             flying: Vec::new(),
             uncertain: Vec::new(),
+            suspects: Suspects::default(),
             lease_until: claimed_at + settings.lease(),
             permits,
         };
@@ -82,6 +86,8 @@ struct SliceTurn<'a> {
     flying: Vec<i64>,
     /// Members whose outcome is open; their intent stays beside those of later windows.
     uncertain: Vec<i64>,
+    /// Members at the front of `rest` whose multicast was refused because of one of them.
+    suspects: Suspects,
     /// Our side of the lease: taken before the claim was sent, so it ends before Postgres' does.
     lease_until: Instant,
     /// Permits that are granted and not used yet.
@@ -140,11 +146,11 @@ impl SliceTurn<'_> {
             return Ok(Begun::Known(Vec::new()));
         }
         if !store::one_by_one(self.intent_no) {
-            let until = self.held_until();
-            if let Some(sent) = window::multicast(self.job, &self.slice, self.intent_no, &window, until).await {
-                return Ok(Begun::Known(sent));
+            if !self.suspects.is_hopeless() {
+                return Ok(Begun::Known(self.multicast(window).await));
             }
             // Committed before the first of them leaves: a repeat under the multicast's key would be a second one.
+            self.suspects.ended();
             self.intent_no = -(self.intent_no.abs() + 1);
             let settled = self.settle(&[], Next::Send(&window)).await?;
             if settled != Settled::Going {
@@ -155,6 +161,29 @@ impl SliceTurn<'_> {
         let until = self.held_until();
         let sent = self.crew.send_as_permitted(&self.slice, &window, 0, until, until);
         Ok(Begun::Known(sent.await))
+    }
+
+    /// One request to all of them. Refused because of one of them, nobody has it: they wait again, at the front and in halves, and
+    /// each half is an intent of its own with its own key.
+    async fn multicast(&mut self, window: Vec<i64>) -> Vec<(i64, Sent)> {
+        let until = self.held_until();
+        let refusal = match window::multicast(self.job, &self.slice, self.intent_no, &window, until).await {
+            Multicast::Ended(sent) => {
+                self.suspects.ended();
+                return sent;
+            }
+            Multicast::Refused(refusal) => refusal,
+        };
+        self.suspects.refused(window.len());
+        if let [customer] = window.as_slice() {
+            let outcome = SendOutcome::Refused(refusal);
+            sends::ended(self.job.lane.channel, &outcome, 1);
+            return vec![(*customer, Sent::Outcome(outcome))];
+        }
+        // Refused is not uncertain: what was begun before under this key has not arrived either.
+        self.repeat = false;
+        self.rest.splice(0..0, window);
+        Vec::new()
     }
 
     fn hand_out(&mut self, mut window: Vec<i64>) {
@@ -208,6 +237,9 @@ impl SliceTurn<'_> {
         let repeated = std::mem::replace(&mut self.repeat, false);
         self.uncertain.append(&mut verdict.uncertain);
         // Sent back first: they have waited longest.
+        if !verdict.unsent.is_empty() {
+            self.suspects.forget();
+        }
         self.rest.splice(0..0, verdict.unsent.iter().copied());
         // That those fail again says little of the sender: the members behind them will tell.
         if repeated && verdict.trouble == Some(SenderTrouble::Failing) && !self.rest.is_empty() {
@@ -215,7 +247,10 @@ impl SliceTurn<'_> {
         }
         // A multicast's members share a key and must stay together; others go on beside those who are uncertain.
         let together = self.job.briefing.multicast() && !self.uncertain.is_empty();
-        let goes_on = verdict.trouble.is_none() && !self.rest.is_empty() && !together && !self.job.turn_is_over();
+        // A search that ends with its turn would begin again with the next one, and never end where the provider is slow.
+        let searching = self.suspects.next().is_some() && !self.job.told_to_stop(self.held_until());
+        let over = self.job.turn_is_over() && !searching;
+        let goes_on = verdict.trouble.is_none() && !self.rest.is_empty() && !together && !over;
         (verdict, goes_on)
     }
 
@@ -223,7 +258,8 @@ impl SliceTurn<'_> {
     /// those in flight are who they were.
     async fn next_window(&mut self, ended: &[Ended], nothing_new: bool) -> Result<Begun, DeliveryError> {
         // A permit cannot be given back, so none is taken for members who are not there.
-        let wanted = self.room().min(u32::try_from(self.rest.len()).unwrap_or(u32::MAX));
+        let most = self.suspects.next().unwrap_or(self.rest.len());
+        let wanted = self.room().min(u32::try_from(most).unwrap_or(u32::MAX));
         if let Ok(permits) = self.job.try_permits(wanted).await {
             return self.begin(ended, permits).await;
         }
@@ -246,6 +282,9 @@ impl SliceTurn<'_> {
     /// Commits the intent for the next members, together with the results so far, and begins them.
     async fn begin(&mut self, ended: &[Ended], permits: u32) -> Result<Begun, DeliveryError> {
         let n = self.rest.len().min(permits as usize);
+        if self.suspects.next().is_some_and(|members| members != n) {
+            self.suspects.forget();
+        }
         let mut window: Vec<i64> = self.rest.drain(..n).collect();
         window.sort_unstable();
         self.intent_no = self.intent_no.abs() + 1;
@@ -310,53 +349,6 @@ impl SliceTurn<'_> {
         }
     }
 
-    /// Judges a window, and tells the limiter, the address book and the operator what they must know.
-    async fn judge(&self, sent: Vec<(i64, Sent)>) -> Verdict {
-        let (delivery, briefing) = (&self.job.delivery, &self.job.briefing);
-        // LINE counts single requests apart from multicasts, also those that stand in for one.
-        let limit = if store::one_by_one(self.intent_no) {
-            &briefing.single_limit
-        } else {
-            &briefing.limit
-        };
-        let longest = Duration::from_secs(delivery.limit_config.max_close_secs.get().into());
-        let mut verdict = judge(briefing.keyed(), self.repeat, sent).waiting_at_most(longest);
-        if verdict.accepted > 0 {
-            self.job.proved();
-            delivery.limits.succeeded(limit, verdict.accepted).await;
-        }
-        match &verdict.trouble {
-            Some(SenderTrouble::Throttled(after)) => delivery.limits.throttled(limit, *after).await,
-            Some(SenderTrouble::NeedsPerson(class, code)) => self.call_person(*class, code).await,
-            Some(SenderTrouble::Failing) | None => {}
-        }
-        if !verdict.dead_addresses.is_empty() {
-            // In one order, or two broadcasts that meet the same dead addresses could wait for each other.
-            verdict.dead_addresses.sort_unstable();
-            let dead: Vec<(i64, String)> = verdict
-                .dead_addresses
-                .iter()
-                .filter_map(|(customer, code)| {
-                    let place = self.slice.place(*customer)?;
-                    Some((*self.slice.address_ids.get(place)?, code.clone()))
-                })
-                .collect();
-            if let Err(error) = store::suppress_addresses(&delivery.db, &dead).await {
-                tracing::warn!(error = %crate::db::describe(&error), "Dead addresses were not closed; the next broadcast will meet them again");
-            }
-        }
-        verdict
-    }
-
-    async fn call_person(&self, class: ErrorClass, code: &str) {
-        let sender = self.job.lane.sender;
-        let reason = format!("{class}: {code}");
-        tracing::error!(sender.id = %sender, reason, "The provider refuses this sender; it is paused until a person resumes it");
-        if let Err(error) = store::pause_sender(&self.job.delivery.db, sender, &reason).await {
-            tracing::warn!(error = %crate::db::describe(&error), "The sender could not be paused yet; its next window will try again");
-        }
-    }
-
     /// Writes, and tries again through a short absence of Postgres while the lease lasts: what a provider accepted
     /// must not become unknown because a connection broke.
     async fn settle(&mut self, ended: &[Ended], next: Next<'_>) -> Result<Settled, DeliveryError> {
@@ -385,14 +377,6 @@ impl SliceTurn<'_> {
     /// Until when this claim holds: its own lease, or what the turn has renewed it to.
     fn held_until(&self) -> Instant {
         self.lease_until.max(self.job.held_until())
-    }
-
-    fn warn_stale(&self) {
-        sends::stale(self.job.lane.channel);
-        tracing::warn!(
-            broadcast.id = %self.job.lane.broadcast, slice.no = self.slice.slice_no,
-            "This slice went to another worker while it was being sent; nothing was written here"
-        );
     }
 }
 

@@ -13,17 +13,24 @@ use crate::{
     metrics::sends,
 };
 
-/// One request for all: nothing in the message depends on the recipient. `None`: it was refused, so nobody has it, and they
-/// are to be sent to one by one under an intent that says so.
+/// What came of a multicast.
+pub(super) enum Multicast {
+    /// All of them ended alike, or it was not begun.
+    Ended(Vec<(i64, Sent)>),
+    /// Refused because of a member or of what it says: nobody has it.
+    Refused(Refusal),
+}
+
+/// One request for all: nothing in the message depends on the recipient.
 pub(super) async fn multicast(
     job: &LaneTurn,
     slice: &ClaimedSlice,
     intent_no: i32,
     members: &[i64],
     until: Instant,
-) -> Option<Vec<(i64, Sent)>> {
+) -> Multicast {
     if job.told_to_stop(until) {
-        return Some(not_begun(members));
+        return Multicast::Ended(not_begun(members));
     }
     let to: Vec<&str> = members
         .iter()
@@ -45,12 +52,12 @@ pub(super) async fn multicast(
         SendOutcome::Refused(refusal)
             if refusal.class == ErrorClass::Recipient || refusal.class == ErrorClass::Content =>
         {
-            None
+            Multicast::Refused(refusal)
         }
         outcome => {
             sends::ended(job.lane.channel, &outcome, members.len());
             let sent = |customer: &i64| (*customer, Sent::Outcome(outcome.clone()));
-            Some(members.iter().map(sent).collect())
+            Multicast::Ended(members.iter().map(sent).collect())
         }
     }
 }

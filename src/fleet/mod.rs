@@ -175,6 +175,7 @@ struct LaneRow {
     waiting: i64,
     held: i64,
     abandoned: i64,
+    resting: i64,
     oldest_due_secs: f64,
 }
 
@@ -184,9 +185,10 @@ async fn channels(db: &PgPool) -> sqlx::Result<Vec<ChannelSeen>> {
     let lanes: Vec<LaneRow> = sqlx::query_as(
         "select channel, count(*) as lanes, sum(remaining)::bigint as waiting,
                 count(*) filter (where lease_until > now()) as held, count(*) filter (where lease_until <= now()) as abandoned,
+                count(*) filter (where strikes > 0) as resting,
                 coalesce(max(extract(epoch from now() - due_at)) filter (where may_go and not shop_at_work), 0)
                     ::float8 as oldest_due_secs
-           from (select l.channel, l.remaining, l.lease_until, l.due_at,
+           from (select l.channel, l.remaining, l.lease_until, l.due_at, l.strikes,
                         coalesce(bool_or(l.lease_until > now()) over (partition by l.shop_id), false) as shop_at_work,
                         lane_is_due(l, b) and not sending_is_paused(l.shop_id)
                             and (b.state = 'cancelled' or b.deadline_at <= now() or s.state <> 'paused') as may_go
@@ -204,6 +206,7 @@ async fn channels(db: &PgPool) -> sqlx::Result<Vec<ChannelSeen>> {
             one.waiting = row.waiting;
             one.held = row.held;
             one.abandoned = row.abandoned;
+            one.resting = row.resting;
             one.oldest_due_secs = row.oldest_due_secs.max(0.0);
         }
     }

@@ -43,6 +43,8 @@ pub struct ChannelSeen {
     pub held: i64,
     /// Lanes whose worker's lease has run out.
     pub abandoned: i64,
+    /// Lanes that rest because nothing gets through to the provider.
+    pub resting: i64,
     /// For how long the oldest lane that may go waits while no worker is at any lane of its shop.
     pub oldest_due_secs: f64,
     /// Senders that wait for a person.
@@ -94,6 +96,7 @@ struct Fleet {
     lanes: Grid<IntGauge>,
     lanes_held: Grid<IntGauge>,
     lanes_abandoned: Grid<IntGauge>,
+    lanes_resting: Grid<IntGauge>,
     lane_oldest: Grid<Gauge>,
     waiting: Grid<IntGauge>,
     senders_paused: Grid<IntGauge>,
@@ -183,6 +186,12 @@ impl Fleet {
                 r,
                 "carillon_lanes_abandoned",
                 "Lanes whose worker's lease has run out and that nobody has taken over.",
+                &[channel()],
+            )?,
+            lanes_resting: gauges(
+                r,
+                "carillon_lanes_resting",
+                "Lanes that rest because nothing gets through to the provider; one message probes each.",
                 &[channel()],
             )?,
             lane_oldest: seconds(
@@ -303,6 +312,7 @@ impl Fleet {
             set(&self.lanes, row, 0, channel.lanes);
             set(&self.lanes_held, row, 0, channel.held);
             set(&self.lanes_abandoned, row, 0, channel.abandoned);
+            set(&self.lanes_resting, row, 0, channel.resting);
             set_secs(&self.lane_oldest, 0, row, channel.oldest_due_secs);
             set(&self.waiting, row, 0, channel.waiting);
             set(&self.senders_paused, row, 0, channel.senders_paused);

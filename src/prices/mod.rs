@@ -1,4 +1,4 @@
-//! Prices: what a plan gives, what a message costs, what bought tokens cost, each as tables with dates (pure but for
+//! Prices: what a plan gives, what a message costs, what bought tokens cost, what LINE charges, each as tables with dates (pure but for
 //! `publish`).
 //!
 //! Why it exists: figures are data with effective dates, not constants. The files of `config/prices` are the source; they
@@ -9,12 +9,14 @@
 //! - `table`: one file, parsed
 //! - `timeline`: the tables of a kind one after the other, without gap or overlap
 //! - `block`: packages of bought tokens
+//! - `line`: LINE's plans and their calculator
 //! - `publish`: into Postgres
 //!
 //! It must never guess: no price is an answer of its own, not zero. Days are those of Asia/Taipei's calendar, and the caller
 //! says which one.
 
 mod block;
+mod line;
 mod publish;
 mod table;
 mod timeline;
@@ -25,6 +27,7 @@ use chrono::NaiveDate;
 use serde::Deserialize;
 
 pub use block::BlockPrice;
+pub use line::{ExtraStep, LinePlan, LinePlans, Offer};
 pub use publish::{PublishError, Published, publish};
 pub use table::Kind;
 
@@ -159,7 +162,7 @@ impl Prices {
     pub fn token_cost_at(&self, channel: Channel, day: NaiveDate) -> Option<u32> {
         match &self.at(Kind::TokenCosts, day)?.rows {
             Rows::TokenCosts(costs) => costs.get(&channel).copied(),
-            Rows::Plans(_) | Rows::BlockPrices(_) => None,
+            Rows::Plans(_) | Rows::BlockPrices(_) | Rows::LinePlans(_) => None,
         }
     }
 
@@ -174,7 +177,16 @@ impl Prices {
     pub fn allowance_at(&self, plan: &str, day: NaiveDate) -> Option<u32> {
         match &self.at(Kind::Plans, day)?.rows {
             Rows::Plans(plans) => plans.get(plan).copied(),
-            Rows::TokenCosts(_) | Rows::BlockPrices(_) => None,
+            Rows::TokenCosts(_) | Rows::BlockPrices(_) | Rows::LinePlans(_) => None,
+        }
+    }
+
+    /// What LINE charges on a day; none where no table says.
+    #[must_use]
+    pub fn line_plans_at(&self, day: NaiveDate) -> Option<&LinePlans> {
+        match &self.at(Kind::LinePlans, day)?.rows {
+            Rows::LinePlans(plans) => Some(plans),
+            Rows::Plans(_) | Rows::TokenCosts(_) | Rows::BlockPrices(_) => None,
         }
     }
 

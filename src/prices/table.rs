@@ -8,7 +8,10 @@ use chrono::NaiveDate;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::PricesError;
+use super::{
+    PricesError,
+    line::{self, LinePlans},
+};
 use crate::channel::Channel;
 
 /// The most tokens or TWD a figure may say; keeps every product of figures within the ledger's numbers.
@@ -27,11 +30,18 @@ pub enum Kind {
     TokenCosts,
     /// What packages of bought tokens cost.
     BlockPrices,
+    /// What LINE charges.
+    LinePlans,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Plans, Self::TokenCosts, Self::BlockPrices];
+    pub const ALL: [Self; 4] = [Self::Plans, Self::TokenCosts, Self::BlockPrices, Self::LinePlans];
+
+    /// Whether nothing can be sold without a table of it. LINE's prices are only shown.
+    pub(super) const fn is_needed(self) -> bool {
+        !matches!(self, Self::LinePlans)
+    }
 
     /// Its name in files and in Postgres.
     #[must_use]
@@ -40,6 +50,7 @@ impl Kind {
             Self::Plans => "plans",
             Self::TokenCosts => "token_costs",
             Self::BlockPrices => "block_prices",
+            Self::LinePlans => "line_plans",
         }
     }
 }
@@ -70,6 +81,8 @@ pub(super) enum Rows {
     TokenCosts(BTreeMap<Channel, u32>),
     /// Packages.
     BlockPrices(Blocks),
+    /// LINE's plans.
+    LinePlans(LinePlans),
 }
 
 /// Packages of bought tokens.
@@ -88,6 +101,7 @@ struct File {
     plans: Option<BTreeMap<String, u32>>,
     token_costs: Option<BTreeMap<String, u32>>,
     block_prices: Option<BlocksInFile>,
+    line_plans: Option<BTreeMap<String, line::PlanInFile>>,
 }
 
 #[derive(Deserialize)]
@@ -109,11 +123,12 @@ impl Table {
             ));
         }
         let file: File = toml::from_str(text).map_err(|error| malformed(error.to_string().trim().to_owned()))?;
-        let rows = match (file.plans, file.token_costs, file.block_prices) {
-            (Some(plans), None, None) => plans_of(plans),
-            (None, Some(costs), None) => costs_of(costs),
-            (None, None, Some(blocks)) => blocks_of(blocks),
-            _ => Err("it must hold one of [plans], [token_costs] and [block_prices]".to_owned()),
+        let rows = match (file.plans, file.token_costs, file.block_prices, file.line_plans) {
+            (Some(plans), None, None, None) => plans_of(plans),
+            (None, Some(costs), None, None) => costs_of(costs),
+            (None, None, Some(blocks), None) => blocks_of(blocks),
+            (None, None, None, Some(plans)) => line_plans_of(plans),
+            _ => Err("it must hold one of [plans], [token_costs], [block_prices] and [line_plans]".to_owned()),
         };
         Ok(Self {
             version: version.to_owned(),
@@ -128,6 +143,7 @@ impl Table {
             Rows::Plans(_) => Kind::Plans,
             Rows::TokenCosts(_) => Kind::TokenCosts,
             Rows::BlockPrices(_) => Kind::BlockPrices,
+            Rows::LinePlans(_) => Kind::LinePlans,
         }
     }
 
@@ -148,6 +164,7 @@ impl Table {
                     .collect();
                 json!({ "tokens_per_block": blocks.tokens_per_block, "price_twd": prices })
             }
+            Rows::LinePlans(plans) => plans.document(),
         }
     }
 }
@@ -192,6 +209,15 @@ fn blocks_of(file: BlocksInFile) -> Result<Rows, String> {
         tokens_per_block: file.tokens_per_block,
         price_twd,
     }))
+}
+
+fn line_plans_of(plans: BTreeMap<String, line::PlanInFile>) -> Result<Rows, String> {
+    if let Some(name) = plans.keys().find(|name| !is_name(name)) {
+        return Err(format!(
+            "`{name}` is no name of a plan: use small letters, digits, and . _ -"
+        ));
+    }
+    line::plans_of(plans, FIGURE_LIMIT).map(Rows::LinePlans)
 }
 
 fn figures(rows: &BTreeMap<String, u32>) -> Result<(), String> {

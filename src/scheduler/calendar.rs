@@ -11,15 +11,13 @@
 //!
 //! It must never read a clock, and never guess a name.
 
-use chrono::{
-    DateTime, Datelike as _, Days, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone as _, Utc, Weekday,
-};
+use chrono::{DateTime, Datelike as _, Days, NaiveDate, NaiveTime, Utc, Weekday};
 use chrono_tz::Tz;
+
+use crate::clock::first_moment;
 
 /// No period has a name outside of these years.
 const YEARS: std::ops::RangeInclusive<i32> = 2000..=9999;
-/// No clock was ever put forward by more; the whole day that Samoa left out is the record.
-const LONGEST_GAP_SECS: i64 = 36 * 3_600;
 
 /// How often, and on which day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,25 +207,6 @@ fn place_of_week(date: NaiveDate) -> i64 {
 
 fn date_of(text: &str) -> Option<NaiveDate> {
     NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()
-}
-
-/// The first moment at which the clocks of a zone show this time or a later one.
-fn first_moment(zone: Tz, local: NaiveDateTime) -> Option<DateTime<Utc>> {
-    let at = |secs: i64| zone.from_local_datetime(&(local + TimeDelta::seconds(secs))).earliest();
-    let moment = at(0).or_else(|| {
-        // In a gap: the first second behind it is looked for by halves, between one inside of it and one behind.
-        let (mut inside, mut behind) = (0, LONGEST_GAP_SECS);
-        while behind - inside > 1 {
-            let middle = i64::midpoint(inside, behind);
-            if at(middle).is_some() {
-                behind = middle;
-            } else {
-                inside = middle;
-            }
-        }
-        at(behind)
-    })?;
-    Some(moment.to_utc())
 }
 
 #[cfg(test)]

@@ -190,6 +190,7 @@ impl Shop {
             candidates.push(Candidate {
                 customer,
                 opted_out: opted_out == "t",
+                capped: false,
                 places,
             });
         }

@@ -136,8 +136,8 @@ async fn a_provider_that_is_away_and_an_account_without_a_check_are_told_apart()
     let id = connect(&world, &page()).await;
     assert_eq!(ids(&check(&world, id, false).await), ["provider_silent", "pages"]);
     let delivery = world.app(ProcessKind::Command).delivery().unwrap();
-    let line = one(world.pool(), "select id from sender where channel = 'line'").await;
-    let refused = connection::check(&delivery, SenderId(line), false).await;
+    let email = one(world.pool(), "select id from sender where channel = 'email'").await;
+    let refused = connection::check(&delivery, SenderId(email), false).await;
     assert!(matches!(refused, Err(ConnectionError::NoCheck(_))), "{refused:?}");
     let nobody = connection::check(&delivery, SenderId::new(), false).await;
     assert!(matches!(nobody, Err(ConnectionError::NoSender(_))), "{nobody:?}");

@@ -358,15 +358,16 @@ async fn a_phone_is_one_address_however_it_is_typed() {
 
 #[tokio::test]
 async fn the_provider_is_asked_whether_the_account_may_send() {
-    use carillon::channel::{Channel as Ours, Sender};
+    use carillon::channel::{Channel as Ours, Expected, FindingState, Sender};
     let (world, _) = world("twilio").await;
     let channels = world.app(ProcessKind::Command).delivery().unwrap().channels;
     for (mut credentials, secret) in [(mitake(&world.sandbox), "password"), (twilio(), "auth_token")] {
         let sender = Sender::parse(SenderId::new(), Ours::Sms, &credentials.to_string()).unwrap();
-        assert!(channels.check_sms(&sender).await.unwrap().is_ok());
+        assert!(channels.check(&sender, Expected::default()).await.unwrap().works());
         credentials[secret] = "another-secret".into();
         let sender = Sender::parse(SenderId::new(), Ours::Sms, &credentials.to_string()).unwrap();
-        let refusal = channels.check_sms(&sender).await.unwrap().unwrap_err();
-        assert_eq!(refusal.class, carillon::channel::ErrorClass::Credentials, "{refusal:?}");
+        let checked = channels.check(&sender, Expected::default()).await.unwrap();
+        assert_eq!(checked.findings[0].state, FindingState::Bad, "{checked:?}");
+        assert!(!format!("{checked:?}").contains("another-secret"));
     }
 }

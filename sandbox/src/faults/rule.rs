@@ -204,6 +204,7 @@ impl Fault {
                 "consumption",
                 "info",
                 "verify",
+                "webhook",
             ],
             Channel::Fcm => &["send", "token"],
             Channel::Messenger | Channel::Whatsapp => &["send"],

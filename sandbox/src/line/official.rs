@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::accounts::{BadAccount, LineAccount};
+use crate::accounts::{BadAccount, LINE_CHANNEL_SECRET, LineAccount};
 use crate::line::retry_keys::RetryKeys;
 use crate::mix::{mix, push_hex};
 use crate::traffic::Pace;
@@ -20,6 +20,9 @@ pub(crate) struct Official {
     pub(crate) channel_id: String,
     pub(crate) bot_user_id: String,
     pub(crate) display_name: String,
+    pub(crate) channel_secret: String,
+    /// Where webhooks go, and whether they do.
+    webhook: Mutex<Option<(String, bool)>>,
     /// `u64::MAX` is unlimited.
     quota: AtomicU64,
     used: AtomicU64,
@@ -36,6 +39,15 @@ impl Official {
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
             .is_ok()
+    }
+
+    /// Where webhooks go, and whether they do.
+    pub(crate) fn webhook(&self) -> Option<(String, bool)> {
+        self.webhook.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_webhook(&self, endpoint: String, active: bool) {
+        *self.webhook.lock().unwrap_or_else(PoisonError::into_inner) = Some((endpoint, active));
     }
 
     pub(crate) fn quota(&self) -> Option<u64> {
@@ -88,6 +100,8 @@ impl LineState {
                 channel_id: account.channel_id,
                 bot_user_id: account.bot_user_id,
                 display_name: account.display_name,
+                channel_secret: account.channel_secret.unwrap_or_else(|| LINE_CHANNEL_SECRET.to_owned()),
+                webhook: Mutex::default(),
                 quota: AtomicU64::new(quota),
                 used: AtomicU64::new(0),
                 keys: RetryKeys::new(),

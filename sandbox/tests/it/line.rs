@@ -77,6 +77,7 @@ async fn a_rotated_token_works_beside_the_old_one_until_that_is_revoked() {
         bot_user_id: user(9),
         display_name: String::new(),
         monthly_quota: None,
+        channel_secret: None,
     };
     handle.register(Account::Line(rotated)).unwrap();
     let url = format!("{}/v2/bot/message/push", running.http_url());
@@ -188,6 +189,7 @@ async fn the_monthly_quota_is_all_or_nothing_and_replies_are_free() {
         bot_user_id: user(2),
         display_name: "Light".to_owned(),
         monthly_quota: Some(3),
+        channel_secret: None,
     };
     handle.register(Account::Line(light)).unwrap();
     let base = running.http_url();

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::{Letter, account::MitakeAccount, codes};
 use crate::channel::{
+    check::Finding,
     config::{ChannelsError, SmsConfig, base_url, secs},
     http::{Answer, exchange},
     outcome::{ErrorClass, Refusal, SendOutcome},
@@ -60,7 +61,7 @@ impl Mitake {
     }
 
     /// How many points the account has left.
-    pub(super) async fn check(&self, account: &MitakeAccount) -> Result<String, Refusal> {
+    pub(super) async fn check(&self, account: &MitakeAccount) -> Result<Finding, Refusal> {
         let query = form_urlencoded::Serializer::new(String::new())
             .append_pair("username", &account.username)
             .append_pair("password", account.password.expose())
@@ -74,7 +75,7 @@ impl Mitake {
                 points: Some(points),
                 code: None,
                 ..
-            }) => Ok(format!("the account has {points} points")),
+            }) => Ok(points_left(points)),
             Some(Reply { code: Some(code), .. }) => Err(of_code(code)),
             _ => Err(not_mitake(&answer)),
         }
@@ -87,6 +88,19 @@ impl Mitake {
         url.set_query(Some(query));
         url
     }
+}
+
+fn points_left(points: &str) -> Finding {
+    let zh = format!("三竹帳號可以使用，剩餘 {points} 點。");
+    let en = format!("The Mitake account works and has {points} points left.");
+    if points.trim() == "0" {
+        return Finding::bad(
+            "account",
+            "三竹帳號沒有點數，請先儲值。",
+            "The Mitake account has no points left: buy some.",
+        );
+    }
+    Finding::good("account", zh, en)
 }
 
 fn form(account: &MitakeAccount, to: &str, letter: &Letter<'_>, key: &str) -> String {

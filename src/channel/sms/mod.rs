@@ -22,9 +22,10 @@ pub use account::{MitakeAccount, SmsAccount, TwilioAccount};
 pub use contacts::{Contacts, Registered};
 
 use super::{
+    check::{Checked, Finding},
     config::{ChannelsError, SmsConfig},
     mark::DeliveryMark,
-    outcome::{Refusal, SendOutcome},
+    outcome::{ErrorClass, SendOutcome},
 };
 
 /// Both providers.
@@ -81,11 +82,29 @@ impl Sms {
         }
     }
 
-    /// Asks the provider whether the account may send; returns what it says of it, in a few words.
-    pub(super) async fn check(&self, account: &SmsAccount) -> Result<String, Refusal> {
-        match account {
-            SmsAccount::Twilio(account) => self.twilio.check(account).await,
-            SmsAccount::Mitake(account) => self.mitake.check(account).await,
+    /// Asks the provider whether the account may send.
+    pub(super) async fn check(&self, account: &SmsAccount) -> Checked {
+        let (provider, answer) = match account {
+            SmsAccount::Twilio(account) => ("Twilio", self.twilio.check(account).await),
+            SmsAccount::Mitake(account) => ("Mitake", self.mitake.check(account).await),
+        };
+        let finding = match answer {
+            Ok(finding) => finding,
+            Err(refusal) if refusal.class == ErrorClass::Credentials => Finding::bad(
+                "account",
+                format!(
+                    "{provider} 不接受這組帳號（{}）；請確認帳號與密碼，以及帳號是否啟用。",
+                    refusal.code
+                ),
+                format!(
+                    "{provider} refuses this account ({}): check user and password, and whether the account is active.",
+                    refusal.code
+                ),
+            ),
+            Err(_) => Finding::no_answer("account", provider),
+        };
+        Checked {
+            findings: vec![finding],
         }
     }
 }

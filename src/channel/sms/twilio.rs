@@ -16,6 +16,7 @@ use super::{
     codes,
 };
 use crate::channel::{
+    check::Finding,
     config::{ChannelsError, SmsConfig, base_url, secs},
     http::{Answer, exchange},
     outcome::{ErrorClass, Refusal, SendOutcome},
@@ -74,7 +75,7 @@ impl Twilio {
     }
 
     /// What Twilio says of the account.
-    pub(super) async fn check(&self, account: &TwilioAccount) -> Result<String, Refusal> {
+    pub(super) async fn check(&self, account: &TwilioAccount) -> Result<Finding, Refusal> {
         #[derive(Deserialize)]
         struct Account {
             sid: String,
@@ -87,7 +88,8 @@ impl Twilio {
         let said = (answer.status == 200).then(|| answer.json::<Account>()).flatten();
         match said {
             Some(said) if said.sid == account.account_sid && said.status == "active" => {
-                Ok("the account is active".to_owned())
+                let (zh, en) = ("Twilio 帳號可以使用。", "The Twilio account is active.");
+                Ok(Finding::good("account", zh, en))
             }
             Some(said) if said.sid == account.account_sid => Err(Refusal::new(
                 ErrorClass::Credentials,

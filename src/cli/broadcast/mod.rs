@@ -136,9 +136,14 @@ pub(super) async fn run(app: App, command: Command) -> Result<(), CliError> {
     let (db, config) = (&app.db, &app.config.broadcast);
     match command {
         Command::Estimate(args) => {
-            let estimate = match args.id {
-                Some(id) => broadcast::estimate_stored(db, config, id).await?,
-                None => broadcast::estimate_new(db, config, &args.new.into_broadcast(db, config).await?).await?,
+            let asks = app.line_quota()?;
+            let estimate = if let Some(id) = args.id {
+                asks.ask_for_stored(id).await?;
+                broadcast::estimate_stored(db, config, id).await?
+            } else {
+                let new = args.new.into_broadcast(db, config).await?;
+                asks.ask_for_new(&new).await?;
+                broadcast::estimate_new(db, config, &new).await?
             };
             if args.json {
                 say_json(&estimate)

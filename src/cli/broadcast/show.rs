@@ -6,7 +6,7 @@ use super::super::{
     CliError, say,
     table::{Table, number, span},
 };
-use crate::broadcast::{Estimate, Outcomes, Report};
+use crate::broadcast::{Estimate, LineEstimate, Outcomes, Report};
 
 /// What a broadcast would do.
 pub(super) fn estimate(estimate: &Estimate) -> Result<(), CliError> {
@@ -39,8 +39,30 @@ pub(super) fn estimate(estimate: &Estimate) -> Result<(), CliError> {
         number(estimate.available_before),
         number(estimate.available_after)
     ));
+    lines.extend(estimate.line.as_ref().map(line_quota));
     lines.extend(estimate.warnings.iter().map(|warning| format!("note: {warning}")));
     lines.iter().try_for_each(|line| say(line))
+}
+
+/// What LINE's own account has left, and what LINE charges.
+fn line_quota(line: &LineEstimate) -> String {
+    let plan = line.plan.as_deref().unwrap_or("of its own");
+    let Some(at) = line.quota.read_at else {
+        return "LINE: nothing is known of its quota".to_owned();
+    };
+    let left = match line.left {
+        Some(left) => format!("{} of {} left", number(left), number(line.quota.may_send.unwrap_or(0))),
+        None => "no limit".to_owned(),
+    };
+    let charge = match line.charge_milli_twd {
+        Some(milli) => format!("LINE charges TWD {} beyond the plan", super::super::line::twd(milli)),
+        None => "what LINE charges is not known".to_owned(),
+    };
+    format!(
+        "LINE: plan {plan}, {left} this month ({} reserved by other broadcasts), as of {}; {charge}",
+        number(line.quota.reserved),
+        at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+    )
 }
 
 /// What became of a broadcast.
@@ -84,6 +106,16 @@ pub(super) fn report(report: &Report) -> Result<(), CliError> {
         &report.skipped_customers,
     ));
     lines.extend(tokens(report));
+    for (channel, until) in report
+        .channels
+        .iter()
+        .filter_map(|one| Some((one.channel, one.quiet_until?)))
+    {
+        lines.push(format!(
+            "note: quiet hours on {channel}: what has not left waits until {}, or expires at its deadline",
+            until.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+        ));
+    }
     for one in report.channels.iter().filter(|one| one.sender_state != "connected") {
         lines.push(format!("note: the sender of {} is {}", one.channel, one.sender_state));
     }

@@ -108,6 +108,12 @@ pub(super) fn reasons(b: &BroadcastFacts, queue: Option<&QueueFacts>) -> Vec<Rea
 fn planning(b: &BroadcastFacts, queue: Option<&QueueFacts>) -> Vec<Reason> {
     let done = number(b.planned_customers);
     let mut reasons = Vec::new();
+    if let Some(why) = &b.state_reason {
+        reasons.push(reason(
+            "planning_held_up",
+            format!("It is planned and waits: {}.", plain::cell(why, REASON_CHARS)),
+        ));
+    }
     if let Some(until) = b.plan_lease_until.filter(|until| *until > b.now) {
         reasons.push(reason(
             "planning",
@@ -310,12 +316,24 @@ impl LaneView<'_> {
     fn rest(&self) -> Reason {
         let (lane, now) = (self.lane, self.broadcast.now);
         let until = when(lane.due_at, now);
+        if let Some(quiet) = lane.quiet_until {
+            return reason(
+                "quiet_hours",
+                format!(
+                    "It sleeps until {until}: the shop's quiet hours on {} last until {} on the shop's clock. What has not left by \
+                     the deadline expires.",
+                    lane.channel,
+                    when(quiet, now)
+                ),
+            );
+        }
         if lane.strikes > 0 {
             return reason(
                 "resting",
                 format!(
-                    "It rests until {until}: nothing gets through to the provider (failures in a row: {}). Then one message probes.",
-                    lane.strikes
+                    "It rests until {until}: nothing gets through to the provider (failures in a row: {}). Then one message probes; \
+                     `carillon resume sender {}` has it probe now.",
+                    lane.strikes, lane.sender_id
                 ),
             );
         }

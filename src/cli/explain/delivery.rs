@@ -190,6 +190,9 @@ fn skip_words(reason: &str) -> &str {
     match reason {
         "opted_out" => "the customer opted out",
         "suppressed" => "the address is suppressed: the provider called it dead",
+        "frequency_cap" => {
+            "the customer has had as many broadcasts as the shop allows in this time: `carillon shop rules SHOP`"
+        }
         "same_address" => "another customer with the same address gets it",
         "window_closed" => "the provider's window since the customer's last message is closed",
         "no_address" => "the customer has no address on the chosen channels",
