@@ -209,9 +209,8 @@ begin
     -- The worker took the lane a moment ago; since then somebody may have paused, cancelled or run into a wall.
     select case when sh.state <> 'active' then 'shop_suspended' when se.state = 'disconnected' then 'sender_disconnected' end,
            sh.time_zone,
-           -- A WhatsApp number that sends by approved templates needs no window; asked by name, as not every schema before has it.
-           case when l.channel in ('messenger', 'whatsapp')
-                then coalesce(not (to_jsonb(se) ->> 'sends_templates')::boolean, true) else false end
+           -- A WhatsApp number that sends by approved templates needs no window.
+           l.channel in ('messenger', 'whatsapp') and not se.sends_templates
       into v_stopped, v_zone, v_windowed
       from lane l join shop sh on sh.id = l.shop_id join sender se on se.id = l.sender_id
       join broadcast b on b.id = l.broadcast_id
