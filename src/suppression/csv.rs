@@ -100,9 +100,8 @@ fn is_open(raw: &[u8]) -> bool {
         Quote,
     }
     let end = raw.iter().fold(At::Start, |at, byte| match (at, byte) {
-        (At::Start | At::Quote, b'"') => At::Quoted,
         (At::Quoted, b'"') => At::Quote,
-        (At::Quoted, _) => At::Quoted,
+        (At::Start | At::Quote, b'"') | (At::Quoted, _) => At::Quoted,
         (At::Start | At::Plain | At::Quote, b',') => At::Start,
         (At::Start | At::Plain | At::Quote, _) => At::Plain,
     });

@@ -238,7 +238,7 @@ impl Bed {
             Channel::Sms => json!({"provider": "mitake", "username": MITAKE_USER, "password": MITAKE_PASSWORD,
                 "callback_token": "callback-token-of-the-bench", "base_url": format!("{}/b2c/mtk", self.sandbox.http)})
             .to_string(),
-            _ => json!({"channel_id": LINE_CHANNEL_ID, "channel_secret": LINE_CHANNEL_SECRET, "access_token": LINE_TOKEN})
+            Channel::Line => json!({"channel_id": LINE_CHANNEL_ID, "channel_secret": LINE_CHANNEL_SECRET, "access_token": LINE_TOKEN})
                 .to_string(),
         }
     }

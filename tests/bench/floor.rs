@@ -91,7 +91,7 @@ impl Floor {
                 channels.sms.timeout_secs,
                 "/b2c/mtk/SmSend?CharsetURL=UTF-8".to_owned(),
             ),
-            _ => (
+            Channel::Line => (
                 channels.line.in_flight,
                 channels.line.timeout_secs,
                 "/v2/bot/message/push".to_owned(),

@@ -29,6 +29,7 @@ use crate::{
 
 const MONTH: CapSpan = CapSpan::Month;
 
+#[allow(clippy::unnecessary_wraps, reason = "what is set may also be none")]
 fn cap(broadcasts: u16, span: CapSpan) -> Option<FrequencyCap> {
     Some(FrequencyCap { broadcasts, span })
 }

@@ -207,8 +207,7 @@ impl Fault {
                 "webhook",
             ],
             Channel::Fcm => &["send", "token"],
-            Channel::Messenger | Channel::Whatsapp => &["send"],
-            Channel::Twilio => &["send"],
+            Channel::Messenger | Channel::Whatsapp | Channel::Twilio => &["send"],
             Channel::Mitake => &["send", "query"],
             Channel::Smtp => &["connect", "ehlo", "auth", "mail", "rcpt", "data", "body"],
         };
