@@ -673,7 +673,7 @@ begin
                          then excluded.wanted else s.wanted end,
            wanted_at = greatest(s.wanted_at, excluded.wanted_at),
            -- Another word of the same moment is still to be done.
-           wanted_done_at = case when s.wanted_at = excluded.wanted_at and s.wanted <> excluded.wanted then null
+           wanted_done_at = case when s.wanted_at = excluded.wanted_at and s.wanted and not excluded.wanted then null
                                  else s.wanted_done_at end;
     perform settle_standing(p_sender, p_addresses);
 
