@@ -72,7 +72,7 @@ pub(super) async fn objection(
             findings.push(format!("identity of sender {sender} is not recorded"));
             false
         }
-        Some(name) if !config.sms_sender_name.contains(&name) => {
+        Some(name) if config.sms_sender_name != name => {
             findings.push(format!(
                 "identity of sender {sender} is {name}, and messages begin with {}",
                 config.sms_sender_name

@@ -128,8 +128,10 @@ fn refused(answer: &Answer, error: &GraphError) -> Refusal {
         | 131_045
         | 133_006
         | 133_010
+        | 132_000
         | 132_001
         | 132_007
+        | 132_012
         | 132_015
         | 132_016 => refusal(ErrorClass::Credentials),
         100 if error.subcode() == 33 || error.about_the_proof() => refusal(ErrorClass::Credentials),
