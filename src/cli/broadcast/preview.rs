@@ -14,8 +14,10 @@ use crate::{
 pub(super) const HELP: &str = "Shown for three customers of the audience: a sample, the longest name, an empty name. \
                                --json also holds the message part of each provider's request.";
 
-/// Lines of one text; what is longer is for `--json`.
+/// Lines of the sample's text; what is longer is for `--json`.
 const TEXT_LINES: usize = 8;
+/// Lines of a text that stands below the sample's.
+const FURTHER_LINES: usize = 3;
 
 pub(super) fn print(preview: &Preview) -> Result<(), CliError> {
     lines(preview).iter().try_for_each(|line| say(line))
@@ -63,13 +65,14 @@ fn of_channel(channel: &ChannelPreview) -> Vec<String> {
     let sample_parts = sample.map(parts).unwrap_or_default();
     for (index, message) in channel.messages.iter().enumerate() {
         let all = parts(message);
+        let most = if index == 0 { TEXT_LINES } else { FURTHER_LINES };
         let differs = |part: &&(&str, String)| index == 0 || !sample_parts.contains(*part);
         let shown: Vec<&(&str, String)> = all.iter().filter(differs).collect();
         if shown.is_empty() {
             lines.push(format!("  {:<14}as the sample", label(message.who)));
         } else {
             lines.push(format!("  {}", label(message.who)));
-            lines.extend(shown.into_iter().flat_map(|(name, value)| part(name, value)));
+            lines.extend(shown.into_iter().flat_map(|(name, value)| part(name, value, most)));
         }
         lines.extend(message.warnings.iter().map(|warning| format!("    note: {warning}")));
     }
@@ -112,16 +115,16 @@ fn takes(sms: &SmsPreview) -> String {
 }
 
 /// A part under its name; the further lines of a text stand under the first.
-fn part(name: &str, value: &str) -> Vec<String> {
+fn part(name: &str, value: &str, most: usize) -> Vec<String> {
     let all = value.lines().count();
     let mut lines: Vec<String> = value
         .lines()
-        .take(TEXT_LINES)
+        .take(most)
         .zip(std::iter::once(name).chain(std::iter::repeat("")))
         .map(|(line, name)| format!("    {name:<10}{line}").trim_end().to_owned())
         .collect();
-    if all > TEXT_LINES {
-        lines.push(format!("    {:<10}… {} more lines", "", all - TEXT_LINES));
+    if all > most {
+        lines.push(format!("    {:<10}… {} more lines", "", all - most));
     }
     lines
 }
@@ -133,11 +136,11 @@ mod tests {
     #[test]
     fn preview_cuts_a_text_that_is_longer_than_a_screen_should_hold() {
         assert_eq!(
-            part("text", "您好\n\n全館"),
+            part("text", "您好\n\n全館", 3),
             ["    text      您好", "", "              全館"]
         );
         let many = vec!["x"; 20].join("\n");
-        let lines = part("text", &many);
+        let lines = part("text", &many, 8);
         assert_eq!(lines.len(), 9);
         assert_eq!(lines.last().map(String::as_str), Some("              … 12 more lines"));
     }
