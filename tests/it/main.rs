@@ -71,6 +71,7 @@ mod pause;
 mod period;
 mod pgbouncer;
 mod pooler;
+mod preview;
 mod prices;
 mod process;
 mod queue_dead;
