@@ -147,10 +147,9 @@ impl SliceTurn<'_> {
         if !store::one_by_one(self.intent_no) {
             // What is repeated keeps the key it may have left under.
             let alone = window.len() == 1 && !self.repeat;
-            if !self.suspects.is_hopeless() && !alone {
-                if let Some(sent) = self.multicast(&window).await {
-                    return Ok(Begun::Known(sent));
-                }
+            let together = !alone && !self.suspects.is_hopeless();
+            if together && let Some(sent) = self.multicast(&window).await {
+                return Ok(Begun::Known(sent));
             }
             // Committed before the first of them leaves: a repeat under the multicast's key would be a second one.
             self.intent_no = -(self.intent_no.abs() + 1);
