@@ -290,3 +290,30 @@ async fn an_account_that_line_refuses_holds_up_nothing_but_its_own_lane() {
     assert_eq!(plan(&scene.planner(), id).await, Advance::Opened);
     assert_eq!(scene.view().await.reserved, 300);
 }
+
+#[tokio::test]
+async fn a_silence_of_minutes_ago_is_not_the_silence_of_now() {
+    let scene = Scene::new(1, 500).await;
+    let silent = async || {
+        let sql = "select line_quota_failed(id, 'unreachable: x') from sender where channel = 'line'";
+        scene.world.one::<f64>(sql).await
+    };
+    let ago = async |began: &str, last: &str| {
+        let sql = format!(
+            "update line_quota set failing_since = now() - interval '{began}', failed_at = now() - interval '{last}'"
+        );
+        scene.world.run(&sql).await;
+    };
+    assert!(silent().await < 1.0);
+    ago("20 minutes", "170 seconds").await;
+    assert!(silent().await >= 1_200.0, "it was asked again and again");
+    ago("20 minutes", "181 seconds").await;
+    assert!(silent().await < 1.0, "nobody asked in between");
+    // An answer ends it, too.
+    ago("20 minutes", "1 second").await;
+    scene
+        .world
+        .run("select line_quota_read(sender_id, 500, 0, now(), '{}') from line_quota")
+        .await;
+    assert!(silent().await < 1.0);
+}
