@@ -67,6 +67,7 @@ mod line_quota;
 mod meta_scene;
 mod metrics;
 mod migrating;
+mod older_rows;
 mod pause;
 mod period;
 mod pgbouncer;
