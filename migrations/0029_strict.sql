@@ -13,6 +13,12 @@ select a.id
   from sender s join address a on a.sender_id = s.id
  where s.channel = 'sms' and (a.address !~ '^\+[1-9][0-9]{7,14}$' or a.address like '+8860%') and a.address <> normal_phone(a.address);
 
+lock table broadcast in access exclusive mode;
+
+-- The shop's address as it stood in the message when planning began: what was looked through, or cleared by a person, is what leaves.
+-- Null: not planned yet, or planned before this was kept.
+alter table broadcast add column shop_url text;
+
 -- Whether a broadcast that has not ended has a delivery to this address.
 create function address_is_awaited(p_address bigint) returns boolean language sql stable
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$

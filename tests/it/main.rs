@@ -113,6 +113,7 @@ mod simulation_proof;
 mod simulation_world;
 mod sms;
 mod sms_compliance;
+mod sms_planned;
 mod sms_scene;
 mod start;
 mod stop;
