@@ -19,6 +19,26 @@ lock table broadcast in access exclusive mode;
 -- Null: not planned yet, or planned before this was kept.
 alter table broadcast add column shop_url text;
 
+-- Broadcasts under way since before messages were reserved. None of it counts as held by LINE's figure: LINE is asked before the next
+-- one opens, and says.
+insert into line_reservation (broadcast_id, sender_id, messages)
+select l.broadcast_id, l.sender_id, l.planned from lane l
+ where l.is_open and l.channel = 'line' and l.planned > 0
+on conflict do nothing;
+
+-- As before, and who was accepted and is not posted yet has been sent, and is not to go.
+create or replace function line_progress(p_sender uuid) returns table (broadcast_id uuid, to_go bigint, sent bigint) language sql stable as $$
+    select r.broadcast_id, coalesce(l.remaining, 0) - u.unposted,
+           coalesce((select sum(t.n) from tally t where t.broadcast_id = r.broadcast_id and t.stage = 'send' and t.channel = 'line'
+                        and t.outcome in ('accepted', 'delivered', 'read', 'unknown')), 0)::bigint + u.unposted
+      from line_reservation r
+      left join lane l on l.broadcast_id = r.broadcast_id and l.sender_id = r.sender_id
+      cross join lateral (
+            select coalesce(sum(s.unposted), 0) as unposted from slice s
+             where s.broadcast_id = l.broadcast_id and s.channel = l.channel and s.state <> 'settled') u
+     where r.sender_id = p_sender
+$$;
+
 -- Whether a broadcast that has not ended has a delivery to this address.
 create function address_is_awaited(p_address bigint) returns boolean language sql stable
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     fixture_db::{TestDb, empty_database},
     migrating::files,
-    scene::{one, run},
+    scene::{LINE, claim, one, run, settle, shop},
 };
 
 /// A database as it was after this migration, and what is to be run to bring it up to date.
@@ -298,4 +298,39 @@ async fn what_cannot_be_done_now_is_done_later_and_keeps_nobody_waiting() {
         one::<i64>(before.pool(), "select count(*) from phone_to_normalise").await,
         0
     );
+}
+
+/// It opened when nothing was reserved: until LINE has been asked all of it counts, then what is still to go.
+#[tokio::test]
+async fn a_line_broadcast_that_was_under_way_reserves_what_is_left_of_it() {
+    let (db, later) = as_of(26).await;
+    let shop = shop(&db.pool, 10, 100).await;
+    let broadcast = shop.opened(&[LINE], 5).await;
+    let claimed = claim(&db.pool, broadcast, "line", 5, 82_800.0).await.unwrap();
+    settle(
+        &db.pool,
+        broadcast,
+        "line",
+        &claimed,
+        (&claimed.customers, "accepted"),
+        (None, None),
+    )
+    .await;
+    let over = shop.opened(&[LINE], 10).await;
+    run(&db.pool, &format!("select cancel_broadcast('{over}')")).await;
+    while one::<bool>(&db.pool, &format!("select drain_slice('{over}', 'line', 'cancelled')")).await {}
+    migrate(&db.pool, &later).await;
+    let sender: Uuid = one(&db.pool, "select id from sender where channel = 'line'").await;
+    let reserved = format!("select line_reserved('{sender}')");
+    let rows = lines(
+        &db.pool,
+        "select broadcast_id || ' ' || messages || ' ' || counted from line_reservation",
+    )
+    .await;
+    assert_eq!(rows, [format!("{broadcast} 10 0")]);
+    assert_eq!(one::<i64>(&db.pool, &reserved).await, 10);
+    let read =
+        format!("select line_quota_read('{sender}', 100, 5, asked_at, sent) from line_before_asking('{sender}')");
+    run(&db.pool, &read).await;
+    assert_eq!(one::<i64>(&db.pool, &reserved).await, 5);
 }
