@@ -39,6 +39,29 @@ create or replace function line_progress(p_sender uuid) returns table (broadcast
      where r.sender_id = p_sender
 $$;
 
+-- As before, and slices that wait to repeat what may have left are due as well: the lane would find nothing to probe with. Slices before
+-- lanes, as everywhere.
+create or replace function probe_sender(p_sender uuid) returns bigint language plpgsql
+    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+declare v_probed bigint;
+begin
+    update slice t set due_at = now()
+      from (select s.broadcast_id, s.channel, s.slice_no from lane l
+              join slice s on s.broadcast_id = l.broadcast_id and s.channel = l.channel
+             where l.sender_id = p_sender and l.is_open and l.strikes > 0
+               and s.state = 'planned' and s.due_at > now() and s.in_flight is not null for update of s skip locked) w
+     where t.broadcast_id = w.broadcast_id and t.channel = w.channel and t.slice_no = w.slice_no;
+    with free as (
+        select l.broadcast_id, l.sender_id from lane l
+         where l.sender_id = p_sender and l.is_open and l.strikes > 0 and l.due_at > now()
+           and (l.lease_until is null or l.lease_until <= now()) for update skip locked),
+    probed as (
+        update lane l set due_at = now(), rung_at = null from free f
+         where l.broadcast_id = f.broadcast_id and l.sender_id = f.sender_id returning 1)
+    select count(*) into v_probed from probed;
+    return v_probed;
+end $$;
+
 -- Whether a broadcast that has not ended has a delivery to this address.
 create function address_is_awaited(p_address bigint) returns boolean language sql stable
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
