@@ -24,6 +24,7 @@ mod config;
 pub mod connection;
 mod crew;
 mod lane;
+mod pace;
 pub mod phones;
 pub mod quiet;
 pub mod receipt;
