@@ -81,6 +81,14 @@ fn covers(registered: &str, link: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// Whether a name is made of Han letters alone, none of which a top-level domain has: whatever stands around them, of such names one
+/// makes or breaks a link or a number exactly when every other does.
+#[must_use]
+pub(in crate::channel) fn is_plain_name(name: &str) -> bool {
+    let is_plain = |c: char| matches!(c, '\u{4e00}'..='\u{9fff}') && !TOPS.iter().any(|top| top.contains(c));
+    !name.is_empty() && name.chars().all(is_plain)
+}
+
 /// Full-width letters, digits and signs in their plain form, small letters, nothing invisible.
 fn fold(text: &str) -> String {
     let plain: Vec<char> = text

@@ -20,6 +20,7 @@ use reqwest::Client;
 use uuid::Uuid;
 
 pub use account::{MitakeAccount, SmsAccount, TwilioAccount};
+pub(super) use contacts::is_plain_name;
 pub use contacts::{Contacts, Registered};
 
 use super::{
