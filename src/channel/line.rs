@@ -223,10 +223,29 @@ fn bad_request(answer: &Answer) -> SendOutcome {
     } else {
         ErrorClass::Content
     };
-    // The property is a path such as `messages[0].text`; anything longer is no path.
-    let property = property.filter(|property| property.len() <= 50 && !property.contains(' '));
+    let property = property.filter(|property| is_path(property));
     let code = property.map_or_else(|| "400".to_owned(), |property| format!("400 {property}"));
     Refusal::new(class, code).into()
+}
+
+/// A path into our request, such as `messages[0].text`. Anything else might quote an address or the message, and goes no further.
+fn is_path(property: &str) -> bool {
+    let mut parts = property
+        .split('.')
+        .map(|part| part.split_once('[').unwrap_or((part, "")));
+    let ours = |name| {
+        matches!(
+            name,
+            "to" | "messages" | "notificationDisabled" | "customAggregationUnits"
+        )
+    };
+    let known = parts.clone().next().is_some_and(|(name, _)| ours(name));
+    known
+        && property.len() <= 50
+        && parts.all(|(name, index)| {
+            let letters = (1..=24).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphabetic());
+            letters && index.len() <= 8 && index.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'[' | b']'))
+        })
 }
 
 fn too_many(answer: &Answer) -> SendOutcome {

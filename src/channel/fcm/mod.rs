@@ -149,10 +149,13 @@ struct Detail {
 }
 
 impl FailureBody {
-    /// FCM's own code where it gives one, else the general status.
+    /// FCM's own code where it gives one, else the general status. Both are words like `NOT_FOUND`; what is not might quote the
+    /// token or the message, and goes no further.
     fn code(&self) -> &str {
         let own = self.details.iter().find_map(|detail| detail.error_code.as_deref());
-        own.unwrap_or(&self.status)
+        let code = own.unwrap_or(&self.status);
+        let word = (1..=40).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+        if word { code } else { "not_a_code" }
     }
 
     fn violates_a_field(&self) -> bool {

@@ -116,6 +116,15 @@ async fn every_documented_refusal_has_its_class() {
         (400, about("messages[0].text"), Content, "400 messages[0].text"),
         (400, indexed, Recipient, "400"),
         (400, about("to"), Recipient, "400 to"),
+        (
+            400,
+            about("messages[0].contents.body"),
+            Content,
+            "400 messages[0].contents.body",
+        ),
+        // No path of ours: a quoted name, a quoted id.
+        (400, about("Amy"), Content, "400"),
+        (400, about("to[U0123456789abcdef0123456789abcdef]"), Recipient, "400"),
         (400, "<html>".into(), Uncertain, "400_not_as_promised"),
         (401, said("Authentication failed"), Credentials, "401"),
         (403, said("x"), Credentials, "403"),

@@ -146,6 +146,10 @@ async fn every_documented_refusal_has_its_class() {
     ]}});
     let outcome = send_gets(Reply::json("400 Bad Request", "", &violation.to_string())).await;
     assert_eq!(outcome, refused(Content, "400 INVALID_ARGUMENT"));
+    // What is no code may be anything, a token among it.
+    let quoting = error("token-of-amy", None, "");
+    let outcome = send_gets(Reply::json("400 Bad Request", "", &quoting)).await;
+    assert_eq!(outcome, refused(Content, "400 not_a_code"));
 }
 
 #[tokio::test]

@@ -1,0 +1,369 @@
+//! Everything at once: three broadcasts over all six channels by real worker processes, while a tenth of the recipients of a
+//! channel meets each of several kinds of fault. Every delivery ends as its fault says, nobody gets two, the books are right, and nothing the processes
+//! said names anybody or anything secret.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use carillon_jobs::BroadcastId;
+use carillon_sandbox::{Channel, Fault, FaultKind};
+use url::Url;
+
+use crate::{
+    conform_scene::BODY_WORD,
+    meta_scene,
+    process::Process,
+    sms_scene,
+    world::{KEY, World},
+};
+
+/// What stands in every first and last name, and in nothing else.
+const NAMES: [&str; 2] = ["Xuliq", "Vorpaq"];
+
+/// Short time-outs, several messages in flight, and everything that a process can say.
+const SETTINGS: &[(&str, &str)] = &[
+    ("LOG__FILTER", "debug"),
+    ("DELIVERY__LEASE_SECS", "10"),
+    ("DELIVERY__PARALLEL_SLICES", "2"),
+    ("BROADCAST__SLICE_SIZE", "100"),
+    ("CHANNEL__HTTP__CONNECT_TIMEOUT_SECS", "1"),
+    ("CHANNEL__LINE__TIMEOUT_SECS", "2"),
+    ("CHANNEL__APP__TIMEOUT_SECS", "2"),
+    ("CHANNEL__MESSENGER__TIMEOUT_SECS", "2"),
+    ("CHANNEL__WHATSAPP__TIMEOUT_SECS", "2"),
+    ("CHANNEL__SMS__TIMEOUT_SECS", "2"),
+    ("CHANNEL__EMAIL__COMMAND_TIMEOUT_SECS", "2"),
+    ("CHANNEL__EMAIL__BODY_TIMEOUT_SECS", "2"),
+    ("WEB__PUBLIC_URL", "https://carillon.example"),
+];
+
+/// Our channel and whose wire it is.
+const CHANNELS: [(&str, Channel); 6] = [
+    ("app", Channel::Fcm),
+    ("line", Channel::Line),
+    ("messenger", Channel::Messenger),
+    ("whatsapp", Channel::Whatsapp),
+    ("sms", Channel::Twilio),
+    ("email", Channel::Smtp),
+];
+
+/// What every second recipient of a channel meets, in turn, a tenth of all each; the channels take the two rows in turn. Where nothing at
+/// all gets through, a sender rests for minutes, as it should.
+const FATES: [[FaultKind; 5]; 2] = [
+    [
+        FaultKind::ServerError,
+        FaultKind::ResetAfter,
+        FaultKind::HangAfter,
+        FaultKind::Truncated,
+        FaultKind::InvalidRecipient,
+    ],
+    [
+        FaultKind::ServerErrorAfter,
+        FaultKind::Unavailable,
+        FaultKind::ResetBefore,
+        FaultKind::Hang,
+        FaultKind::Garbage,
+    ],
+];
+
+/// The fate as it is on this wire. A mail server that takes a mail and says that it did not is asked again, as it wants to be.
+fn fate(channel: Channel, fate: Option<FaultKind>) -> Option<FaultKind> {
+    fate.filter(|kind| !(channel == Channel::Smtp && *kind == FaultKind::ServerErrorAfter))
+}
+
+/// How a delivery of this fate ends: its state and reason, and how many messages are there.
+fn end(channel: Channel, kind: Option<FaultKind>) -> (&'static str, &'static str, u64) {
+    let Some(kind) = kind else {
+        return ("accepted", "", 1);
+    };
+    let there = !matches!(
+        kind,
+        FaultKind::ServerError | FaultKind::Unavailable | FaultKind::ResetBefore | FaultKind::Hang
+    );
+    match (kind, channel) {
+        (FaultKind::InvalidRecipient, _) => ("failed", "recipient", 0),
+        // LINE knows our keys: whatever happened is asked again. Mail servers, and FCM with one word, say "not taken, later".
+        (_, Channel::Line)
+        | (FaultKind::ServerError | FaultKind::Unavailable, Channel::Smtp)
+        | (FaultKind::Unavailable, Channel::Fcm) => ("accepted", "", 1),
+        _ => ("unknown", "uncertain", u64::from(there)),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn six_channels_of_faults_end_as_they_must_and_name_nobody() {
+    let given = std::env::var("CARILLON_TEST_CUSTOMERS").ok();
+    let n: i32 = given.and_then(|n| n.parse().ok()).unwrap_or(2_000);
+    let (mut world, _prices) = meta_scene::world(SETTINGS).await;
+    let http = world.sandbox.http_url();
+    world.env.insert("CARILLON__CHANNEL__SMS__TWILIO_BASE_URL".into(), http);
+    with_a_password(&mut world);
+    // The table of prices that this world's processes bring has one channel more than the one that is published already.
+    world
+        .run("alter table price_table disable trigger user; delete from price_table where kind = 'token_costs'")
+        .await;
+    world.run("alter table price_table enable trigger user").await;
+    let sms = meta_scene::sender(&world, "sms", &sms_scene::twilio()).await;
+    world
+        .run(&format!(
+            "select record_sms_identity('{sms}', 'EasyStore', 'tests', 'approved')"
+        ))
+        .await;
+    people(&world, n).await;
+    let fates = set_faults(&world).await;
+
+    let text = format!("{{first_name}} {{last_name}} {BODY_WORD}");
+    let mut broadcasts = Vec::new();
+    for (mode, channels) in [
+        ("app_plus_one", ["app", "line"]),
+        ("priority_single", ["messenger", "whatsapp"]),
+        ("priority_single", ["sms", "email"]),
+    ] {
+        broadcasts.push(world.draft(mode, &channels, &text).await);
+    }
+    let mut processes: Vec<Process> = ["scheduler", "worker", "worker"].map(|kind| world.process(kind)).into();
+    let began = Instant::now();
+    for id in &broadcasts {
+        world.send(*id).await;
+    }
+    for id in &broadcasts {
+        world.ended(*id, 150 + u64::try_from(n / 50).unwrap()).await;
+    }
+    println!("{n} customers on six channels ended after {:?}", began.elapsed());
+    for process in &mut processes {
+        assert_eq!(process.stop().await, 0);
+    }
+
+    all_as_fated(&world, &broadcasts, &fates).await;
+    world.audit().await;
+    let said: String = processes.iter().map(Process::log).collect();
+    println!(
+        "the processes said {} lines, {} bytes",
+        said.lines().count(),
+        said.len()
+    );
+    assert!(said.contains("carillon"), "the processes say something");
+    assert_eq!(told(&said, &secrets(&world)), Vec::<String>::new());
+    let stored: String = world
+        .one("select coalesce(string_agg(distinct concat_ws(' ', reason, code), E'\n'), '') from delivery_result")
+        .await;
+    assert!(stored.contains("uncertain"), "{stored}");
+    assert_eq!(told(&stored, &secrets(&world)), Vec::<String>::new());
+}
+
+/// A password in the database's address, where it needs none, so that there is one to be told.
+fn with_a_password(world: &mut World) {
+    let mut url = Url::parse(&world.env["DATABASE_URL"]).unwrap();
+    if url.password().is_none() {
+        url.set_password(Some("opensesame-of-postgres")).unwrap();
+    }
+    world.env.insert("DATABASE_URL".into(), url.into());
+}
+
+/// `n` customers, a sixth of them on each channel, those of the app on LINE as well.
+async fn people(world: &World, n: i32) {
+    let ([first, last], shop) = (NAMES, world.shop);
+    world
+        .run(&format!(
+            "with c as (insert into customer (shop_id, first_name, last_name)
+                        select '{shop}', '{first}' || i, '{last}' from generate_series(1, {n}) i returning id),
+                  n as (select id, row_number() over (order by id) as i from c)
+             insert into address (shop_id, sender_id, customer_id, address, last_inbound_at)
+             select '{shop}', s.id, n.id, case s.channel
+                      when 'app' then 'token-xuliq' || n.i || ':APA91b' || md5(n.i::text)
+                      when 'line' then 'Uc0ffeec0ffee' || lpad(n.i::text, 20, '0')
+                      when 'messenger' then '7314159265' || lpad(n.i::text, 6, '0')
+                      when 'whatsapp' then '+88693' || lpad(n.i::text, 7, '0')
+                      when 'sms' then '0931' || lpad(n.i::text, 6, '0')
+                      else 'xuliq' || n.i || '@mail.example' end,
+                    case when s.channel in ('messenger', 'whatsapp') then now() - interval '1 hour' end
+               from n cross join sender s
+              where s.shop_id = '{shop}' and case s.channel
+                      when 'app' then n.i % 6 = 0 when 'line' then n.i % 6 in (0, 1) when 'messenger' then n.i % 6 = 2
+                      when 'whatsapp' then n.i % 6 = 3 when 'sms' then n.i % 6 = 4 else n.i % 6 = 5 end"
+        ))
+        .await;
+}
+
+/// Who meets what: addresses by channel and fate.
+type Fates = Vec<(&'static str, Channel, Option<FaultKind>, Vec<String>)>;
+
+async fn set_faults(world: &World) -> Fates {
+    let handle = world.sandbox.handle();
+    let mut fates = Fates::new();
+    for (index, (name, channel)) in CHANNELS.into_iter().enumerate() {
+        let row = FATES[index % 2];
+        let addresses: Vec<String> = world
+            .one(&format!(
+                "select array_agg(a.address order by a.id) from address a join sender s on s.id = a.sender_id
+                  where s.channel = '{name}'"
+            ))
+            .await;
+        let tenth = u64::try_from(addresses.len() / 10).unwrap();
+        // True of nobody in particular, and of no message for good.
+        let throttled = Fault::new(channel, FaultKind::Throttled)
+            .probability(0.1)
+            .times(tenth)
+            .retry_after_secs(1);
+        handle.set_fault(throttled).unwrap();
+        handle
+            .set_fault(Fault::new(channel, FaultKind::Delay).probability(0.1).delay_ms(100))
+            .unwrap();
+        for turn in 0..2 * row.len() {
+            let kind = fate(channel, (turn % 2 == 1).then(|| row[turn / 2]));
+            let met: Vec<String> = addresses.iter().skip(turn).step_by(2 * row.len()).cloned().collect();
+            if let Some(kind) = kind {
+                let fault = Fault::new(channel, kind).recipients(met.clone()).retry_after_secs(1);
+                // Each of them once, as far as the sender does not ask again.
+                let all = u64::try_from(met.len()).unwrap();
+                let fault = if kind == FaultKind::InvalidRecipient {
+                    fault
+                } else {
+                    fault.times(all)
+                };
+                handle.set_fault(fault).unwrap();
+            }
+            fates.push((name, channel, kind, met));
+        }
+    }
+    fates
+}
+
+async fn all_as_fated(world: &World, broadcasts: &[BroadcastId], fates: &Fates) {
+    for id in broadcasts {
+        for state in ["queued", "sending", "skipped", "cancelled", "expired"] {
+            assert_eq!(world.count(*id, state).await, 0, "deliveries {state}");
+        }
+    }
+    let mut checked = 0;
+    for (name, channel, kind, met) in fates {
+        let (state, reason, there) = end(*channel, *kind);
+        let ends: Vec<String> = sqlx::query_scalar(
+            "select concat_ws(' ', d.state, d.reason) from delivery_with_state d join address a on a.id = d.address_id
+              where d.channel = $1::text::channel and a.address = any($2)",
+        )
+        .bind(name)
+        .bind(met)
+        .fetch_all(world.pool())
+        .await
+        .unwrap();
+        let expected = format!("{state} {reason}").trim_end().to_owned();
+        let mut other = BTreeMap::<&str, usize>::new();
+        for end in ends.iter().filter(|end| **end != expected) {
+            *other.entry(end).or_default() += 1;
+        }
+        assert!(other.is_empty(), "{name} {kind:?}: {expected} expected, not {other:?}");
+        assert_eq!(ends.len(), met.len(), "{name} {kind:?}: everybody has a delivery");
+        checked += ends.len();
+        let counts = world.sandbox.handle().counts(*channel, None);
+        let wrong = met
+            .iter()
+            .filter(|to| counts.get(*to).copied().unwrap_or(0) != there)
+            .count();
+        assert_eq!(
+            wrong, 0,
+            "{name} {kind:?}: {there} each expected by the provider's count"
+        );
+    }
+    let all: i64 = world.one("select count(*) from delivery").await;
+    assert_eq!(i64::try_from(checked).unwrap(), all);
+    let summaries = world.sandbox.handle().summary();
+    let most = |(_, channel): &(_, Channel)| summaries[channel].max_to_one_recipient;
+    assert!(CHANNELS.iter().all(|channel| most(channel) == 1), "nobody got two");
+}
+
+/// Everything that opens something.
+fn secrets(world: &World) -> Vec<String> {
+    let mut secrets: Vec<String> = [
+        carillon_sandbox::LINE_TOKEN,
+        carillon_sandbox::LINE_CHANNEL_SECRET,
+        carillon_sandbox::PAGE_TOKEN,
+        carillon_sandbox::META_APP_SECRET,
+        carillon_sandbox::WHATSAPP_TOKEN,
+        carillon_sandbox::TWILIO_AUTH_TOKEN,
+        carillon_sandbox::SMTP_PASSWORD,
+        meta_scene::VERIFY_TOKEN,
+        KEY.trim_start_matches("test:"),
+    ]
+    .map(str::to_owned)
+    .into();
+    let password = |url: &str| Url::parse(url).ok()?.password().map(str::to_owned);
+    secrets.extend(
+        ["DATABASE_URL", "REDIS_URL"]
+            .iter()
+            .filter_map(|name| password(&world.env[*name])),
+    );
+    secrets.extend(key_lines());
+    // As they travel: a login in base64, and what logs people in by a header.
+    let basic = format!(
+        "{}:{}",
+        carillon_sandbox::TWILIO_SID,
+        carillon_sandbox::TWILIO_AUTH_TOKEN
+    );
+    secrets.push(STANDARD.encode(basic));
+    secrets.push("Bearer ".to_owned());
+    secrets.push("appsecret_proof=".to_owned());
+    secrets
+}
+
+/// The private key of the app's project, as the file writes it.
+fn key_lines() -> Vec<String> {
+    let file: serde_json::Value = serde_json::from_str(carillon_sandbox::FCM_DEMO_KEY_JSON).unwrap();
+    let key = file["private_key"].as_str().unwrap();
+    key.lines()
+        .filter(|line| line.len() > 30 && !line.starts_with('-'))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// What must not have been said, and was: a secret, a person, an address, a body.
+fn told(said: &str, secrets: &[String]) -> Vec<String> {
+    let people = [
+        NAMES[0],
+        NAMES[1],
+        BODY_WORD,
+        "xuliq",
+        "@mail.example",
+        "c0ffeec0ffee",
+        "7314159265",
+        "88693",
+    ];
+    let words = secrets.iter().map(String::as_str).chain(people);
+    let mut told: Vec<String> = words.filter(|word| said.contains(word)).map(str::to_owned).collect();
+    // A phone number as people type it; digits before it make it the inside of a longer figure.
+    told.extend(said.match_indices("0931").filter_map(|(at, _)| {
+        let before = said[..at].chars().next_back();
+        let digits: String = said[at..].chars().take_while(char::is_ascii_digit).collect();
+        (digits.len() == 10 && !before.is_some_and(|c| c.is_ascii_digit() || c == '.')).then_some(digits)
+    }));
+    if let Some(line) = said
+        .lines()
+        .find(|line| told.first().is_some_and(|word| line.contains(word)))
+    {
+        told.push(format!("first in: {line}"));
+    }
+    told
+}
+
+#[test]
+fn what_is_told_is_found() {
+    let secrets = vec!["hunter2".to_owned()];
+    assert_eq!(
+        told("01:02:03.0931000001 INFO 20931000001 all is well", &secrets),
+        Vec::<String>::new()
+    );
+    for line in [
+        "password=hunter2",
+        "to 0931000001 failed",
+        "to +886931000001",
+        "Uc0ffeec0ffee01",
+        "dear Xuliq7",
+        "Vorpaq",
+        "xuliq7@mail.example",
+        "token-xuliq7:APA91b",
+        "7314159265000001",
+        "a body of Brillig",
+    ] {
+        assert!(!told(line, &secrets).is_empty(), "{line}");
+    }
+}
