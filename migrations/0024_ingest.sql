@@ -6,8 +6,10 @@ lock table sender in share row exclusive mode;
 lock table address in access exclusive mode;
 
 alter table address
-    -- The provider's times of the last words done to this row: each is done once, so what a person changes afterwards stays.
+    -- The last words done to this row and the provider's times of them: each is done once, so what a person changes afterwards stays.
+    add column wanted_done     boolean,
     add column wanted_done_at  timestamptz,
+    add column follows_done    boolean,
     add column follows_done_at timestamptz,
     -- What a provider last said of an address that can never be reached: kept while the person has closed it, too, so that
     -- what comes of a STOP, a failure and a START does not depend on which was told first.
@@ -108,7 +110,7 @@ begin
           from (select distinct u.address from unnest(p_addresses) as u (address)) n
           join address_standing s on s.sender_id = p_sender and s.address = n.address
           join address d on d.sender_id = s.sender_id and d.address = s.address
-         where d.wanted_done_at is distinct from s.wanted_at or d.follows_done_at is distinct from s.followed_at
+         where (d.wanted_done, d.wanted_done_at, d.follows_done, d.follows_done_at) is distinct from (s.wanted, s.wanted_at, s.follows, s.followed_at)
          order by d.id
     loop
         if a.state = 'opted_out' and a.state_reason is distinct from 'stop' then
@@ -133,7 +135,9 @@ begin
                 update address set dead_at = a.dead_at where id = a.id;
             end if;
         end if;
-        update address set wanted_done_at = a.wanted_at, follows_done_at = a.followed_at where id = a.id;
+        update address
+           set wanted_done = a.wanted, wanted_done_at = a.wanted_at, follows_done = a.follows, follows_done_at = a.followed_at
+         where id = a.id;
     end loop;
 end $$;
 
@@ -667,7 +671,10 @@ begin
            followed_at = greatest(s.followed_at, excluded.followed_at),
            wanted = case when (s.wanted_at, not s.wanted) < (excluded.wanted_at, not excluded.wanted) or s.wanted_at is null
                          then excluded.wanted else s.wanted end,
-           wanted_at = greatest(s.wanted_at, excluded.wanted_at);
+           wanted_at = greatest(s.wanted_at, excluded.wanted_at),
+           -- Another word of the same moment is still to be done.
+           wanted_done_at = case when s.wanted_at = excluded.wanted_at and s.wanted and not excluded.wanted then null
+                                 else s.wanted_done_at end;
     perform settle_standing(p_sender, p_addresses);
 
     select array_agg(f.broadcast_id order by f.place) as broadcasts, array_agg(f.channel order by f.place) as channels,

@@ -19,6 +19,7 @@ create table line_quota (
     -- The moment before LINE was asked.
     read_at       timestamptz,
     failing_since timestamptz,
+    failed_at     timestamptz,
     -- The class and code of the last failure.
     failure       text,
     constraint a_reading_is_whole check ((read_at is null) = (used is null))
@@ -76,10 +77,13 @@ begin
      where r.sender_id = p_sender and r.broadcast_id = p.broadcast_id and p.to_go = 0 and p.sent <= r.counted;
 end $$;
 
--- Writes down that LINE did not answer, or not as promised; returns for how many seconds it has not.
+-- Writes down that LINE did not answer, or not as promised; returns for how many seconds it has not. A failure nobody asked after for
+-- minutes says nothing of the time in between.
 create function line_quota_failed(p_sender uuid, p_failure text) returns double precision language sql as $$
-    insert into line_quota as q (sender_id, failing_since, failure) values (p_sender, now(), p_failure)
-    on conflict (sender_id) do update set failing_since = coalesce(q.failing_since, now()), failure = excluded.failure
+    insert into line_quota as q (sender_id, failing_since, failed_at, failure) values (p_sender, now(), now(), p_failure)
+    on conflict (sender_id) do update
+       set failing_since = case when q.failed_at > now() - interval '3 minutes' then coalesce(q.failing_since, now()) else now() end,
+           failed_at = now(), failure = excluded.failure
     returning extract(epoch from now() - failing_since)::double precision
 $$;
 
@@ -158,6 +162,8 @@ create function lane_sleeps_until(p_broadcast uuid, p_sender uuid) returns times
       join broadcast b on b.id = l.broadcast_id and b.purpose <> 'test'
      where l.broadcast_id = p_broadcast and l.sender_id = p_sender
        and not exists (select from customer c where c.shop_id = l.shop_id and c.time_zone is not null)
+       -- Whose message may have left is not kept waiting: the provider forgets our keys.
+       and not exists (select from slice t where t.broadcast_id = l.broadcast_id and t.channel = l.channel and t.in_flight is not null)
 $$;
 
 -- Sets a shop's quiet hours on a channel, or with nulls takes them away. What waits is due again at once: by the new hours it may
@@ -316,11 +322,10 @@ create table suppression (
     primary key (shop_id, channel, address_hash)
 );
 
--- The same address however it is written: mail without regard to case, phone numbers by their digits with Taiwan's code.
+-- The same address however it is written: mail without regard to case, phone numbers in the form they are stored in.
 create function address_key(p_channel channel, p_address text) returns text language sql immutable as $$
     select case when p_channel = 'email' then lower(btrim(p_address))
-                when p_channel in ('sms', 'whatsapp')
-                then regexp_replace(regexp_replace(regexp_replace(p_address, '[^0-9]', '', 'g'), '^00', ''), '^0', '886')
+                when p_channel in ('sms', 'whatsapp') then normal_phone(p_address)
                 else btrim(p_address) end
 $$;
 create function suppression_hash(p_shop uuid, p_channel channel, p_address text) returns bytea language sql immutable as $$
@@ -330,9 +335,12 @@ $$;
 -- Takes lines of a list in, all or none: an address, or `sha256:` and what an export said of one that was erased. Returns how many are new
 -- or say something else than before. Addresses that are known are closed. The same list again changes nothing.
 create function suppress_listed(p_shop uuid, p_channels channel[], p_addresses text[], p_states text[], p_reasons text[])
-returns bigint language plpgsql set enable_memoize = off as $$
+returns bigint language plpgsql as $$
 declare v_changed bigint;
 begin
+    -- Whoever writes addresses of the shop holds this lock until they commit: an address that comes at this moment is either seen
+    -- here, or sees what is written here (`address_was_listed`).
+    perform pg_advisory_xact_lock(hashtextextended('address:' || p_shop::text, 0));
     with lines as (
         -- Of lines about one address the last counts, as if they had come one after the other.
         select distinct on (l.channel, l.hash) l.* from (
@@ -348,23 +356,29 @@ begin
          where (s.state, s.reason) is distinct from (excluded.state, excluded.reason)
         returning 1)
     select count(*) into v_changed from kept;
+    -- Each address is hashed once, and each line: a list of thousands meets a shop's hundreds of thousands in one pass.
     perform close_address(t.id, t.state, t.reason)
-       from (select a.id, s.state, s.reason
-               from suppression s
-               join (select distinct u.channel, u.address from unnest(p_channels, p_addresses) as u (channel, address)) l
-                 on s.channel = l.channel
-                and s.address_hash = case when l.address like 'sha256:%' then decode(substr(l.address, 8), 'hex')
-                                          else suppression_hash(p_shop, l.channel, l.address) end
-               join sender se on se.channel = s.channel and (se.shop_id = p_shop or se.shop_id is null)
-               join address a on a.sender_id = se.id and a.shop_id = p_shop
-                and suppression_hash(p_shop, s.channel, a.address) = s.address_hash
-              where s.shop_id = p_shop and (a.state = 'active' or (a.state = 'suppressed' and s.state = 'opted_out'))
+       from (with named as materialized (
+                    select distinct l.channel, case when l.address like 'sha256:%' then decode(substr(l.address, 8), 'hex')
+                                                    else suppression_hash(p_shop, l.channel, l.address) end as hash
+                      from unnest(p_channels, p_addresses) as l (channel, address)),
+                 ours as materialized (
+                    select a.id, a.state, se.channel, suppression_hash(p_shop, se.channel, a.address) as hash
+                      from sender se join address a on a.sender_id = se.id and a.shop_id = p_shop
+                     where se.channel = any (p_channels) and (se.shop_id = p_shop or se.shop_id is null)
+                       and a.state in ('active', 'suppressed'))
+             select a.id, s.state, s.reason
+               from ours a
+               join named n on n.channel = a.channel and n.hash = a.hash
+               join suppression s on s.shop_id = p_shop and s.channel = n.channel and s.address_hash = n.hash
+              where a.state = 'active' or s.state = 'opted_out'
               order by a.id) t;
     return v_changed;
 end $$;
 
--- An address that comes is closed if a list names it.
-create function address_is_listed() returns trigger language plpgsql as $$
+-- An address that comes is closed if a list names it. Triggers of one event fire by name: this one after `address_twins`, which
+-- takes the lock that a list is taken in under.
+create function address_was_listed() returns trigger language plpgsql as $$
 begin
     -- Nearly no shop has a list: nothing is hashed then.
     if not exists (select from suppression s where s.shop_id = any (select distinct a.shop_id from added a)) then
@@ -379,8 +393,8 @@ begin
               where a.state = 'active' order by a.id) t;
     return null;
 end $$;
-create trigger address_is_listed after insert on address
-    referencing new table as added for each statement execute function address_is_listed();
+create trigger address_was_listed after insert on address
+    referencing new table as added for each statement execute function address_was_listed();
 
 -- Who is erased leaves only the hash.
 create function suppression_forgets() returns trigger language plpgsql as $$

@@ -20,6 +20,7 @@ use crate::faults::Hit;
 use crate::graph::answers::{No, write_fault};
 use crate::http::{Answer, Request, Verdict};
 use crate::mix::{mix, push_hex};
+use crate::received::Content;
 use crate::routes::conclude;
 use crate::state::State;
 use crate::traffic::Pace;
@@ -306,6 +307,40 @@ fn page_or_number(state: &State, id: &str) -> Channel {
     let tokens = state.graph.by_token.read().unwrap_or_else(PoisonError::into_inner);
     let holder = tokens.values().find(|holder| holder.id == id);
     holder.map_or(Channel::Messenger, |holder| holder.channel)
+}
+
+/// What a request that is right says.
+struct Said<'a> {
+    to: &'a str,
+    mark: &'a str,
+    text: &'a str,
+    body: &'a [u8],
+}
+
+/// Takes a message that is right: counts it against the rate, asks what is to go wrong, and writes down that it came. False: it was
+/// stopped before.
+fn take(state: &State, holder: &Holder, channel: Channel, hit: &mut Hit, said: &Said<'_>) -> Result<bool, No> {
+    let now = state.clock.elapsed();
+    let traffic = state.traffic(channel);
+    if !holder.pace.admit(&traffic.cap, now) {
+        return Err(No::too_fast(channel));
+    }
+    holder.pace.note(now);
+    *hit = state.faults.ask(channel, "send", |set| set.contains(said.to));
+    if hit.before().is_some() {
+        return Ok(false);
+    }
+    let body = if state.keep_bodies {
+        std::str::from_utf8(said.body).unwrap_or("")
+    } else {
+        ""
+    };
+    let content = Content::new(marker(said.mark), said.text, body);
+    traffic
+        .received
+        .record(state.clock.real_ms(), content, std::iter::once(said.to));
+    traffic.accepted();
+    Ok(true)
 }
 
 /// What any part of a message counts as the broadcast it belongs to: our mark without its last part, the customer.

@@ -67,9 +67,9 @@ impl From<Problem> for CreateError {
     }
 }
 
-struct Checked {
+pub(super) struct Checked {
     plannable: Plannable,
-    stored: Stored,
+    pub(super) stored: Stored,
     scheduled_at: Option<DateTime<Utc>>,
     deadline_hours: i32,
 }
@@ -129,7 +129,7 @@ async fn estimated(
     let mut estimate = estimate::estimate(conn, plannable, stored.budget_tokens, &config.prices).await?;
     estimate
         .warnings
-        .extend(compliance::warnings(conn, config, stored).await?);
+        .extend(compliance::warnings(conn, config, stored, &plannable.route).await?);
     Ok(estimate)
 }
 
@@ -254,7 +254,11 @@ async fn tester(conn: &mut PgConnection, shop: ShopId, sender: Uuid, address: &s
 }
 
 /// All checks of a draft, each mistake reported, the database's knowledge included.
-async fn check(conn: &mut PgConnection, config: &BroadcastConfig, new: &NewBroadcast) -> Result<Checked, CreateError> {
+pub(super) async fn check(
+    conn: &mut PgConnection,
+    config: &BroadcastConfig,
+    new: &NewBroadcast,
+) -> Result<Checked, CreateError> {
     let shop: Option<(String, String, String, DateTime<Utc>, NaiveDate)> = sqlx::query_as(
         "select state, url, time_zone, now(), (now() at time zone 'Asia/Taipei')::date from shop where id = $1",
     )
@@ -359,7 +363,7 @@ async fn store(conn: &mut PgConnection, checked: &Checked) -> Result<BroadcastId
     Ok(id)
 }
 
-fn not_found(broadcast: BroadcastId) -> Problem {
+pub(super) fn not_found(broadcast: BroadcastId) -> Problem {
     Problem::new(
         "broadcast_not_found",
         "broadcast",

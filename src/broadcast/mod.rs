@@ -13,6 +13,7 @@
 //! - `stored`: a broadcast's row, read and checked
 //! - `compliance`: text messages: who sends, and what waits for a person's review
 //! - `estimate`: what it would do, without doing it
+//! - `preview`: what it would show, by the code that sends
 //! - `line_quota`: what LINE still lets an account send, asked, kept and reserved
 //! - `create`: drafts, tests, resends; `control`: send, pause, resume, cancel; `schedule`: its time (pure)
 //! - `job`: the `broadcast-send` job, one turn of planning or sending
@@ -36,6 +37,7 @@ mod job;
 mod line_quota;
 mod open;
 pub mod plan;
+mod preview;
 mod problem;
 mod purge;
 mod report;
@@ -58,6 +60,9 @@ pub use frequency::{AppliedCap, CapSpan, FrequencyCap};
 pub use job::BroadcastWork;
 pub use line_quota::{Asked, LineEstimate, LineQuota, QuotaView, quota_view};
 pub use plan::{Advance, PlanError, Planner};
+pub use preview::{
+    ChannelPreview, MessagePreview, Person, Preview, PreviewSetup, SmsPreview, Who, preview_new, preview_stored,
+};
 pub use problem::{Problem, Problems};
 pub use report::{ChannelReport, Outcomes, Report, Tokens, report};
 pub use routing::{Candidate, Mode, Place, Reach, Routed, SkipReason, route, window_hours};

@@ -128,6 +128,22 @@ impl Content {
         self.text.raw()
     }
 
+    /// Whether any of its texts holds a field.
+    #[must_use]
+    pub fn uses(&self, field: Field) -> bool {
+        let patterns = [Some(&self.text), self.subject.as_ref(), self.title.as_ref()];
+        patterns
+            .into_iter()
+            .flatten()
+            .any(|one| one.fields().any(|used| used == field))
+    }
+
+    /// What stands in for fields without a usable value.
+    #[must_use]
+    pub fn fallbacks(&self) -> &Fallbacks {
+        &self.fallbacks
+    }
+
     /// The button, if there is one.
     #[must_use]
     pub fn button(&self) -> Option<&Button> {

@@ -5,7 +5,7 @@
 //!
 //! It must never show a token or a proof, and never take an answer that is not Graph's for a refusal by Graph.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use ::http::{HeaderValue, Method, header};
 use reqwest::{Body, Client, Request};
@@ -93,6 +93,19 @@ impl Graph {
             url.query_pairs_mut().append_pair("appsecret_proof", proof);
         }
         Some(url)
+    }
+
+    /// Posts a message, whose JSON is given in pieces, to `ID/messages`; the address is made once and kept in `url`.
+    pub(super) async fn send(
+        &self,
+        url: &OnceLock<Option<Url>>,
+        id: &str,
+        access: &Access,
+        pieces: &[&[u8]],
+    ) -> Result<Answer, Refusal> {
+        let url = url.get_or_init(|| self.url(&format!("{id}/messages"), access)).clone();
+        let url = url.ok_or_else(|| Refusal::new(ErrorClass::Credentials, "messages_url"))?;
+        self.post(url, access, pieces.concat()).await
     }
 
     /// Posts JSON.

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use unicode_segmentation::UnicodeSegmentation;
 
 /// A customer's value longer than this many grapheme clusters is replaced by the fallback.
-pub(super) const VALUE_GRAPHEMES: usize = 20;
+pub const VALUE_GRAPHEMES: usize = 20;
 /// The same in bytes: 20 Chinese characters fit, 20 stacked emoji do not.
-pub(super) const VALUE_BYTES: usize = 80;
+pub const VALUE_BYTES: usize = 80;
 /// This many digits in a row, whatever separates them, are taken for a phone number.
 const PHONE_DIGITS: usize = 7;
 

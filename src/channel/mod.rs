@@ -64,10 +64,10 @@ pub use content::{Button, Content, ContentProblem, InvalidContent, TEXT_LIMIT, T
 pub use key::{delivery_key, slice_key};
 pub use line::{MULTICAST_LIMIT, quota::QuotaReading};
 pub use mark::DeliveryMark;
-pub use merge::{Fallbacks, Field};
+pub use merge::{Fallbacks, Field, VALUE_BYTES, VALUE_GRAPHEMES};
 pub use messenger::PageAccount;
 pub use outcome::{ErrorClass, Refusal, SendOutcome};
-pub use render::{Letterhead, Recipient, Rendered, Template, sms_text};
+pub use render::{Letterhead, Reading, Recipient, Rendered, Template, sms_text, sms_text_to};
 pub use return_path::ReturnPathKey;
 pub use segments::{Alphabet, Segments};
 pub use sender::{AppProject, Credentials, EmailAccount, KeyMemory, LineAccount, Sender, SenderError};

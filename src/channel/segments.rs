@@ -29,6 +29,8 @@ pub struct Segments {
     pub units: usize,
     /// Parts; none for an empty text.
     pub parts: usize,
+    /// Units that the last part still takes.
+    pub left: usize,
 }
 
 impl Segments {
@@ -47,7 +49,13 @@ impl Segments {
         let units = widths.clone().sum();
         if units <= alone {
             let parts = usize::from(units > 0);
-            return Self { alphabet, units, parts };
+            let left = alone - units;
+            return Self {
+                alphabet,
+                units,
+                parts,
+                left,
+            };
         }
         let (mut parts, mut used) = (1, 0);
         for width in widths {
@@ -57,7 +65,12 @@ impl Segments {
             }
             used += width;
         }
-        Self { alphabet, units, parts }
+        Self {
+            alphabet,
+            units,
+            parts,
+            left: part.saturating_sub(used),
+        }
     }
 }
 

@@ -23,7 +23,6 @@ use crate::{
         verdict::{Ended, SenderTrouble, Sent, Verdict, repeat_after},
         window::{self, Multicast},
     },
-    metrics::sends,
 };
 
 /// Works slices one after another; several of these run side by side on one lane.
@@ -146,11 +145,13 @@ impl SliceTurn<'_> {
             return Ok(Begun::Known(Vec::new()));
         }
         if !store::one_by_one(self.intent_no) {
-            if !self.suspects.is_hopeless() {
-                return Ok(Begun::Known(self.multicast(window).await));
+            // What is repeated keeps the key it may have left under.
+            let alone = window.len() == 1 && !self.repeat;
+            let together = !alone && !self.suspects.is_hopeless();
+            if together && let Some(sent) = self.multicast(&window).await {
+                return Ok(Begun::Known(sent));
             }
             // Committed before the first of them leaves: a repeat under the multicast's key would be a second one.
-            self.suspects.ended();
             self.intent_no = -(self.intent_no.abs() + 1);
             let settled = self.settle(&[], Next::Send(&window)).await?;
             if settled != Settled::Going {
@@ -159,31 +160,33 @@ impl SliceTurn<'_> {
         }
         // The permit of a multicast covers one request: single ones take theirs as they go.
         let until = self.held_until();
-        let sent = self.crew.send_as_permitted(&self.slice, &window, 0, until, until);
-        Ok(Begun::Known(sent.await))
+        let sent = self.crew.send_as_permitted(&self.slice, &window, 0, until, until).await;
+        match sent.as_slice() {
+            [(_, Sent::Outcome(SendOutcome::Refused(_)))] => self.suspects.refused(1),
+            _ => self.suspects.ended(),
+        }
+        Ok(Begun::Known(sent))
     }
 
     /// One request to all of them. Refused because of one of them, nobody has it: they wait again, at the front and in halves, and
-    /// each half is an intent of its own with its own key.
-    async fn multicast(&mut self, window: Vec<i64>) -> Vec<(i64, Sent)> {
+    /// each half is an intent of its own with its own key. `None`: refused for one alone, of whom a request of their own will tell
+    /// more.
+    async fn multicast(&mut self, window: &[i64]) -> Option<Vec<(i64, Sent)>> {
         let until = self.held_until();
-        let refusal = match window::multicast(self.job, &self.slice, self.intent_no, &window, until).await {
+        match window::multicast(self.job, &self.slice, self.intent_no, window, until).await {
             Multicast::Ended(sent) => {
                 self.suspects.ended();
-                return sent;
+                Some(sent)
             }
-            Multicast::Refused(refusal) => refusal,
-        };
-        self.suspects.refused(window.len());
-        if let [customer] = window.as_slice() {
-            let outcome = SendOutcome::Refused(refusal);
-            sends::ended(self.job.lane.channel, &outcome, 1);
-            return vec![(*customer, Sent::Outcome(outcome))];
+            Multicast::Refused if window.len() == 1 => None,
+            Multicast::Refused => {
+                self.suspects.refused(window.len());
+                // Refused is not uncertain: what was begun before under this key has not arrived either.
+                self.repeat = false;
+                self.rest.splice(0..0, window.iter().copied());
+                Some(Vec::new())
+            }
         }
-        // Refused is not uncertain: what was begun before under this key has not arrived either.
-        self.repeat = false;
-        self.rest.splice(0..0, window);
-        Vec::new()
     }
 
     fn hand_out(&mut self, mut window: Vec<i64>) {

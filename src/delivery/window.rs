@@ -18,7 +18,7 @@ pub(super) enum Multicast {
     /// All of them ended alike, or it was not begun.
     Ended(Vec<(i64, Sent)>),
     /// Refused because of a member or of what it says: nobody has it.
-    Refused(Refusal),
+    Refused,
 }
 
 /// One request for all: nothing in the message depends on the recipient.
@@ -52,7 +52,7 @@ pub(super) async fn multicast(
         SendOutcome::Refused(refusal)
             if refusal.class == ErrorClass::Recipient || refusal.class == ErrorClass::Content =>
         {
-            Multicast::Refused(refusal)
+            Multicast::Refused
         }
         outcome => {
             sends::ended(job.lane.channel, &outcome, members.len());

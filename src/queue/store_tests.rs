@@ -369,7 +369,7 @@ fn every_kind_keeps_slots_of_its_own() {
 /// A rolling deploy: the old release knows one kind, the new one two.
 #[tokio::test]
 async fn a_kind_only_the_newer_release_knows_waits_for_it() {
-    let bench = Bench::new().await;
+    let mut bench = Bench::new().await;
     bench.push("first", 2).await;
     bench.push("second", 3).await;
     let old = bench.store_of(&["first"], "old", 60_000);
@@ -391,12 +391,7 @@ async fn a_kind_only_the_newer_release_knows_waits_for_it() {
     assert_eq!(old.settle(&[back(0, 1), back(0, 2), back(0, 3)]).await.unwrap(), 1);
     assert_eq!(newer.settle(&[back(1, 1), back(1, 2), back(1, 3)]).await.unwrap(), 0);
     for (kind, count) in [("first", 2), ("second", 3)] {
-        let ready: i64 = bench
-            .raw
-            .clone()
-            .llen(KindKeys::new(&bench.prefix, kind).ready)
-            .await
-            .unwrap();
-        assert_eq!(ready, count, "{kind}");
+        let ready = bench.raw.llen::<_, i64>(KindKeys::new(&bench.prefix, kind).ready).await;
+        assert_eq!(ready.unwrap(), count, "{kind}");
     }
 }

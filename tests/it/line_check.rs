@@ -196,7 +196,7 @@ async fn the_command_says_it_in_chinese_first_and_by_its_exit_code() {
     let wrong = crate::cli::run_with(&env, &["sender", "check", &id, "--json"], "").await;
     assert_eq!(wrong.code, 1, "{wrong:?}");
     let told: Value = serde_json::from_str(&wrong.out).unwrap();
-    assert_eq!(told["findings"][4]["verdict"], "wrong");
+    assert_eq!(told["findings"][4]["state"], "bad");
     let nobody = crate::cli::run_with(&env, &["sender", "check", &Uuid::now_v7().to_string()], "").await;
     assert_eq!(nobody.code, 2, "{nobody:?}");
 }

@@ -76,6 +76,7 @@ mod pause;
 mod period;
 mod pgbouncer;
 mod pooler;
+mod preview;
 mod prices;
 mod process;
 mod queue_dead;

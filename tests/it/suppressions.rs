@@ -71,6 +71,64 @@ async fn whoever_is_on_a_list_gets_nothing_also_when_they_come_later() {
     assert_eq!(states(&other).await["amy@x.example"], "active");
 }
 
+/// A list and an address that are written at the same moment, in both orders: whoever commits second sees the other.
+#[tokio::test]
+async fn a_list_and_a_newcomer_of_the_same_moment_do_not_miss_each_other() {
+    let db = database().await;
+    let shop = shop(&db.pool, 10).await;
+    let sender = shop.sender(carillon::channel::Channel::Email);
+    let insert = format!("insert into customer (shop_id) values ('{}') returning id", shop.id);
+    let id: i64 = one(&shop.pool, &insert).await;
+    let lists = |mail: &str| {
+        format!(
+            "select suppress_listed('{}', '{{email}}', '{{{mail}}}', '{{opted_out}}', '{{list}}')",
+            shop.id
+        )
+    };
+    let comes = |mail: &str| format!("select put_address('{sender}', {id}, '{mail}')");
+    for (first, second, mail) in [
+        (lists("a@x.example"), comes("a@x.example"), "a@x.example"),
+        (comes("b@x.example"), lists("b@x.example"), "b@x.example"),
+    ] {
+        let mut open = shop.pool.begin().await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(first))
+            .execute(&mut *open)
+            .await
+            .unwrap();
+        let pool = shop.pool.clone();
+        let other = tokio::spawn(async move { run(&pool, &second).await });
+        let waits = "select exists (select from pg_stat_activity where wait_event = 'advisory' and datname = current_database())";
+        crate::wait::until("the other one waits", || async { one::<bool>(&shop.pool, waits).await }).await;
+        open.commit().await.unwrap();
+        other.await.unwrap();
+        assert_eq!(states(&shop).await[mail], "opted_out list");
+    }
+}
+
+/// A shop's addresses are hashed once for a list, not once for each of its lines: that would be a thousand million here.
+#[tokio::test]
+async fn a_long_list_meets_a_large_shop_in_one_pass() {
+    let db = database().await;
+    let shop = shop(&db.pool, 10).await;
+    let sender = shop.sender(carillon::channel::Channel::Email);
+    run(
+        &shop.pool,
+        &format!(
+            "with c as (insert into customer (shop_id) select '{}' from generate_series(1, 30000) returning id)
+             insert into address (shop_id, sender_id, customer_id, address)
+             select '{}', '{sender}', id, 'p' || row_number() over (order by id) || '@x.example' from c",
+            shop.id, shop.id
+        ),
+    )
+    .await;
+    // Not written as they are stored.
+    let lines: Vec<String> = (1..=30_000).map(|i| format!("email,P{i}@X.example\n")).collect();
+    let told = import(&shop, &format!("channel,address\n{}", lines.concat())).await;
+    assert_eq!((told.lines, told.changed, told.bad), (30_000, 30_000, 0));
+    let open: i64 = one(&shop.pool, "select count(*) from address where state = 'active'").await;
+    assert_eq!(open, 0);
+}
+
 #[tokio::test]
 async fn bad_lines_are_named_by_their_number_and_keep_nobody_out() {
     let db = database().await;

@@ -6,10 +6,9 @@ use crate::channel::Channel;
 use crate::check::{Fields, Findings, Limit, Place};
 use crate::faults::Hit;
 use crate::graph::answers::No;
-use crate::graph::{Holder, marker};
+use crate::graph::{Holder, Said, take};
 use crate::http::{Answer, Request};
 use crate::json::Json;
-use crate::received::Content;
 use crate::state::State;
 
 const TEXT: Limit = Limit::Utf16(4_096);
@@ -52,28 +51,15 @@ pub(super) fn send(
     {
         return Err(No::no_template());
     }
-    let now = state.clock.elapsed();
-    let traffic = state.traffic(Channel::Whatsapp);
-    if !holder.pace.admit(&traffic.cap, now) {
-        return Err(No::too_fast(Channel::Whatsapp));
-    }
-    holder.pace.note(now);
-    *hit = state
-        .faults
-        .ask(Channel::Whatsapp, "send", |set| set.contains(order.to));
-    if hit.before().is_some() {
+    let said = Said {
+        to: order.to,
+        mark: order.mark,
+        text: &order.text,
+        body: request.body,
+    };
+    if !take(state, holder, Channel::Whatsapp, hit, &said)? {
         return Ok(());
     }
-    let body = if state.keep_bodies {
-        std::str::from_utf8(request.body).unwrap_or("")
-    } else {
-        ""
-    };
-    let content = Content::new(marker(order.mark), &order.text, body);
-    traffic
-        .received
-        .record(state.clock.real_ms(), content, std::iter::once(order.to));
-    traffic.accepted();
     answer.set(200, r#"{"messaging_product":"whatsapp","contacts":[{"input":""#);
     answer.body.push_str(order.to);
     answer.body.push_str(r#"","wa_id":""#);

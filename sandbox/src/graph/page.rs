@@ -8,10 +8,9 @@ use crate::channel::Channel;
 use crate::check::{Fields, Findings, Limit, Place};
 use crate::faults::Hit;
 use crate::graph::answers::No;
-use crate::graph::{Holder, marker, parameter};
+use crate::graph::{Holder, Said, parameter, take};
 use crate::http::{Answer, Request};
 use crate::json::Json;
-use crate::received::Content;
 use crate::state::State;
 
 const TEXT: Limit = Limit::Utf16(2_000);
@@ -44,28 +43,15 @@ pub(super) fn send(
     let Some(order) = order.filter(|_| found.wrong.is_empty()) else {
         return Err(No::parameter(Channel::Messenger, &found.wrong));
     };
-    let now = state.clock.elapsed();
-    let traffic = state.traffic(Channel::Messenger);
-    if !holder.pace.admit(&traffic.cap, now) {
-        return Err(No::too_fast(Channel::Messenger));
-    }
-    holder.pace.note(now);
-    *hit = state
-        .faults
-        .ask(Channel::Messenger, "send", |set| set.contains(order.to));
-    if hit.before().is_some() {
+    let said = Said {
+        to: order.to,
+        mark: order.metadata,
+        text: &order.text,
+        body: request.body,
+    };
+    if !take(state, holder, Channel::Messenger, hit, &said)? {
         return Ok(());
     }
-    let body = if state.keep_bodies {
-        std::str::from_utf8(request.body).unwrap_or("")
-    } else {
-        ""
-    };
-    let content = Content::new(marker(order.metadata), &order.text, body);
-    traffic
-        .received
-        .record(state.clock.real_ms(), content, std::iter::once(order.to));
-    traffic.accepted();
     answer.set(200, r#"{"recipient_id":""#);
     answer.body.push_str(order.to);
     answer.body.push_str(r#"","message_id":"m_"#);

@@ -22,10 +22,12 @@ pub use review::{Review, ReviewError, clear, reject, reviews};
 
 use super::{
     config::BroadcastConfig,
+    preview,
+    routing_sql::Route,
     stored::{self, Stored},
 };
 use crate::{
-    channel::{Channel, Contacts, Content, Registered, Segments, sms_text},
+    channel::{Channel, Contacts, Content, Registered, Segments, sms_text, sms_text_to},
     db::{self, PgConnection, PgPool},
 };
 
@@ -72,7 +74,7 @@ pub(super) async fn objection(
             findings.push(format!("identity of sender {sender} is not recorded"));
             false
         }
-        Some(name) if !config.sms_sender_name.contains(&name) => {
+        Some(name) if config.sms_sender_name != name => {
             findings.push(format!(
                 "identity of sender {sender} is {name}, and messages begin with {}",
                 config.sms_sender_name
@@ -139,22 +141,24 @@ pub(super) async fn warnings(
     conn: &mut PgConnection,
     config: &BroadcastConfig,
     stored: &Stored,
+    route: &Route,
 ) -> Result<Vec<String>, sqlx::Error> {
     let Some(Letter { text, .. }) = letter(config, stored) else {
         return Ok(Vec::new());
     };
     let mut warnings = Vec::new();
-    let segments = Segments::of(&text);
-    if segments.parts > 1 {
+    let parts = Segments::of(&text).parts;
+    if parts > 1 {
         warnings.push(format!(
-            "the text message takes {} parts, with `{}` in front: shorten it",
-            segments.parts, config.sms_sender_name
+            "the text message takes {parts} parts, with `{}` in front: shorten it",
+            config.sms_sender_name
         ));
     }
-    if let Ok(content) = Content::parse(&stored.content)
-        && (content.button().is_some() || content.image_url().is_some())
-    {
-        warnings.push("a text message has neither button nor image: they are left out there".to_owned());
+    if let Ok(content) = Content::parse(&stored.content) {
+        warnings.extend(long_name(conn, config, stored, route, (&content, parts)).await?);
+        if content.button().is_some() || content.image_url().is_some() {
+            warnings.push("a text message has neither button nor image: they are left out there".to_owned());
+        }
     }
     if let Some(objection) = objection(conn, config, stored).await? {
         warnings.push(format!(
@@ -163,6 +167,27 @@ pub(super) async fn warnings(
         ));
     }
     Ok(warnings)
+}
+
+/// A message that is longer for the longest name of the audience than it is for nobody, who takes `parts`.
+async fn long_name(
+    conn: &mut PgConnection,
+    config: &BroadcastConfig,
+    stored: &Stored,
+    route: &Route,
+    (content, parts): (&Content, usize),
+) -> Result<Option<String>, sqlx::Error> {
+    if !content.personalised() {
+        return Ok(None);
+    }
+    let Some((first, last)) = preview::longest(conn, route, content).await? else {
+        return Ok(None);
+    };
+    let text = sms_text_to(content, &config.sms_sender_name, &stored.shop_url, (&first, &last));
+    let most = Segments::of(&text).parts;
+    Ok((most > parts).then(|| {
+        format!("for the longest name of the audience the text message takes {most} parts: `carillon broadcast preview` shows it")
+    }))
 }
 
 /// The recorded name of a sender, if there is one, and what it has registered.

@@ -37,20 +37,11 @@ impl Messenger {
         if !is_person(to) {
             return Refusal::new(ErrorClass::Recipient, "malformed_address").into();
         }
-        let url = account.messages.get_or_init(|| {
-            let path = format!("{}/messages", account.page_id);
-            self.graph.url(&path, &account.access)
-        });
-        let Some(url) = url.clone() else {
-            return Refusal::new(ErrorClass::Credentials, "page_url").into();
-        };
-        let mut body = Vec::with_capacity(parts.len() + to.len() + 32);
-        body.extend_from_slice(br#"{"recipient":{"id":""#);
-        body.extend_from_slice(to.as_bytes());
-        body.extend_from_slice(br#""},"#);
-        body.extend_from_slice(parts);
-        body.push(b'}');
-        match self.graph.post(url, &account.access, body).await {
+        let body = [br#"{"recipient":{"id":""#, to.as_bytes(), br#""},"#, parts, b"}"];
+        let sent = self
+            .graph
+            .send(&account.messages, &account.page_id, &account.access, &body);
+        match sent.await {
             Ok(answer) => judge(to, &answer),
             Err(refusal) => refusal.into(),
         }

@@ -11,6 +11,7 @@ mod email;
 mod form;
 mod line;
 pub(super) mod messenger;
+mod reading;
 mod sms;
 pub(super) mod whatsapp;
 pub(super) mod words;
@@ -21,7 +22,10 @@ use bytes::Bytes;
 use carillon_jobs::{BroadcastId, CustomerId, ShopId};
 use uuid::Uuid;
 
-pub use self::sms::sms_text;
+pub use self::{
+    reading::Reading,
+    sms::{sms_text, sms_text_to},
+};
 
 use self::form::{Form, Values};
 use super::{

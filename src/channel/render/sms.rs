@@ -7,7 +7,11 @@
 //! complete one (`shop.` and `tw`), and nobody would have looked at it.
 
 use super::form::{Escape, Form, Values};
-use crate::channel::{Content, link, merge::Field, sms::Contacts};
+use crate::channel::{
+    Content, link,
+    merge::{Field, customer_value},
+    sms::Contacts,
+};
 
 /// A broadcast's text message.
 pub(super) struct Text {
@@ -54,6 +58,19 @@ impl Text {
 pub fn sms_text(content: &Content, sender_name: &str, shop_url: &str) -> String {
     let shop_url = usable_url(content, Some(shop_url));
     Text::new(content, sender_name, shop_url).impersonal
+}
+
+/// The text message of a broadcast to a customer of this name, as it is sent.
+#[must_use]
+pub fn sms_text_to(content: &Content, sender_name: &str, shop_url: &str, (first, last): (&str, &str)) -> String {
+    let shop_url = usable_url(content, Some(shop_url));
+    let fallback = |field| content.fallbacks.of(field).unwrap_or_default();
+    Text::new(content, sender_name, shop_url).render(&Values {
+        first_name: customer_value(Some(first), fallback(Field::FirstName)),
+        last_name: customer_value(Some(last), fallback(Field::LastName)),
+        key: "",
+        unsubscribe_url: "",
+    })
 }
 
 /// The shop's address, or what stands in for it.

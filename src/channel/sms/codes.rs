@@ -8,10 +8,20 @@ use crate::channel::ErrorClass;
 pub(in crate::channel) const fn twilio(code: u32) -> Option<ErrorClass> {
     Some(match code {
         21_211 | 21_610 | 21_612 | 21_614 | 30_003 | 30_004 | 30_005 | 30_006 => ErrorClass::Recipient,
-        // 21212, 21603, 21606, 21703: the number or service we send from is not ours, so no message will ever leave.
-        20_003 | 20_404 | 21_212 | 21_603 | 21_606 | 21_703 | 30_002 | 30_018 | 30_024 | 30_032 | 30_034 => {
-            ErrorClass::Credentials
-        }
+        // 212xx, 216xx, 217xx: the number or service we send from is not ours, or empty, so no message will ever leave.
+        20_003
+        | 20_404
+        | 21_212
+        | 21_603
+        | 21_606
+        | 21_659
+        | 21_660
+        | 21_703..=21_705
+        | 30_002
+        | 30_018
+        | 30_024
+        | 30_032
+        | 30_034 => ErrorClass::Credentials,
         20_429 | 21_611 | 30_001 | 30_008 | 30_017 | 30_022 | 30_410 => ErrorClass::Throttled,
         30_010 | 63_038 => ErrorClass::Quota,
         21_408 | 21_602 | 21_617 | 30_007 | 30_011 | 30_019 => ErrorClass::Content,

@@ -139,11 +139,19 @@ pub(super) fn judge(answer: &Answer) -> SendOutcome {
             ("accepted" | "scheduled" | "queued" | "sending" | "sent" | "delivered", None) => {
                 SendOutcome::accepted(Some(&sent.sid))
             }
-            ("failed" | "undelivered" | "canceled", Some(code)) => of_code(code).into(),
+            ("failed" | "undelivered" | "canceled", Some(code)) => ended(of_code(code)).into(),
             _ => broken(),
         },
         None => broken(),
     }
+}
+
+/// A message that Twilio took and gave up is never sent again, whatever held it up.
+fn ended(refusal: Refusal) -> Refusal {
+    if matches!(refusal.class, ErrorClass::Throttled | ErrorClass::Unreachable) {
+        return Refusal::new(ErrorClass::Content, refusal.code);
+    }
+    refusal
 }
 
 fn refused(answer: &Answer) -> Refusal {

@@ -41,20 +41,12 @@ impl Whatsapp {
             let refusal = Refusal::new(ErrorClass::Recipient, "no_phone_number");
             return refusal.keeping_address().into();
         }
-        let url = account.messages.get_or_init(|| {
-            let path = format!("{}/messages", account.phone_number_id);
-            self.graph.url(&path, &account.access)
-        });
-        let Some(url) = url.clone() else {
-            return Refusal::new(ErrorClass::Credentials, "number_url").into();
-        };
-        let mut body = Vec::with_capacity(parts.len() + to.len() + 96);
-        body.extend_from_slice(br#"{"messaging_product":"whatsapp","recipient_type":"individual","to":""#);
-        body.extend_from_slice(to.as_bytes());
-        body.extend_from_slice(br#"","#);
-        body.extend_from_slice(parts);
-        body.push(b'}');
-        match self.graph.post(url, &account.access, body).await {
+        let opening = br#"{"messaging_product":"whatsapp","recipient_type":"individual","to":""#;
+        let body = [opening, to.as_bytes(), br#"","#, parts, b"}"];
+        let sent = self
+            .graph
+            .send(&account.messages, &account.phone_number_id, &account.access, &body);
+        match sent.await {
             Ok(answer) => judge(&answer),
             Err(refusal) => refusal.into(),
         }
@@ -128,8 +120,10 @@ fn refused(answer: &Answer, error: &GraphError) -> Refusal {
         | 131_045
         | 133_006
         | 133_010
+        | 132_000
         | 132_001
         | 132_007
+        | 132_012
         | 132_015
         | 132_016 => refusal(ErrorClass::Credentials),
         100 if error.subcode() == 33 || error.about_the_proof() => refusal(ErrorClass::Credentials),

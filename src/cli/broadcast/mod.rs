@@ -6,6 +6,7 @@
 //! It must never do itself what `crate::broadcast` does: it reads arguments and shows results.
 
 mod compose;
+mod preview;
 mod review;
 mod show;
 mod watch;
@@ -16,7 +17,7 @@ use serde_json::json;
 use super::{CliError, complain, need_schema, say};
 use crate::{
     app::App,
-    broadcast::{self, BroadcastState, ControlError, CreateError, ResendOutcome},
+    broadcast::{self, BroadcastState, ControlError, CreateError, PreviewSetup, ResendOutcome},
     channel::Channel,
     db, reconcile,
 };
@@ -27,6 +28,9 @@ pub(super) enum Command {
     /// Say who would get what and what it would cost, without doing it
     #[command(after_help = "With an ID: a stored broadcast. Without: one described by the same options as `create`.")]
     Estimate(EstimateArgs),
+    /// Show what customers will read on each channel, rendered by the code that sends
+    #[command(after_help = preview::HELP)]
+    Preview(One),
     /// Store a draft
     Create(CreateArgs),
     /// Send a draft: now, or at its time
@@ -151,6 +155,19 @@ pub(super) async fn run(app: App, command: Command) -> Result<(), CliError> {
                 show::estimate(&estimate)
             }
         }
+        Command::Preview(one) => {
+            let setup = PreviewSetup {
+                config,
+                secrets: &app.secrets,
+                public_url: &app.config.web.public_url,
+            };
+            let preview = broadcast::preview_stored(db, setup, one.id).await?;
+            if one.json {
+                say_json(&preview)
+            } else {
+                preview::print(&preview)
+            }
+        }
         Command::Create(args) => {
             let id = broadcast::create(db, config, &args.new.into_broadcast(db, config).await?).await?;
             made(&app, id, args.send, args.json).await
@@ -226,7 +243,7 @@ async fn made(app: &App, id: BroadcastId, send: bool, json: bool) -> Result<(), 
         say(&format!("next: carillon broadcast watch {id}"))
     } else {
         say(&format!(
-            "next: carillon broadcast estimate {id}, then carillon broadcast send {id}"
+            "next: carillon broadcast estimate {id}, carillon broadcast preview {id}, then carillon broadcast send {id}"
         ))
     }
 }
