@@ -85,6 +85,7 @@ fn send(state: &State, request: &Request<'_>, answer: &mut Answer, project: &str
         return Err(No::of("QUOTA_EXCEEDED"));
     }
     account.pace.note(now);
+    answer.concerns(Channel::Fcm, &order.recipient);
     *hit = state
         .faults
         .ask(Channel::Fcm, "send", |set| set.contains(&order.recipient));

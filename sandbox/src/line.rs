@@ -150,6 +150,9 @@ fn attempt(
         Some(user_id) => Cow::Owned(vec![user_id.as_str()]),
         None => Cow::Borrowed(&order.to),
     };
+    if let [only] = to.as_ref() {
+        answer.concerns(Channel::Line, only);
+    }
     let concerns = |set: &HashSet<String>| to.iter().any(|id| set.contains(*id));
     *hit = state.faults.ask(Channel::Line, endpoint.name(), concerns);
     // Whom it has accepted LINE does not look at again: a repeat is answered by its key.

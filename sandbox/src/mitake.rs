@@ -170,6 +170,7 @@ fn send(state: &State, request: &Request<'_>, answer: &mut Answer, hit: &mut Hit
         return Err(no("l"));
     }
     login.pace.note(now);
+    answer.concerns(Channel::Mitake, order.to);
     *hit = state.faults.ask(Channel::Mitake, "send", |set| set.contains(order.to));
     let mut keys = locked(&login.keys);
     let known = order

@@ -1,39 +1,39 @@
 //! Everything at once: three broadcasts over all six channels by real worker processes, while a tenth of the recipients of a
-//! channel meets each of several kinds of fault. Every delivery ends as its fault says, nobody gets two, the books are right, and nothing the processes
-//! said names anybody or anything secret.
+//! channel meets each of several kinds of fault. Every delivery ends as its fault says, nobody gets two, the books are right, and nothing the
+//! processes said or wrote down names anybody or anything secret, but where it is meant to stand.
 
 use std::{collections::BTreeMap, time::Instant};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use carillon_jobs::BroadcastId;
 use carillon_sandbox::{Channel, Fault, FaultKind};
 use url::Url;
 
 use crate::{
     conform_scene::BODY_WORD,
+    conform_told::{NAMES, columns_that_tell, overhear, secrets, told},
     meta_scene,
     process::Process,
+    redis_server::{Memory, RedisServer},
     sms_scene,
-    world::{KEY, World},
+    world::World,
 };
 
-/// What stands in every first and last name, and in nothing else.
-const NAMES: [&str; 2] = ["Xuliq", "Vorpaq"];
-
-/// Short time-outs, several messages in flight, and everything that a process can say.
+/// Short time-outs (but not so short that a busy machine is one), all six lanes at once, many messages in flight (what throttles one of
+/// them throttles its lane: in few windows it does so a few times), and everything that a process can say.
 const SETTINGS: &[(&str, &str)] = &[
     ("LOG__FILTER", "debug"),
-    ("DELIVERY__LEASE_SECS", "10"),
-    ("DELIVERY__PARALLEL_SLICES", "2"),
-    ("BROADCAST__SLICE_SIZE", "100"),
-    ("CHANNEL__HTTP__CONNECT_TIMEOUT_SECS", "1"),
-    ("CHANNEL__LINE__TIMEOUT_SECS", "2"),
-    ("CHANNEL__APP__TIMEOUT_SECS", "2"),
-    ("CHANNEL__MESSENGER__TIMEOUT_SECS", "2"),
-    ("CHANNEL__WHATSAPP__TIMEOUT_SECS", "2"),
-    ("CHANNEL__SMS__TIMEOUT_SECS", "2"),
-    ("CHANNEL__EMAIL__COMMAND_TIMEOUT_SECS", "2"),
-    ("CHANNEL__EMAIL__BODY_TIMEOUT_SECS", "2"),
+    ("DELIVERY__LANES_PER_SHOP", "6"),
+    ("CHANNEL__HTTP__CONNECT_TIMEOUT_SECS", "2"),
+    ("CHANNEL__LINE__TIMEOUT_SECS", "4"),
+    ("CHANNEL__APP__TIMEOUT_SECS", "4"),
+    ("CHANNEL__MESSENGER__TIMEOUT_SECS", "4"),
+    ("CHANNEL__WHATSAPP__TIMEOUT_SECS", "4"),
+    ("CHANNEL__SMS__TIMEOUT_SECS", "4"),
+    ("CHANNEL__SMS__IN_FLIGHT", "200"),
+    ("CHANNEL__EMAIL__COMMAND_TIMEOUT_SECS", "4"),
+    ("CHANNEL__EMAIL__BODY_TIMEOUT_SECS", "4"),
+    ("CHANNEL__EMAIL__IN_FLIGHT", "200"),
+    ("CHANNEL__EMAIL__MAX_CONNECTIONS", "200"),
     ("WEB__PUBLIC_URL", "https://carillon.example"),
 ];
 
@@ -91,11 +91,13 @@ fn end(channel: Channel, kind: Option<FaultKind>) -> (&'static str, &'static str
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "one push in a crowd without a fault of its own ended unknown; why is not known yet"]
 async fn six_channels_of_faults_end_as_they_must_and_name_nobody() {
     let given = std::env::var("CARILLON_TEST_CUSTOMERS").ok();
     let n: i32 = given.and_then(|n| n.parse().ok()).unwrap_or(2_000);
-    let (mut world, _prices) = meta_scene::world(SETTINGS).await;
+    // Of its own: what it hears is this run and nothing else.
+    let redis = RedisServer::start(Memory::Lost).await;
+    let overheard = overhear(&redis.url()).await;
+    let (mut world, _prices) = meta_scene::on_redis(&redis.url(), SETTINGS).await;
     let http = world.sandbox.http_url();
     world.env.insert("CARILLON__CHANNEL__SMS__TWILIO_BASE_URL".into(), http);
     with_a_password(&mut world);
@@ -137,20 +139,32 @@ async fn six_channels_of_faults_end_as_they_must_and_name_nobody() {
 
     all_as_fated(&world, &broadcasts, &fates).await;
     world.audit().await;
+    drop(redis);
+    let kept = overheard.await.unwrap();
+    assert!(
+        kept.contains(&world.env["CARILLON__REDIS__KEY_PREFIX"]),
+        "Redis was heard"
+    );
     let said: String = processes.iter().map(Process::log).collect();
     println!(
-        "the processes said {} lines, {} bytes",
+        "the processes said {} lines, Redis heard {}",
         said.lines().count(),
-        said.len()
+        kept.lines().count()
     );
     assert!(said.contains("carillon"), "the processes say something");
-    assert_eq!(told(&said, &secrets(&world)), Vec::<String>::new());
-    let stored: String = world
-        .one("select coalesce(string_agg(distinct concat_ws(' ', reason, code), E'\n'), '') from delivery_result")
-        .await;
-    assert!(stored.contains("uncertain"), "{stored}");
-    assert_eq!(told(&stored, &secrets(&world)), Vec::<String>::new());
+    let secrets = secrets(&world);
+    assert_eq!(told(&said, &secrets), Vec::<String>::new(), "in the processes' logs");
+    assert_eq!(told(&kept, &secrets), Vec::<String>::new(), "in Redis");
+    assert_eq!(columns_that_tell(&world).await, COLUMNS_OF_PEOPLE);
 }
+
+/// Where names, addresses and bodies are meant to stand. No column holds a secret as it is.
+const COLUMNS_OF_PEOPLE: [&str; 4] = [
+    "address.address",
+    "broadcast.content",
+    "customer.first_name",
+    "customer.last_name",
+];
 
 /// A password in the database's address, where it needs none, so that there is one to be told.
 fn with_a_password(world: &mut World) {
@@ -236,135 +250,63 @@ async fn all_as_fated(world: &World, broadcasts: &[BroadcastId], fates: &Fates) 
             assert_eq!(world.count(*id, state).await, 0, "deliveries {state}");
         }
     }
-    let mut checked = 0;
+    let handle = world.sandbox.handle();
+    for fault in handle.faults() {
+        let met = fault.rule.recipients.as_ref().map_or(1, Vec::len);
+        assert!(fault.hits >= met as u64, "everybody meets their fault: {fault:?}");
+    }
+    let (mut checked, mut unheard) = (0, 0);
     for (name, channel, kind, met) in fates {
-        let (state, reason, there) = end(*channel, *kind);
-        let ends: Vec<String> = sqlx::query_scalar(
-            "select concat_ws(' ', d.state, d.reason, d.code) from delivery_with_state d join address a on a.id = d.address_id
-              where d.channel = $1::text::channel and a.address = any($2)",
-        )
-        .bind(name)
-        .bind(met)
-        .fetch_all(world.pool())
-        .await
-        .unwrap();
-        let expected = format!("{state} {reason}").trim_end().to_owned();
-        let mut other = BTreeMap::<&str, usize>::new();
-        for end in ends.iter().filter(|end| !end.starts_with(&expected)) {
-            *other.entry(end).or_default() += 1;
-        }
-        assert!(other.is_empty(), "{name} {kind:?}: {expected} expected, not {other:?}");
+        let ends = ends(world, name, met).await;
         assert_eq!(ends.len(), met.len(), "{name} {kind:?}: everybody has a delivery");
         checked += ends.len();
-        let counts = world.sandbox.handle().counts(*channel, None);
-        let wrong = met
-            .iter()
-            .filter(|to| counts.get(*to).copied().unwrap_or(0) != there)
-            .count();
-        assert_eq!(
-            wrong, 0,
-            "{name} {kind:?}: {there} each expected by the provider's count"
+        let (counts, unread) = (handle.counts(*channel, None), handle.unread(*channel));
+        let (state, reason, there) = end(*channel, *kind);
+        let expected = format!("{state} {reason}").trim_end().to_owned();
+        let mut other = BTreeMap::<String, usize>::new();
+        for (address, end) in ends {
+            let count = counts.get(&address).copied().unwrap_or(0);
+            if end.starts_with(&expected) && count == there {
+                continue;
+            }
+            // A busy machine can make us hang up on an answer. The provider saw it, and then "unknown" is the truth, but not where
+            // keys make a second try safe.
+            let hung_up = unread.contains_key(&address) && *channel != Channel::Line;
+            if hung_up && end.starts_with("unknown uncertain") && count <= 1 {
+                unheard += 1;
+            } else {
+                *other.entry(format!("{end}; the provider has {count}")).or_default() += 1;
+            }
+        }
+        assert!(
+            other.is_empty(),
+            "{name} {kind:?}: {expected} expected and {there} at the provider, not {other:?}"
         );
     }
+    println!("{checked} deliveries, {unheard} of them unknown because an answer came too late");
     let all: i64 = world.one("select count(*) from delivery").await;
     assert_eq!(i64::try_from(checked).unwrap(), all);
-    let summaries = world.sandbox.handle().summary();
+    let summaries = handle.summary();
     let most = |(_, channel): &(_, Channel)| summaries[channel].max_to_one_recipient;
     assert!(CHANNELS.iter().all(|channel| most(channel) == 1), "nobody got two");
+    let sums: String = world
+        .one(
+            "select string_agg(concat_ws(' ', channel, state, reason, n), E'\n' order by channel, state, reason) from
+               (select channel, state, reason, count(*) as n from delivery_with_state group by 1, 2, 3) s",
+        )
+        .await;
+    println!("{sums}");
 }
 
-/// Everything that opens something.
-fn secrets(world: &World) -> Vec<String> {
-    let mut secrets: Vec<String> = [
-        carillon_sandbox::LINE_TOKEN,
-        carillon_sandbox::LINE_CHANNEL_SECRET,
-        carillon_sandbox::PAGE_TOKEN,
-        carillon_sandbox::META_APP_SECRET,
-        carillon_sandbox::WHATSAPP_TOKEN,
-        carillon_sandbox::TWILIO_AUTH_TOKEN,
-        carillon_sandbox::SMTP_PASSWORD,
-        meta_scene::VERIFY_TOKEN,
-        KEY.trim_start_matches("test:"),
-    ]
-    .map(str::to_owned)
-    .into();
-    let password = |url: &str| Url::parse(url).ok()?.password().map(str::to_owned);
-    secrets.extend(
-        ["DATABASE_URL", "REDIS_URL"]
-            .iter()
-            .filter_map(|name| password(&world.env[*name])),
-    );
-    secrets.extend(key_lines());
-    // As they travel: a login in base64, and what logs people in by a header.
-    let basic = format!(
-        "{}:{}",
-        carillon_sandbox::TWILIO_SID,
-        carillon_sandbox::TWILIO_AUTH_TOKEN
-    );
-    secrets.push(STANDARD.encode(basic));
-    secrets.push("Bearer ".to_owned());
-    secrets.push("appsecret_proof=".to_owned());
-    secrets
-}
-
-/// The private key of the app's project, as the file writes it.
-fn key_lines() -> Vec<String> {
-    let file: serde_json::Value = serde_json::from_str(carillon_sandbox::FCM_DEMO_KEY_JSON).unwrap();
-    let key = file["private_key"].as_str().unwrap();
-    key.lines()
-        .filter(|line| line.len() > 30 && !line.starts_with('-'))
-        .map(str::to_owned)
-        .collect()
-}
-
-/// What must not have been said, and was: a secret, a person, an address, a body.
-fn told(said: &str, secrets: &[String]) -> Vec<String> {
-    let people = [
-        NAMES[0],
-        NAMES[1],
-        BODY_WORD,
-        "xuliq",
-        "@mail.example",
-        "c0ffeec0ffee",
-        "7314159265",
-        "88693",
-    ];
-    let words = secrets.iter().map(String::as_str).chain(people);
-    let mut told: Vec<String> = words.filter(|word| said.contains(word)).map(str::to_owned).collect();
-    // A phone number as people type it; digits before it make it the inside of a longer figure.
-    told.extend(said.match_indices("0931").filter_map(|(at, _)| {
-        let before = said[..at].chars().next_back();
-        let digits: String = said[at..].chars().take_while(char::is_ascii_digit).collect();
-        (digits.len() == 10 && !before.is_some_and(|c| c.is_ascii_digit() || c == '.')).then_some(digits)
-    }));
-    if let Some(line) = said
-        .lines()
-        .find(|line| told.first().is_some_and(|word| line.contains(word)))
-    {
-        told.push(format!("first in: {line}"));
-    }
-    told
-}
-
-#[test]
-fn what_is_told_is_found() {
-    let secrets = vec!["hunter2".to_owned()];
-    assert_eq!(
-        told("01:02:03.0931000001 INFO 20931000001 all is well", &secrets),
-        Vec::<String>::new()
-    );
-    for line in [
-        "password=hunter2",
-        "to 0931000001 failed",
-        "to +886931000001",
-        "Uc0ffeec0ffee01",
-        "dear Xuliq7",
-        "Vorpaq",
-        "xuliq7@mail.example",
-        "token-xuliq7:APA91b",
-        "7314159265000001",
-        "a body of Brillig",
-    ] {
-        assert!(!told(line, &secrets).is_empty(), "{line}");
-    }
+/// Addresses, and how the deliveries to them ended: state, reason, code.
+async fn ends(world: &World, channel: &str, addresses: &[String]) -> Vec<(String, String)> {
+    sqlx::query_as(
+        "select a.address, concat_ws(' ', d.state, d.reason, d.code) from delivery_with_state d join address a on a.id = d.address_id
+          where d.channel = $1::text::channel and a.address = any($2)",
+    )
+    .bind(channel)
+    .bind(addresses)
+    .fetch_all(world.pool())
+    .await
+    .unwrap()
 }

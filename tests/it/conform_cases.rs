@@ -110,7 +110,6 @@ pub(crate) const BAD: &[Bad] = &[
             Play::Says(whole(status, kind, long.as_bytes()))
         },
         smtp: Some(|| {
-            // Long lines: a reply is parsed from its beginning with every line, up to 100 KB.
             let line = format!("250-{}\r\n", "x".repeat(894));
             Play::Says((line.repeat(TEN_MB / 900) + "250 2.0.0 Ok\r\n").into_bytes())
         }),

@@ -27,6 +27,7 @@ mod conform_all;
 mod conform_cases;
 mod conform_provider;
 mod conform_scene;
+mod conform_told;
 mod conformance;
 mod db_begin;
 mod delivery;

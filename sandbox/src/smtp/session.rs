@@ -27,6 +27,8 @@ struct Session {
     greeted: bool,
     login: Option<Arc<Login>>,
     envelope: Option<Envelope>,
+    /// Whose mail the last reply is about, if it is about a whole one.
+    about: Option<String>,
 }
 
 /// Serves one connection until it closes.
@@ -38,9 +40,13 @@ pub(crate) async fn serve(stream: TcpStream, state: Arc<State>) {
         greeted: false,
         login: None,
         envelope: None,
+        about: None,
     };
     // Every way out of a session is a normal one; there is nobody to tell.
     let _ = session.run().await;
+    if let Some(recipient) = session.about.filter(|_| session.wire.was_left_unread()) {
+        session.state.traffic(Channel::Smtp).left_unread(&recipient);
+    }
 }
 
 impl Session {
@@ -56,6 +62,7 @@ impl Session {
                     continue;
                 }
             };
+            self.about = None;
             let utf8 = self.envelope.as_ref().is_some_and(|envelope| envelope.sender.utf8);
             match commands::parse(&line, utf8) {
                 Ok(command) => self.command(command).await?,
@@ -257,6 +264,7 @@ impl Session {
             Err(reply) => return self.reply(&Hit::default(), reply).await,
         };
         let hit = self.ask("body", &envelope.to);
+        self.about = envelope.to.first().cloned();
         if hit.before().is_none() {
             let traffic = self.traffic();
             traffic.received.record(

@@ -5,6 +5,7 @@
 //!
 //! It must never report a message as accepted without a 2xx to its final dot.
 
+mod capped;
 mod connection;
 mod pool;
 mod reply;
