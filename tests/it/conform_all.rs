@@ -151,11 +151,19 @@ async fn six_channels_of_faults_end_as_they_must_and_name_nobody() {
         said.lines().count(),
         kept.lines().count()
     );
-    assert!(said.contains("carillon"), "the processes say something");
+    assert!(said.contains("DEBUG"), "the processes say all they can");
     let secrets = secrets(&world);
-    assert_eq!(told(&said, &secrets), Vec::<String>::new(), "in the processes' logs");
-    assert_eq!(told(&kept, &secrets), Vec::<String>::new(), "in Redis");
-    assert_eq!(columns_that_tell(&world).await, COLUMNS_OF_PEOPLE);
+    let told = (
+        told(&said, &secrets),
+        told(&kept, &secrets),
+        columns_that_tell(&world).await,
+    );
+    let meant = COLUMNS_OF_PEOPLE.map(str::to_owned).to_vec();
+    assert_eq!(
+        told,
+        (vec![], vec![], meant),
+        "told by the processes' logs, by Redis, by the database's columns"
+    );
 }
 
 /// Where names, addresses and bodies are meant to stand. No column holds a secret as it is.

@@ -278,9 +278,11 @@ pub(crate) fn is_marked(provider: Provider, got: &ReceivedMessage) -> bool {
     match provider {
         Provider::Line => got.marker == "bc_b",
         Provider::Fcm => got.marker == broadcast.to_string() && got.body.contains(&KEY.to_string()),
-        Provider::Messenger | Provider::Whatsapp => got.body.contains(&format!("carillon.{}.7", broadcast.simple())),
+        // A text message's mark is in the address that Twilio is to tell.
+        Provider::Messenger | Provider::Whatsapp | Provider::Twilio => {
+            got.body.contains(&format!("carillon.{}.7", broadcast.simple()))
+        }
         // Mitake calls back only at standard ports, which this address has.
-        Provider::Twilio => got.marker == broadcast.simple().to_string(),
         Provider::Mitake => got.marker == broadcast.simple().to_string() && got.body.contains(&KEY.to_string()),
         Provider::Smtp => got.marker.contains(&broadcast.simple().to_string()) && got.body.contains(&KEY.to_string()),
     }
