@@ -263,7 +263,7 @@ async fn all_as_fated(world: &World, broadcasts: &[BroadcastId], fates: &Fates) 
         let met = fault.rule.recipients.as_ref().map_or(1, Vec::len);
         assert!(fault.hits >= met as u64, "everybody meets their fault: {fault:?}");
     }
-    let (mut checked, mut unheard) = (0, 0);
+    let (mut checked, mut unheard) = (0, BTreeMap::<String, usize>::new());
     for (name, channel, kind, met) in fates {
         let ends = ends(world, name, met).await;
         assert_eq!(ends.len(), met.len(), "{name} {kind:?}: everybody has a delivery");
@@ -281,7 +281,7 @@ async fn all_as_fated(world: &World, broadcasts: &[BroadcastId], fates: &Fates) 
             // keys make a second try safe.
             let hung_up = unread.contains_key(&address) && *channel != Channel::Line;
             if hung_up && end.starts_with("unknown uncertain") && count <= 1 {
-                unheard += 1;
+                *unheard.entry(end).or_default() += 1;
             } else {
                 *other.entry(format!("{end}; the provider has {count}")).or_default() += 1;
             }
@@ -291,7 +291,7 @@ async fn all_as_fated(world: &World, broadcasts: &[BroadcastId], fates: &Fates) 
             "{name} {kind:?}: {expected} expected and {there} at the provider, not {other:?}"
         );
     }
-    println!("{checked} deliveries, {unheard} of them unknown because an answer came too late");
+    println!("{checked} deliveries; answers that came too late: {unheard:?}");
     let all: i64 = world.one("select count(*) from delivery").await;
     assert_eq!(i64::try_from(checked).unwrap(), all);
     let summaries = handle.summary();

@@ -7,7 +7,7 @@
 //! It must never survive doubt: every method takes the connection by value and gives it back only when both sides
 //! agree on what comes next. A time-out, a dropped future or an unexpected reply closes it.
 
-use std::{borrow::Cow, error::Error as _, fmt::Display, future::Future, sync::Arc, time::Duration};
+use std::{borrow::Cow, error::Error as _, fmt::Display, future::Future, time::Duration};
 
 use lettre::{
     Address,
@@ -19,15 +19,14 @@ use lettre::{
         response::Response,
     },
 };
-use rustls::pki_types::ServerName;
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     capped::{Cap, Capped, HANDSHAKE_BYTES, REPLY_BYTES},
+    handshake::shake_hands,
     reply::{Stage, queue_id, refusal, silence},
 };
 use crate::channel::{
@@ -128,7 +127,7 @@ impl Relay {
                     .await?
             }
             MailTls::Implicit => {
-                let stream = self.shake_hands(self.reach().await?).await?;
+                let stream = shake_hands(&self.host, self.reach().await?, self.deadlines.connect).await?;
                 self.greet(Capped::new(stream, Cap::new(REPLY_BYTES))).await?
             }
             MailTls::Starttls => self.upgraded().await?,
@@ -161,21 +160,6 @@ impl Relay {
         within(self.deadlines.command, greeting)
             .await
             .map_err(|fault| fault.refusal(Stage::Hello))
-    }
-
-    /// TLS from the first byte. Not lettre's: it opens a socket of its own for it, which nobody could keep short.
-    async fn shake_hands(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, Refusal> {
-        let unusable = || silence(Stage::Connect, "tls_settings");
-        let mut settings = crate::tls::client_config().map_err(|_| unusable())?;
-        // Mail has no name in that list, and a server that knows others only might refuse.
-        settings.alpn_protocols.clear();
-        let name = ServerName::try_from(self.host.clone()).map_err(|_| unusable())?;
-        let handshake = TlsConnector::from(Arc::new(settings)).connect(name, stream);
-        match timeout(self.deadlines.connect, handshake).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(_)) => Err(silence(Stage::Connect, "lost")),
-            Err(_) => Err(silence(Stage::Connect, "timeout")),
-        }
     }
 
     /// TLS once both sides have greeted each other.

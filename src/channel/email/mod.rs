@@ -7,6 +7,7 @@
 
 mod capped;
 mod connection;
+mod handshake;
 mod pool;
 mod reply;
 
