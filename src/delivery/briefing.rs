@@ -12,7 +12,7 @@ use crate::{
         Channel, Content, ErrorClass, KeyMemory, Letterhead, MULTICAST_LIMIT, Recipient, Refusal, Rendered, Sender,
         Template,
     },
-    delivery::{Delivery, DeliveryError, share::Share, store::TakenLane},
+    delivery::{Delivery, DeliveryError, pace::Pace, share::Share, store::TakenLane},
     limit::{Call, LimitKey},
 };
 
@@ -43,6 +43,7 @@ pub(super) struct Briefing {
     /// The one message everybody gets, where the channel can send it to many at once.
     same_for_all: Option<Rendered>,
     in_flight: usize,
+    ahead: Duration,
     senders: usize,
     slice_size: u32,
     share: Share,
@@ -120,9 +121,11 @@ impl Briefing {
             template,
             same_for_all,
             in_flight,
+            ahead: delivery.config.ahead(),
             senders: match lane.channel {
-                // More would only wait for a connection, where nobody can call them back.
-                Channel::Email => channels.email.max_connections.div_ceil(delivery.config.parallel_slices),
+                // More would only wait for a connection, where nobody can call them back. Each slice may use all of them: while one
+                // is settled the other has them to itself.
+                Channel::Email => channels.email.max_connections,
                 _ => in_flight,
             },
             slice_size: delivery.slice_size,
@@ -156,15 +159,15 @@ impl Briefing {
         self.keyed() && !self.multicast()
     }
 
-    /// Members begun together. Without keys it is what a crash may leave unknown, so no more than are in flight.
-    pub(super) fn window(&self, probing: bool) -> u32 {
+    /// Members begun together. Without keys it is what a crash may leave unknown, so no more than their pace asks for.
+    pub(super) fn window(&self, probing: bool, pace: Pace) -> u32 {
         if probing {
             return 1;
         }
         let alone = if self.keyed() {
             self.slice_size.min(MULTICAST_LIMIT.into())
         } else {
-            u32::try_from(self.in_flight).unwrap_or(u32::MAX)
+            pace.window(self.in_flight, self.ahead)
         };
         self.share.window(alone, self.multicast())
     }

@@ -23,6 +23,7 @@ mod config;
 pub mod connection;
 mod crew;
 mod lane;
+mod pace;
 pub mod quiet;
 pub mod receipt;
 pub mod senders;
