@@ -223,9 +223,8 @@ async fn set_faults(world: &World) -> Fates {
             ))
             .await;
         let tenth = u64::try_from(addresses.len() / 10).unwrap();
-        // True of nobody in particular, and of no message for good.
+        // Of whoever comes first, all at once: a provider that refuses now and then whatever the pace would have us crawl.
         let throttled = Fault::new(channel, FaultKind::Throttled)
-            .probability(0.1)
             .times(tenth)
             .retry_after_secs(1);
         handle.set_fault(throttled).unwrap();
