@@ -86,9 +86,7 @@ fn send(state: &State, request: &Request<'_>, answer: &mut Answer, project: &str
     }
     account.pace.note(now);
     answer.concerns(Channel::Fcm, &order.recipient);
-    *hit = state
-        .faults
-        .ask(Channel::Fcm, "send", |set| set.contains(&order.recipient));
+    *hit = state.faults.ask(Channel::Fcm, "send", |set| set.get(&order.recipient));
     if hit.before().is_none() {
         accept(state, request, answer, project, &order);
     }

@@ -147,7 +147,7 @@ fn send(state: &State, request: &Request<'_>, answer: &mut Answer, sid: &str, hi
     }
     known.pace.note(now);
     answer.concerns(Channel::Twilio, to);
-    *hit = state.faults.ask(Channel::Twilio, "send", |set| set.contains(to));
+    *hit = state.faults.ask(Channel::Twilio, "send", |set| set.get(to));
     if let Some(kind) = hit.before() {
         return fault(kind, hit, answer);
     }

@@ -235,14 +235,7 @@ async fn set_faults(world: &World) -> Fates {
             let kind = fate(channel, (turn % 2 == 1).then(|| row[turn / 2]));
             let met: Vec<String> = addresses.iter().skip(turn).step_by(2 * row.len()).cloned().collect();
             if let Some(kind) = kind {
-                let fault = Fault::new(channel, kind).recipients(met.clone()).retry_after_secs(1);
-                // Each of them once, as far as the sender does not ask again.
-                let all = u64::try_from(met.len()).unwrap();
-                let fault = if kind == FaultKind::InvalidRecipient {
-                    fault
-                } else {
-                    fault.times(all)
-                };
+                let fault = Fault::new(channel, kind).once_each(met.clone()).retry_after_secs(1);
                 handle.set_fault(fault).unwrap();
             }
             fates.push((name, channel, kind, met));

@@ -4,7 +4,6 @@
 //! Commands sent ahead of their turn are answered in order, as a lenient relay would: that is how a desynchronised
 //! client is caught.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
@@ -76,8 +75,9 @@ impl Session {
     }
 
     fn ask(&self, stage: &str, recipients: &[String]) -> Hit {
-        let concerns = |set: &HashSet<String>| recipients.iter().any(|recipient| set.contains(recipient));
-        self.state.faults.ask(Channel::Smtp, stage, concerns)
+        self.state.faults.ask(Channel::Smtp, stage, |set| {
+            recipients.iter().find_map(|recipient| set.get(recipient))
+        })
     }
 
     async fn command(&mut self, command: Command) -> Result<(), Over> {
