@@ -3,7 +3,7 @@
 //! - `account`: the credentials
 //! - `twilio`, `mitake`: the two providers' requests, and what their answers mean
 //! - `codes`: what their codes mean, in answers and in receipts
-//! - `contacts`: links and phone numbers in a text, and which of them are registered (pure)
+//! - `contacts`: links and phone numbers in a text, and which of them are registered; `numbers`: the numbers (pure)
 //!
 //! Mitake knows our keys for 12 hours, Twilio knows none; both tell what became of a message at an address of ours that carries its mark.
 //! It must never repeat what may have left by Twilio, and never take anything for acceptance but a provider's own words.
@@ -12,6 +12,7 @@ mod account;
 pub(super) mod codes;
 pub(super) mod contacts;
 mod mitake;
+mod numbers;
 mod twilio;
 
 use carillon_jobs::SenderId;
