@@ -66,9 +66,14 @@ const FATES: [[FaultKind; 5]; 2] = [
     ],
 ];
 
-/// The fate as it is on this wire. A mail server that takes a mail and says that it did not is asked again, as it wants to be.
+/// The fate as it is on this wire. A mail server that takes a mail and says that it did not is asked again, as it wants to be; one that
+/// says "not now" to one recipient after the other slows its whole lane, as it should, and twenty thousand would take all day.
 fn fate(channel: Channel, fate: Option<FaultKind>) -> Option<FaultKind> {
-    fate.filter(|kind| !(channel == Channel::Smtp && *kind == FaultKind::ServerErrorAfter))
+    match fate {
+        Some(FaultKind::ServerErrorAfter) if channel == Channel::Smtp => None,
+        Some(FaultKind::Unavailable) if channel == Channel::Smtp => Some(FaultKind::InvalidRecipient),
+        fate => fate,
+    }
 }
 
 /// How a delivery of this fate ends: its state and reason, and how many messages are there.
