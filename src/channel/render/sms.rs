@@ -110,11 +110,7 @@ mod tests {
 
     #[test]
     fn a_plain_name_is_looked_at_where_the_text_around_it_could_make_something_of_it() {
-        for text in [
-            "{first_name}.tw",
-            "看 shop.{last_name}",
-            "https://shop.example/{first_name}",
-        ] {
+        for text in ["{first_name}.tw", "https://shop.example/{first_name}"] {
             let text = Text::new(&content(text, "某"), "EasyStore", "");
             assert!(!text.plain_names_add_nothing, "{}", text.impersonal);
             assert_eq!(text.render(&named("小明", "王")), text.impersonal);
