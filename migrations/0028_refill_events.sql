@@ -16,7 +16,8 @@ alter table event
     alter column shop_ids set storage external,
     -- Rows there are fit it.
     add constraint event_is_of_one_or_many check (case when shop_id is null
-        then kind = 'refill_done' and cardinality(shop_ids) = cardinality(granted) and cardinality(shop_ids) = cardinality(available)
+        then kind = 'refill_done' and num_nonnulls(shop_ids, granted, available) = 3
+             and cardinality(granted) = cardinality(shop_ids) and cardinality(available) = cardinality(shop_ids)
         else num_nonnulls(shop_ids, granted, available) = 0 end) not valid;
 
 -- The next events after a cursor, oldest first, at most 1,000; '' stands before the oldest that is kept. Nothing that
