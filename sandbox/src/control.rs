@@ -80,7 +80,7 @@ type Outcome = Result<serde_json::Value, String>;
 
 /// Answers a control request.
 pub(crate) fn route(state: &State, request: &Request<'_>, answer: &mut Answer) -> Verdict {
-    if (request.method, request.path) == ("GET", "/_sandbox/recipients") {
+    if request.method == "GET" && matches!(request.path, "/_sandbox/recipients" | "/_sandbox/unread") {
         recipients(state, request, answer);
         return Verdict::NOW;
     }
@@ -221,15 +221,17 @@ fn received(state: &State, request: &Request<'_>) -> Outcome {
     Ok(serde_json::json!({"count": count, "messages": messages}))
 }
 
-/// One line per recipient: the recipient, a tab, how many matching messages it got.
+/// One line per recipient: the recipient, a tab, how many matching messages it got, or how many answers about it were never read.
 fn recipients(state: &State, request: &Request<'_>, answer: &mut Answer) {
     match channel(request) {
         Ok(channel) => {
             answer.content_type = "text/plain; charset=utf-8";
-            let counts = state
-                .traffic(channel)
-                .received
-                .counts(parameter(request, "contains").as_deref());
+            let traffic = state.traffic(channel);
+            let counts = if request.path == "/_sandbox/unread" {
+                traffic.unread()
+            } else {
+                traffic.received.counts(parameter(request, "contains").as_deref())
+            };
             for (recipient, count) in counts {
                 // Writing to a String cannot fail.
                 let _ = writeln!(answer.body, "{recipient}\t{count}");

@@ -7,7 +7,7 @@ mod rule;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::channel::Channel;
@@ -36,6 +36,7 @@ struct Rule {
     id: u64,
     fault: Fault,
     recipients: Option<HashSet<String>>,
+    met: Mutex<HashSet<String>>,
     message: Option<Arc<str>>,
     draws: Draws,
     left: AtomicU64,
@@ -52,6 +53,20 @@ impl Rule {
         {
             Some(at) => at == point,
             None => matches!(point, "push" | "multicast" | "reply"),
+        }
+    }
+
+    /// Whether it is set for one of those a request is for.
+    fn is_for<'s>(&'s self, one_of: impl Fn(&'s HashSet<String>) -> Option<&'s String>) -> bool {
+        let Some(set) = &self.recipients else {
+            return true;
+        };
+        let Some(recipient) = one_of(set) else {
+            return false;
+        };
+        !self.fault.once_each || {
+            let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+            met.insert(recipient.clone())
         }
     }
 
@@ -95,6 +110,7 @@ impl Faults {
         let rule = Arc::new(Rule {
             id,
             recipients: fault.recipients.as_ref().map(|all| all.iter().cloned().collect()),
+            met: Mutex::default(),
             message: fault.message.as_deref().map(Arc::from),
             draws: Draws::new(mix(self.seed).wrapping_add(id)),
             left: AtomicU64::new(fault.count.unwrap_or(u64::MAX)),
@@ -130,17 +146,19 @@ impl Faults {
         self.current().iter().map(status).collect()
     }
 
-    /// Asks the rules about one valid request. `concerns` says whether any of its recipients is in a set.
-    pub(crate) fn ask(&self, channel: Channel, point: &str, concerns: impl Fn(&HashSet<String>) -> bool) -> Hit {
+    /// Asks the rules about one valid request. `one_of` finds one of its recipients in a set.
+    pub(crate) fn ask(
+        &self,
+        channel: Channel,
+        point: &str,
+        one_of: impl Fn(&HashSet<String>) -> Option<&String>,
+    ) -> Hit {
         let mut hit = Hit::default();
         if !self.any.load(Ordering::Acquire) {
             return hit;
         }
         for rule in self.current().iter() {
-            let matches = rule.fault.channel == channel
-                && rule.applies(point)
-                && rule.recipients.as_ref().is_none_or(&concerns)
-                && rule.strike();
+            let matches = rule.fault.channel == channel && rule.applies(point) && rule.is_for(&one_of) && rule.strike();
             if !matches {
                 continue;
             }

@@ -85,9 +85,8 @@ fn send(state: &State, request: &Request<'_>, answer: &mut Answer, project: &str
         return Err(No::of("QUOTA_EXCEEDED"));
     }
     account.pace.note(now);
-    *hit = state
-        .faults
-        .ask(Channel::Fcm, "send", |set| set.contains(&order.recipient));
+    answer.concerns(Channel::Fcm, &order.recipient);
+    *hit = state.faults.ask(Channel::Fcm, "send", |set| set.get(&order.recipient));
     if hit.before().is_none() {
         accept(state, request, answer, project, &order);
     }

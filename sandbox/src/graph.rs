@@ -326,7 +326,7 @@ fn take(state: &State, holder: &Holder, channel: Channel, hit: &mut Hit, said: &
         return Err(No::too_fast(channel));
     }
     holder.pace.note(now);
-    *hit = state.faults.ask(channel, "send", |set| set.contains(said.to));
+    *hit = state.faults.ask(channel, "send", |set| set.get(said.to));
     if hit.before().is_some() {
         return Ok(false);
     }

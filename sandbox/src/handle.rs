@@ -117,6 +117,11 @@ impl Handle {
         self.state.traffic(channel).received.counts(contains)
     }
 
+    /// How many answers about each recipient were never read: the caller hung up before they came, or with them unopened.
+    pub fn unread(&self, channel: Channel) -> BTreeMap<String, u64> {
+        self.state.traffic(channel).unread()
+    }
+
     /// Totals of every channel.
     pub fn summary(&self) -> BTreeMap<Channel, ChannelSummary> {
         self.state.summary()

@@ -12,6 +12,7 @@ use httparse::{Header, Status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::channel::Channel;
 use crate::line::TestEvent;
 use crate::routes;
 use crate::state::State;
@@ -62,6 +63,9 @@ pub(crate) struct Answer {
     pub(crate) headers: String,
     pub(crate) content_type: &'static str,
     pub(crate) body: String,
+    /// Whose message it is about, where it is about one.
+    about: Option<Channel>,
+    recipient: String,
     /// Something to do elsewhere first; what it says is the body then.
     pub(crate) errand: Option<TestEvent>,
 }
@@ -72,7 +76,15 @@ impl Answer {
         self.headers.clear();
         self.content_type = "application/json";
         self.body.clear();
+        self.about = None;
         self.errand = None;
+    }
+
+    /// Says whose message the answer is about.
+    pub(crate) fn concerns(&mut self, channel: Channel, recipient: &str) {
+        self.about = Some(channel);
+        self.recipient.clear();
+        self.recipient.push_str(recipient);
     }
 
     pub(crate) fn header(&mut self, name: &str, value: &str) {
@@ -138,8 +150,13 @@ pub(crate) async fn serve(mut stream: TcpStream, state: Arc<State>) {
                 inbox.reserve(wanted - inbox.len());
             }
             match stream.read_buf(&mut inbox).await {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
+                Ok(n) if n > 0 => {}
+                end => {
+                    if inbox.is_empty() && (end.is_err() || was_refused(&stream)) {
+                        left_unread(&state, &answer);
+                    }
+                    return;
+                }
             }
         }
         match step(&inbox, &state, &mut answer) {
@@ -163,6 +180,9 @@ pub(crate) async fn serve(mut stream: TcpStream, state: Arc<State>) {
                     answer.body = errand.run().await;
                 }
                 let kept = finish(&mut stream, &answer, &mut outbox, verdict).await;
+                if !kept && verdict.then == Then::Answer {
+                    left_unread(&state, &answer);
+                }
                 if close || !kept {
                     return;
                 }
@@ -177,6 +197,18 @@ pub(crate) async fn serve(mut stream: TcpStream, state: Arc<State>) {
                 return;
             }
         }
+    }
+}
+
+/// Whether the caller refused what was written last: it had hung up before, which looks like a good end until then.
+pub(crate) fn was_refused(stream: &TcpStream) -> bool {
+    matches!(stream.take_error(), Ok(Some(_)))
+}
+
+/// Notes that the caller did not stay for the last answer.
+fn left_unread(state: &State, answer: &Answer) {
+    if let Some(channel) = answer.about {
+        state.traffic(channel).left_unread(&answer.recipient);
     }
 }
 

@@ -12,7 +12,6 @@ mod retry_keys;
 mod setup;
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -150,8 +149,12 @@ fn attempt(
         Some(user_id) => Cow::Owned(vec![user_id.as_str()]),
         None => Cow::Borrowed(&order.to),
     };
-    let concerns = |set: &HashSet<String>| to.iter().any(|id| set.contains(*id));
-    *hit = state.faults.ask(Channel::Line, endpoint.name(), concerns);
+    if let [only] = to.as_ref() {
+        answer.concerns(Channel::Line, only);
+    }
+    *hit = state.faults.ask(Channel::Line, endpoint.name(), |set| {
+        to.iter().find_map(|id| set.get(*id))
+    });
     // Whom it has accepted LINE does not look at again: a repeat is answered by its key.
     if hit.kind == Some(FaultKind::InvalidRecipient) && key.is_some_and(|key| official.keys.knows(key, now)) {
         hit.kind = None;

@@ -170,7 +170,8 @@ fn send(state: &State, request: &Request<'_>, answer: &mut Answer, hit: &mut Hit
         return Err(no("l"));
     }
     login.pace.note(now);
-    *hit = state.faults.ask(Channel::Mitake, "send", |set| set.contains(order.to));
+    answer.concerns(Channel::Mitake, order.to);
+    *hit = state.faults.ask(Channel::Mitake, "send", |set| set.get(order.to));
     let mut keys = locked(&login.keys);
     let known = order
         .key
@@ -303,7 +304,7 @@ fn query(state: &State, request: &Request<'_>, answer: &mut Answer, hit: &mut Hi
     {
         None => answer.set(200, "statuscode=e\r\nError=帳號、密碼錯誤\r\n"),
         Some(login) => {
-            *hit = state.faults.ask(Channel::Mitake, "query", |_| false);
+            *hit = state.faults.ask(Channel::Mitake, "query", |_| None);
             match hit.before() {
                 Some(kind) => {
                     if let Err(code) = fault(kind, hit, answer) {

@@ -48,7 +48,7 @@ pub(crate) fn token(state: &State, request: &Request<'_>, answer: &mut Answer) -
     let mut hit = Hit::default();
     match grant(state, request) {
         Ok(project) => {
-            hit = state.faults.ask(Channel::Fcm, "token", |_| false);
+            hit = state.faults.ask(Channel::Fcm, "token", |_| None);
             if hit.before().is_none() {
                 let lifetime_secs = project.token_lifetime_secs();
                 let token = state.fcm.issue(&project, state.clock.unix_secs());

@@ -112,6 +112,7 @@ pub(crate) struct Traffic {
     connections: AtomicU64,
     refused: Box<[AtomicU64]>,
     faults: std::sync::Mutex<BTreeMap<FaultKind, u64>>,
+    unread: std::sync::Mutex<BTreeMap<String, u64>>,
     fixed_us: AtomicU64,
     jitter_us: AtomicU64,
     draws: Draws,
@@ -152,6 +153,7 @@ impl Traffic {
             connections: AtomicU64::new(0),
             refused: (0..600).map(|_| AtomicU64::new(0)).collect(),
             faults: std::sync::Mutex::default(),
+            unread: std::sync::Mutex::default(),
             fixed_us: AtomicU64::new(0),
             jitter_us: AtomicU64::new(0),
             draws: Draws::new(seed),
@@ -181,6 +183,18 @@ impl Traffic {
     pub(crate) fn struck(&self, kind: FaultKind) {
         let mut faults = self.faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *faults.entry(kind).or_default() += 1;
+    }
+
+    /// Notes an answer about `recipient` that the caller did not stay for.
+    pub(crate) fn left_unread(&self, recipient: &str) {
+        let mut unread = self.unread.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *unread.entry(recipient.to_owned()).or_default() += 1;
+    }
+
+    /// How many answers about each recipient were never read.
+    pub(crate) fn unread(&self) -> BTreeMap<String, u64> {
+        let unread = self.unread.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        unread.clone()
     }
 
     pub(crate) fn set_latency(&self, latency: Latency) {
@@ -236,6 +250,10 @@ impl Traffic {
             cell.store(0, Ordering::Relaxed);
         }
         self.faults
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clear();
+        self.unread
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .clear();

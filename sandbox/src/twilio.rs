@@ -146,7 +146,8 @@ fn send(state: &State, request: &Request<'_>, answer: &mut Answer, sid: &str, hi
         return Err(No(429, 20_429, "Too Many Requests"));
     }
     known.pace.note(now);
-    *hit = state.faults.ask(Channel::Twilio, "send", |set| set.contains(to));
+    answer.concerns(Channel::Twilio, to);
+    *hit = state.faults.ask(Channel::Twilio, "send", |set| set.get(to));
     if let Some(kind) = hit.before() {
         return fault(kind, hit, answer);
     }

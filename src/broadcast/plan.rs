@@ -275,13 +275,16 @@ async fn begin(pool: &PgPool, config: &BroadcastConfig, broadcast: BroadcastId) 
     let (epoch, is_new): (i32, bool) = sqlx::query_as(
         "update broadcast set state = 'planning', plan_epoch = plan_epoch + 1, rung_at = null,
                 plan_lease_until = now() + interval '1 second' * $2,
-                price_version = case when $3 then $4 else price_version end
+                price_version = case when $3 then $4 else price_version end,
+                -- What was looked through is what leaves, whatever the shop's address is changed to.
+                shop_url = case when $3 then $5 else shop_url end
           where id = $1 returning plan_epoch, plan_cursor = 0",
     )
     .bind(broadcast.0)
     .bind(config.plan_lease_secs)
     .bind(is_priced_now)
     .bind(config.prices.token_costs_version_at(stored.day))
+    .bind(&stored.shop_url)
     .fetch_one(&mut *tx)
     .await?;
     tx.commit().await?;

@@ -41,6 +41,7 @@ pub(super) struct Chosen {
 pub(super) struct Stored {
     pub(super) shop: ShopId,
     pub(super) shop_state: String,
+    /// The shop's; once planning has begun, what it was then.
     pub(super) shop_url: String,
     pub(super) name: String,
     pub(super) mode: Mode,
@@ -84,7 +85,7 @@ struct BroadcastRow {
 /// Reads a broadcast; none when there is none.
 pub(super) async fn read(conn: &mut PgConnection, broadcast: BroadcastId) -> Result<Option<Stored>, sqlx::Error> {
     let row: Option<BroadcastRow> = sqlx::query_as(
-        "select b.shop_id, s.state as shop_state, s.url as shop_url, b.name, b.mode, b.purpose, b.content, b.audience, b.budget_tokens,
+        "select b.shop_id, s.state as shop_state, coalesce(b.shop_url, s.url) as shop_url, b.name, b.mode, b.purpose, b.content, b.audience, b.budget_tokens,
                 (now() at time zone 'Asia/Taipei')::date as day
            from broadcast b join shop s on s.id = b.shop_id where b.id = $1",
     )

@@ -152,7 +152,6 @@ pub struct Channels {
     messenger: messenger::Messenger,
     whatsapp: whatsapp::Whatsapp,
     sms: sms::Sms,
-    public_url: String,
 }
 
 impl Channels {
@@ -170,14 +169,13 @@ impl Channels {
             messenger: messenger::Messenger::new(client.clone(), &config.messenger)?,
             whatsapp: whatsapp::Whatsapp::new(client.clone(), &config.whatsapp)?,
             sms: sms::Sms::new(client, &config.sms)?,
-            public_url: String::new(),
         })
     }
 
     /// The same, telling providers that take such an address with each message where to say what became of it: below this one.
     #[must_use]
     pub fn reached_at(mut self, public_url: &str) -> Self {
-        public_url.clone_into(&mut self.public_url);
+        self.sms.reached_at(public_url);
         self
     }
 
@@ -202,7 +200,7 @@ impl Channels {
                     return Refusal::new(ErrorClass::Content, "not_a_text").into();
                 };
                 let account = (sender.id, &**account);
-                self.sms.send(account, to, (text, *mark), key, &self.public_url).await
+                self.sms.send(account, to, (text, *mark), key).await
             }
             (
                 Credentials::Line(_)

@@ -206,7 +206,7 @@ fn ends(chars: &[(usize, char)], end: usize) -> bool {
 }
 
 /// Taiwan's numbering plan: mobile, and the areas with the first digits of their subscribers.
-fn is_national(number: &str) -> bool {
+pub(in crate::channel) fn is_national(number: &str) -> bool {
     match number.as_bytes() {
         [b'9', b'0'..=b'8', ..] | [b'2', b'2'..=b'8', ..] | [b'4', b'2' | b'3' | b'9', ..] => number.len() == 9,
         [b'3' | b'6', b'2'..=b'9', ..]

@@ -12,7 +12,7 @@ use crate::{
         Channel, Content, ErrorClass, KeyMemory, Letterhead, MULTICAST_LIMIT, Recipient, Refusal, Rendered, Sender,
         Template,
     },
-    delivery::{Delivery, DeliveryError, share::Share, store::TakenLane},
+    delivery::{Delivery, DeliveryError, pace::Pace, share::Share, store::TakenLane},
     limit::{Call, LimitKey},
 };
 
@@ -28,6 +28,8 @@ struct Row {
     /// Since its credentials were last changed, if they ever were.
     credentials_age_secs: Option<f64>,
     sleep_secs: Option<f64>,
+    /// The name a text message sender is registered by.
+    approved_name: Option<String>,
 }
 
 /// Ready to send.
@@ -43,6 +45,7 @@ pub(super) struct Briefing {
     /// The one message everybody gets, where the channel can send it to many at once.
     same_for_all: Option<Rendered>,
     in_flight: usize,
+    ahead: Duration,
     senders: usize,
     slice_size: u32,
     share: Share,
@@ -61,10 +64,11 @@ impl Briefing {
     /// Loads it. `DeliveryError::Sender`: the account cannot be used until a person mends it.
     pub(super) async fn load(delivery: &Delivery, lane: &TakenLane, share: Share) -> Result<Self, DeliveryError> {
         let row: Row = sqlx::query_as(
-            "select b.content, sh.id as shop_id, sh.name as shop_name, sh.url as shop_url, s.credentials, s.rate_per_sec,
+            "select b.content, sh.id as shop_id, sh.name as shop_name, coalesce(b.shop_url, sh.url) as shop_url, s.credentials, s.rate_per_sec,
                     (select extract(epoch from now() - c.changed_at)::float8 from credentials_change c where c.sender_id = s.id)
                         as credentials_age_secs,
-                    extract(epoch from lane_sleeps_until(b.id, s.id) - now())::double precision as sleep_secs
+                    extract(epoch from lane_sleeps_until(b.id, s.id) - now())::double precision as sleep_secs,
+                    (select i.approved_name from sms_identity i where i.sender_id = s.id) as approved_name
                from broadcast b join shop sh on sh.id = b.shop_id join sender s on s.id = $2
               where b.id = $1",
         )
@@ -72,6 +76,9 @@ impl Briefing {
         .bind(lane.sender.0)
         .fetch_one(&delivery.db)
         .await?;
+        if lane.channel == Channel::Sms {
+            check_identity(row.approved_name.as_deref(), &delivery.channel_config.sms.sender_name)?;
+        }
         let content: Content =
             Content::parse(&row.content.0).map_err(|error| DeliveryError::Content(error.to_string()))?;
         let credentials = delivery
@@ -120,9 +127,11 @@ impl Briefing {
             template,
             same_for_all,
             in_flight,
+            ahead: delivery.config.ahead(),
             senders: match lane.channel {
-                // More would only wait for a connection, where nobody can call them back.
-                Channel::Email => channels.email.max_connections.div_ceil(delivery.config.parallel_slices),
+                // More would only wait for a connection, where nobody can call them back. Each slice may use all of them: while one
+                // is settled the other has them to itself.
+                Channel::Email => channels.email.max_connections,
                 _ => in_flight,
             },
             slice_size: delivery.slice_size,
@@ -156,15 +165,15 @@ impl Briefing {
         self.keyed() && !self.multicast()
     }
 
-    /// Members begun together. Without keys it is what a crash may leave unknown, so no more than are in flight.
-    pub(super) fn window(&self, probing: bool) -> u32 {
+    /// Members begun together. Without keys it is what a crash may leave unknown, so no more than their pace asks for.
+    pub(super) fn window(&self, probing: bool, pace: Pace) -> u32 {
         if probing {
             return 1;
         }
         let alone = if self.keyed() {
             self.slice_size.min(MULTICAST_LIMIT.into())
         } else {
-            u32::try_from(self.in_flight).unwrap_or(u32::MAX)
+            pace.window(self.in_flight, self.ahead)
         };
         self.share.window(alone, self.multicast())
     }
@@ -209,6 +218,18 @@ impl Briefing {
             key,
             unsubscribe_url: &unsubscribe_url,
         }))
+    }
+}
+
+/// Whether a text message sender is still who it was when the broadcast was planned: what is registered by one name never leaves under
+/// another.
+fn check_identity(approved: Option<&str>, begins_with: &str) -> Result<(), DeliveryError> {
+    match approved {
+        Some(name) if name == begins_with => Ok(()),
+        Some(name) => Err(DeliveryError::Sender(format!(
+            "identity: {name} is recorded, and messages begin with {begins_with}"
+        ))),
+        None => Err(DeliveryError::Sender("identity: none is recorded".to_owned())),
     }
 }
 

@@ -24,6 +24,8 @@ pub struct DeliveryConfig {
     pub lanes_per_sender: u32,
     /// Slices of one lane worked on side by side.
     pub parallel_slices: usize,
+    /// Milliseconds' worth of messages begun ahead where few are sent to at the same moment; 0: none.
+    pub ahead_ms: u64,
     /// Seconds until a lane and its slices whose worker died are taken over.
     pub lease_secs: u64,
     /// Milliseconds between looks at whether a broadcast in hand was paused or cancelled.
@@ -43,6 +45,12 @@ impl DeliveryConfig {
     #[must_use]
     pub const fn lane_budget(&self) -> Duration {
         Duration::from_millis(self.turn_ms)
+    }
+
+    /// How much is begun ahead.
+    #[must_use]
+    pub const fn ahead(&self) -> Duration {
+        Duration::from_millis(self.ahead_ms)
     }
 
     /// The lease of a turn: on its lane and on the slices it claims.
@@ -95,6 +103,7 @@ impl Section for DeliveryConfig {
         report.range("lanes_per_shop", self.lanes_per_shop, 1..=1_000);
         report.range("lanes_per_sender", self.lanes_per_sender, 1..=1_000);
         report.range("parallel_slices", self.parallel_slices, 1..=64);
+        report.range("ahead_ms", self.ahead_ms, 0..=1_000);
         report.range("lease_secs", self.lease_secs, 1..=600);
         report.range("watch_ms", self.watch_ms, 50..=900);
         report.range("permit_patience_ms", self.permit_patience_ms, 0..=10_000);

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::{sync::Notify, task::JoinSet};
 
-use crate::delivery::{store::ClaimedSlice, turn::LaneTurn, verdict::Sent, window};
+use crate::delivery::{pace::Pace, store::ClaimedSlice, turn::LaneTurn, verdict::Sent, window};
 
 /// One member to send to.
 struct Errand {
@@ -63,6 +63,7 @@ pub(super) struct Crew {
     senders: JoinSet<()>,
     /// Members handed out and not yet collected.
     out: usize,
+    pace: Pace,
 }
 
 impl Crew {
@@ -75,6 +76,7 @@ impl Crew {
             desk: Arc::default(),
             senders: JoinSet::new(),
             out: 0,
+            pace: Pace::default(),
         }
     }
 
@@ -83,12 +85,20 @@ impl Crew {
         self.out
     }
 
+    /// How fast they come back.
+    pub(super) const fn pace(&self) -> Pace {
+        self.pace
+    }
+
     /// Sends to these members, as many at once as the channel's configuration allows. `until`: nobody is begun after it.
     pub(super) fn hand_out(&mut self, slice: &Arc<ClaimedSlice>, members: &[i64], until: Instant) {
         for &customer in members {
             let slice = Arc::clone(slice);
             // The receiver is ours, so the channel is open.
             let _ = self.errands.try_send(Errand { slice, customer, until });
+        }
+        if self.out == 0 {
+            self.pace.begun(Instant::now());
         }
         self.out += members.len();
         let wanted = self.out.min(self.turn.briefing.senders());
@@ -157,6 +167,7 @@ impl Crew {
                     pile.wanted = 0;
                     let sent = std::mem::take(&mut pile.sent);
                     self.out -= sent.len();
+                    self.pace.came_back(sent.len(), Instant::now());
                     return sent;
                 }
                 pile.wanted = n;

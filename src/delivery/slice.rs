@@ -33,7 +33,10 @@ pub(super) async fn work(turn: Arc<LaneTurn>) -> Result<TurnEnd, DeliveryError> 
         if job.turn_is_over() {
             return Ok(TurnEnd::Budget);
         }
-        let permits = match job.wait_for_permits(job.briefing.window(job.probing)).await {
+        let permits = match job
+            .wait_for_permits(job.briefing.window(job.probing, crew.pace()))
+            .await
+        {
             Ok(permits) => permits,
             Err(wait) => return Ok(TurnEnd::Limited(wait)),
         };
@@ -208,7 +211,7 @@ impl SliceTurn<'_> {
         if self.rest.len() > most && self.rest.len() <= out {
             most = self.rest.len();
         }
-        let idle = self.room() > 0 && out < self.job.briefing.in_flight();
+        let idle = self.room() > 0 && out < self.job.briefing.senders();
         let mut sent = self.collect(most, ROLL_EVERY).await;
         if !idle && sent.len() < half {
             sent.append(&mut self.collect(half - sent.len(), Duration::MAX).await);
@@ -223,7 +226,8 @@ impl SliceTurn<'_> {
     /// How many may begin beside those who are on their way.
     fn room(&self) -> u32 {
         let out = u32::try_from(self.flying.len()).unwrap_or(u32::MAX);
-        self.job.briefing.window(self.job.probing).saturating_sub(out)
+        let window = self.job.briefing.window(self.job.probing, self.crew.pace());
+        window.saturating_sub(out)
     }
 
     async fn collect(&mut self, n: usize, patience: Duration) -> Vec<(i64, Sent)> {

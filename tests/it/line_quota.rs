@@ -290,3 +290,65 @@ async fn an_account_that_line_refuses_holds_up_nothing_but_its_own_lane() {
     assert_eq!(plan(&scene.planner(), id).await, Advance::Opened);
     assert_eq!(scene.view().await.reserved, 300);
 }
+
+#[tokio::test]
+async fn what_was_accepted_and_is_not_posted_is_counted_once() {
+    let scene = Scene::new(10, 1_000).await;
+    let id = scene.queued().await;
+    assert_eq!(plan(&scene.planner(), id).await, Advance::Opened);
+    let pool = scene.world.pool();
+    let claimed = crate::scene::claim(pool, id.0, "line", 4, 82_800.0).await.unwrap();
+    let settled: String = sqlx::query_scalar(
+        "select settle_accepted($1, 'line', $2, $3, $4, array_fill(null::text, array[4]), $5, $6, '{}', '{}', 60)",
+    )
+    .bind(id.0)
+    .bind(claimed.slice_no)
+    .bind(claimed.epoch)
+    .bind(&claimed.customers[..4])
+    .bind(&claimed.customers[4..7])
+    .bind(claimed.intent_no + 1)
+    .fetch_one(pool)
+    .await
+    .unwrap();
+    assert_eq!(settled, "sending");
+    let unposted: i64 = scene.world.one("select sum(unposted) from slice").await;
+    assert_eq!(unposted, 4);
+    assert_eq!(scene.view().await.reserved, 10, "LINE was not asked since");
+    // LINE has the four.
+    let read = "select line_quota_read(sender_id, 1000, 4, asked_at, sent) from lane, line_before_asking(sender_id)";
+    scene.world.run(read).await;
+    assert_eq!((scene.view().await.reserved, scene.view().await.left()), (6, Some(990)));
+    // Whoever posts them changes nothing.
+    scene
+        .world
+        .run("select post_slices(broadcast_id, channel, array(select customer_id from delivery)) from lane")
+        .await;
+    assert_eq!((scene.view().await.reserved, scene.view().await.left()), (6, Some(990)));
+}
+
+#[tokio::test]
+async fn a_silence_of_minutes_ago_is_not_the_silence_of_now() {
+    let scene = Scene::new(1, 500).await;
+    let silent = async || {
+        let sql = "select line_quota_failed(id, 'unreachable: x') from sender where channel = 'line'";
+        scene.world.one::<f64>(sql).await
+    };
+    let ago = async |began: &str, last: &str| {
+        let sql = format!(
+            "update line_quota set failing_since = now() - interval '{began}', failed_at = now() - interval '{last}'"
+        );
+        scene.world.run(&sql).await;
+    };
+    assert!(silent().await < 1.0);
+    ago("20 minutes", "170 seconds").await;
+    assert!(silent().await >= 1_200.0, "it was asked again and again");
+    ago("20 minutes", "181 seconds").await;
+    assert!(silent().await < 1.0, "nobody asked in between");
+    // An answer ends it, too.
+    ago("20 minutes", "1 second").await;
+    scene
+        .world
+        .run("select line_quota_read(sender_id, 500, 0, now(), '{}') from line_quota")
+        .await;
+    assert!(silent().await < 1.0);
+}

@@ -7,7 +7,7 @@ use carillon_sandbox::{META_APP_ID, META_APP_SECRET, PAGE_ID, PAGE_TOKEN, PHONE_
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::world::World;
+use crate::{fixture_db::service, world::World};
 
 /// What Meta's challenge must carry.
 pub(crate) const VERIFY_TOKEN: &str = "meta-verify-token-of-the-tests";
@@ -26,11 +26,16 @@ pub(crate) fn number() -> Value {
 
 /// A world with a page and a number, and with a price for WhatsApp, which has none otherwise.
 pub(crate) async fn world(settings: &[(&str, &str)]) -> (World, Prices) {
+    on_redis(&service("CARILLON_TEST_REDIS_URL"), settings).await
+}
+
+/// The same on a Redis of the test's own.
+pub(crate) async fn on_redis(redis: &str, settings: &[(&str, &str)]) -> (World, Prices) {
     let prices = priced();
     let folder = prices.0.to_str().unwrap().to_owned();
     let mut all = vec![("PRICES__FOLDER", folder.as_str())];
     all.extend(settings);
-    let world = World::new(&all).await;
+    let world = World::on_redis(redis, &all).await;
     sender(&world, "messenger", &page()).await;
     sender(&world, "whatsapp", &number()).await;
     (world, prices)

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The migrations' texts by number.
-fn files() -> Vec<(u32, String)> {
+pub(crate) fn files() -> Vec<(u32, String)> {
     let mut files: Vec<_> = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations"))
         .unwrap()
         .map(|entry| entry.unwrap().path())

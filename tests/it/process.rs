@@ -26,11 +26,12 @@ impl Process {
         Self::run(Command::new(env!("CARGO_BIN_EXE_carillon")).args(args).envs(env))
     }
 
-    /// Runs any program, its standard error kept.
+    /// Runs any program, all that it says kept.
     pub(crate) fn run(command: &mut Command) -> Self {
         let log = std::env::temp_dir().join(format!("carillon-log-{}", Uuid::new_v4().simple()));
         let file = std::fs::File::create(&log).unwrap();
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn();
+        let same = file.try_clone().unwrap();
+        let child = command.stdin(Stdio::null()).stdout(same).stderr(file).spawn();
         Self {
             child: child.unwrap(),
             log,
@@ -48,7 +49,7 @@ impl Process {
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
-    /// Everything it has said on standard error.
+    /// Everything it has said, on standard output and standard error.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }

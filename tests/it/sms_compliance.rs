@@ -15,11 +15,11 @@ use crate::{
     world::World,
 };
 
-const PLAIN: &str = "{first_name} 您好，週末特賣";
+pub(crate) const PLAIN: &str = "{first_name} 您好，週末特賣";
 const LINKED: &str = "特賣 https://shop.example/sale 電洽0912-345-678";
 
 /// A world with customers, workers at work, and its sender.
-async fn scene() -> (World, Uuid) {
+pub(crate) async fn scene() -> (World, Uuid) {
     let (world, sender) = world("mitake").await;
     customers(&world, 12).await;
     (world, sender)
@@ -39,11 +39,11 @@ async fn waits(world: &World, id: BroadcastId) {
     assert_eq!(world.sandbox.handle().channel_summary(Channel::Mitake).requests, 0);
 }
 
-fn config(world: &World) -> carillon::broadcast::BroadcastConfig {
+pub(crate) fn config(world: &World) -> carillon::broadcast::BroadcastConfig {
     world.app(carillon::app::ProcessKind::Command).config.broadcast.clone()
 }
 
-async fn ring(world: &World, id: BroadcastId) {
+pub(crate) async fn ring(world: &World, id: BroadcastId) {
     let queue = world.app(carillon::app::ProcessKind::Command).queue().unwrap();
     carillon::reconcile::ring(&queue, id, None).await.unwrap();
 }

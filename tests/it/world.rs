@@ -25,7 +25,7 @@ use crate::{
     process::Process,
 };
 
-const KEY: &str = "test:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+pub(crate) const KEY: &str = "test:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// Everything a test needs, gone when it ends.
 pub(crate) struct World {

@@ -102,6 +102,9 @@ pub struct Fault {
     /// Only requests for one of these recipients (a multicast matches when any of its ids does); `None` is everyone.
     #[serde(default)]
     pub recipients: Option<Vec<String>>,
+    /// Each of `recipients` at most once, however often they are sent to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub once_each: bool,
     /// Where: LINE `push`, `multicast`, `reply`, `validate`, `quota`, `consumption`, `info`, `verify`; FCM `send`,
     /// `token`; Messenger, WhatsApp and Twilio `send`; Mitake `send`, `query`; SMTP `connect`, `ehlo`, `auth`, `mail`, `rcpt`, `data`, `body`
     /// (the final dot). Default: LINE any of push, multicast, reply; SMTP `body`, or `rcpt` and `auth` where the kind says so; the others
@@ -135,6 +138,7 @@ impl Fault {
             probability: 1.0,
             count: None,
             recipients: None,
+            once_each: false,
             at: None,
             retry_after_secs: None,
             delay_ms: None,
@@ -162,6 +166,14 @@ impl Fault {
     pub fn recipients<I: IntoIterator<Item = S>, S: Into<String>>(mut self, recipients: I) -> Self {
         self.recipients = Some(recipients.into_iter().map(Into::into).collect());
         self
+    }
+
+    /// Hit each of these recipients once.
+    #[must_use]
+    pub fn once_each<I: IntoIterator<Item = S>, S: Into<String>>(self, recipients: I) -> Self {
+        let mut rule = self.recipients(recipients);
+        rule.once_each = true;
+        rule
     }
 
     /// Hit only this endpoint or SMTP stage.

@@ -57,6 +57,7 @@ pub(super) fn send(
         text: &order.text,
         body: request.body,
     };
+    answer.concerns(Channel::Whatsapp, order.to);
     if !take(state, holder, Channel::Whatsapp, hit, &said)? {
         return Ok(());
     }

@@ -49,6 +49,7 @@ pub(super) fn send(
         text: &order.text,
         body: request.body,
     };
+    answer.concerns(Channel::Messenger, order.to);
     if !take(state, holder, Channel::Messenger, hit, &said)? {
         return Ok(());
     }

@@ -27,7 +27,7 @@ fn query(
     let mut hit = Hit::default();
     match outcome {
         Ok(()) => {
-            hit = state.faults.ask(Channel::Line, point, |_| false);
+            hit = state.faults.ask(Channel::Line, point, |_| None);
             write_fault(&hit, answer);
         }
         Err(no) => no.write(answer),
@@ -109,7 +109,7 @@ pub(crate) fn verify(state: &State, request: &Request<'_>, answer: &mut Answer) 
             );
         }
     }
-    let hit = state.faults.ask(Channel::Line, "verify", |_| false);
+    let hit = state.faults.ask(Channel::Line, "verify", |_| None);
     write_fault(&hit, answer);
     conclude(state, Channel::Line, &hit, answer)
 }

@@ -74,7 +74,7 @@ fn run(
     let mut hit = Hit::default();
     match outcome {
         Ok(()) => {
-            hit = state.faults.ask(Channel::Line, "webhook", |_| false);
+            hit = state.faults.ask(Channel::Line, "webhook", |_| None);
             write_fault(&hit, answer);
         }
         Err(no) => no.write(answer),

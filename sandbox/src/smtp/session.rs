@@ -4,7 +4,6 @@
 //! Commands sent ahead of their turn are answered in order, as a lenient relay would: that is how a desynchronised
 //! client is caught.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
@@ -27,6 +26,8 @@ struct Session {
     greeted: bool,
     login: Option<Arc<Login>>,
     envelope: Option<Envelope>,
+    /// Whose mail the last reply is about, if it is about a whole one.
+    about: Option<String>,
 }
 
 /// Serves one connection until it closes.
@@ -38,9 +39,13 @@ pub(crate) async fn serve(stream: TcpStream, state: Arc<State>) {
         greeted: false,
         login: None,
         envelope: None,
+        about: None,
     };
     // Every way out of a session is a normal one; there is nobody to tell.
     let _ = session.run().await;
+    if let Some(recipient) = session.about.filter(|_| session.wire.was_left_unread()) {
+        session.state.traffic(Channel::Smtp).left_unread(&recipient);
+    }
 }
 
 impl Session {
@@ -56,6 +61,7 @@ impl Session {
                     continue;
                 }
             };
+            self.about = None;
             let utf8 = self.envelope.as_ref().is_some_and(|envelope| envelope.sender.utf8);
             match commands::parse(&line, utf8) {
                 Ok(command) => self.command(command).await?,
@@ -69,8 +75,9 @@ impl Session {
     }
 
     fn ask(&self, stage: &str, recipients: &[String]) -> Hit {
-        let concerns = |set: &HashSet<String>| recipients.iter().any(|recipient| set.contains(recipient));
-        self.state.faults.ask(Channel::Smtp, stage, concerns)
+        self.state.faults.ask(Channel::Smtp, stage, |set| {
+            recipients.iter().find_map(|recipient| set.get(recipient))
+        })
     }
 
     async fn command(&mut self, command: Command) -> Result<(), Over> {
@@ -257,6 +264,7 @@ impl Session {
             Err(reply) => return self.reply(&Hit::default(), reply).await,
         };
         let hit = self.ask("body", &envelope.to);
+        self.about = envelope.to.first().cloned();
         if hit.before().is_none() {
             let traffic = self.traffic();
             traffic.received.record(

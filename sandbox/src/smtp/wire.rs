@@ -5,6 +5,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::http::was_refused;
 use crate::smtp::commands::MAX_LINE_BYTES;
 use crate::smtp::replies::{self, MAX_MAIL_BYTES, Reply};
 
@@ -18,6 +19,7 @@ pub(crate) struct Over;
 pub(crate) struct Wire {
     stream: TcpStream,
     inbox: Vec<u8>,
+    unread: bool,
 }
 
 impl Wire {
@@ -25,6 +27,7 @@ impl Wire {
         Self {
             stream,
             inbox: Vec::new(),
+            unread: false,
         }
     }
 
@@ -48,13 +51,23 @@ impl Wire {
     }
 
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), Over> {
-        self.stream.write_all(bytes).await.map_err(|_| Over)
+        let written = self.stream.write_all(bytes).await;
+        self.unread |= written.is_err();
+        written.map_err(|_| Over)
+    }
+
+    /// Whether the client did not stay for the last reply.
+    pub(crate) fn was_left_unread(&self) -> bool {
+        self.unread
     }
 
     async fn fill(&mut self) -> Result<(), Over> {
         match self.stream.read_buf(&mut self.inbox).await {
             Ok(n) if n > 0 => Ok(()),
-            _ => Err(Over),
+            end => {
+                self.unread |= end.is_err() || was_refused(&self.stream);
+                Err(Over)
+            }
         }
     }
 

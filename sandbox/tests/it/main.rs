@@ -17,3 +17,4 @@ mod retry_keys;
 mod sms;
 mod smtp;
 mod smtp_faults;
+mod unread;

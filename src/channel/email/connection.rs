@@ -13,7 +13,7 @@ use lettre::{
     Address,
     transport::smtp::{
         authentication::{Credentials, Mechanism},
-        client::{AsyncSmtpConnection, TlsParameters},
+        client::{AsyncSmtpConnection, AsyncTokioStream, TlsParameters},
         commands::{Data, Mail, Rcpt},
         extension::{ClientId, Extension, MailParameter},
         response::Response,
@@ -24,7 +24,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::reply::{Stage, queue_id, refusal, silence};
+use super::{
+    capped::{Cap, Capped, HANDSHAKE_BYTES, REPLY_BYTES},
+    handshake::shake_hands,
+    reply::{Stage, queue_id, refusal, silence},
+};
 use crate::channel::{
     outcome::{ErrorClass, Refusal, SendOutcome},
     sender::MailTls,
@@ -117,49 +121,17 @@ impl Relay {
     /// # Errors
     /// It did not come so far; nothing was sent.
     pub(super) async fn connect(&self) -> Result<Connection, Refusal> {
-        let Deadlines { connect, command, .. } = self.deadlines;
-        let tls = match self.tls {
-            MailTls::None => None,
-            MailTls::Implicit | MailTls::Starttls => {
-                let parameters = TlsParameters::new(self.host.clone());
-                Some(parameters.map_err(|_| silence(Stage::Connect, "tls_settings"))?)
+        let mut smtp = match self.tls {
+            MailTls::None => {
+                self.greet(Capped::new(self.reach().await?, Cap::new(REPLY_BYTES)))
+                    .await?
             }
+            MailTls::Implicit => {
+                let stream = shake_hands(&self.host, self.reach().await?, self.deadlines.connect).await?;
+                self.greet(Capped::new(stream, Cap::new(REPLY_BYTES))).await?
+            }
+            MailTls::Starttls => self.upgraded().await?,
         };
-        let mut smtp = match (self.tls, tls.clone()) {
-            (MailTls::Implicit, Some(tls)) => {
-                let server = (self.host.as_str(), self.port);
-                let opening = AsyncSmtpConnection::connect_tokio1(server, None, &self.hello, Some(tls), None);
-                // Lettre connects, shakes hands and greets in one call.
-                within(connect + command, opening).await.map_err(|fault| match fault {
-                    Fault::Refused(..) => fault.refusal(Stage::Hello),
-                    Fault::Timeout | Fault::Lost | Fault::Nonsense => fault.refusal(Stage::Connect),
-                })?
-            }
-            (MailTls::Implicit | MailTls::Starttls | MailTls::None, _) => {
-                let connecting = TcpStream::connect((self.host.as_str(), self.port));
-                let stream = match timeout(connect, connecting).await {
-                    Ok(Ok(stream)) => stream,
-                    Ok(Err(_)) => return Err(silence(Stage::Connect, "failed")),
-                    Err(_) => return Err(silence(Stage::Connect, "timeout")),
-                };
-                // Without it every reply to a small command may wait for the peer's delayed acknowledgement.
-                let _ = stream.set_nodelay(true);
-                let greeting = AsyncSmtpConnection::connect_with_transport(Box::new(stream), &self.hello);
-                within(command, greeting)
-                    .await
-                    .map_err(|fault| fault.refusal(Stage::Hello))?
-            }
-        };
-        if let (MailTls::Starttls, Some(tls)) = (self.tls, tls) {
-            if !smtp.can_starttls() {
-                // Never plain instead: the body and the password would be in the clear.
-                return Err(Refusal::new(ErrorClass::Credentials, "starttls_unsupported"));
-            }
-            let upgrade = smtp.starttls(tls, &self.hello);
-            within(connect, upgrade)
-                .await
-                .map_err(|fault| fault.refusal(Stage::Hello))?;
-        }
         self.log_in(&mut smtp).await?;
         Ok(Connection {
             smtp,
@@ -169,6 +141,42 @@ impl Relay {
             carried: 0,
             idle_since: Instant::now(),
         })
+    }
+
+    async fn reach(&self) -> Result<TcpStream, Refusal> {
+        let connecting = TcpStream::connect((self.host.as_str(), self.port));
+        let stream = match timeout(self.deadlines.connect, connecting).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(_)) => return Err(silence(Stage::Connect, "failed")),
+            Err(_) => return Err(silence(Stage::Connect, "timeout")),
+        };
+        // Without it every reply to a small command may wait for the peer's delayed acknowledgement.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+
+    async fn greet(&self, stream: impl AsyncTokioStream + 'static) -> Result<AsyncSmtpConnection, Refusal> {
+        let greeting = AsyncSmtpConnection::connect_with_transport(Box::new(stream), &self.hello);
+        within(self.deadlines.command, greeting)
+            .await
+            .map_err(|fault| fault.refusal(Stage::Hello))
+    }
+
+    /// TLS once both sides have greeted each other.
+    async fn upgraded(&self) -> Result<AsyncSmtpConnection, Refusal> {
+        let tls = TlsParameters::new(self.host.clone()).map_err(|_| silence(Stage::Connect, "tls_settings"))?;
+        let cap = Cap::new(REPLY_BYTES);
+        let mut smtp = self.greet(Capped::new(self.reach().await?, cap.clone())).await?;
+        if !smtp.can_starttls() {
+            // Never plain instead: the body and the password would be in the clear.
+            return Err(Refusal::new(ErrorClass::Credentials, "starttls_unsupported"));
+        }
+        cap.set(HANDSHAKE_BYTES);
+        within(self.deadlines.connect, smtp.starttls(tls, &self.hello))
+            .await
+            .map_err(|fault| fault.refusal(Stage::Hello))?;
+        cap.set(REPLY_BYTES);
+        Ok(smtp)
     }
 
     async fn log_in(&self, smtp: &mut AsyncSmtpConnection) -> Result<(), Refusal> {

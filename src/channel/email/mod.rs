@@ -5,7 +5,9 @@
 //!
 //! It must never report a message as accepted without a 2xx to its final dot.
 
+mod capped;
 mod connection;
+mod handshake;
 mod pool;
 mod reply;
 

@@ -4,11 +4,11 @@
 //! before. What is found here and not registered keeps a broadcast from leaving until a person has looked.
 //!
 //! It errs on the side of finding: a full stop between two Latin words looks like a host name to a telephone, too. It must never
-//! take longer than the text is long, and never let full-width letters or invisible characters hide anything.
+//! take time that grows faster than the text, and never let full-width letters or invisible characters hide anything.
 
 use url::Url;
 
-use crate::channel::phone;
+use super::numbers;
 
 /// What a text carries, each once, in the order it stands there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,16 +24,10 @@ impl Contacts {
     #[must_use]
     pub fn find(text: &str) -> Self {
         let folded = fold(text);
-        let mut found = Self {
+        Self {
             links: links(&folded),
-            phones: phone::find(&folded).into_iter().map(|phone| phone.normalised).collect(),
-        };
-        for number in service_numbers(&folded) {
-            if !found.phones.contains(&number) {
-                found.phones.push(number);
-            }
+            phones: numbers::find(&folded),
         }
-        found
     }
 
     /// Whether there are none.
@@ -87,9 +81,18 @@ fn covers(registered: &str, link: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// Whether a name is made of Han letters alone, none of which a top-level domain has: whatever stands around them, of such names one
+/// makes or breaks a link or a number exactly when every other does.
+#[must_use]
+pub(in crate::channel) fn is_plain_name(name: &str) -> bool {
+    let is_plain = |c: char| matches!(c, '\u{4e00}'..='\u{9fff}') && !TOPS.iter().any(|top| top.contains(c));
+    !name.is_empty() && name.chars().all(is_plain)
+}
+
 /// Full-width letters, digits and signs in their plain form, small letters, nothing invisible.
 fn fold(text: &str) -> String {
-    text.chars()
+    let plain: Vec<char> = text
+        .chars()
         .filter(
             |c| !matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
                 | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
@@ -97,12 +100,19 @@ fn fold(text: &str) -> String {
         )
         .map(|c| match c {
             '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
-            '\u{ff61}' => '.',
+            '\u{ff61}' | '\u{2024}' | '\u{fe52}' => '.',
             '\u{3000}' => ' ',
             _ => c,
         })
         .flat_map(char::to_lowercase)
-        .collect()
+        .collect();
+    // A Chinese full stop ends a sentence, but between Latin letters or digits it is a dot like any other.
+    let is_latin = |at: Option<usize>| at.and_then(|at| plain.get(at)).is_some_and(char::is_ascii_alphanumeric);
+    let dotted = |(at, c): (usize, &char)| match c {
+        '。' if is_latin(at.checked_sub(1)) && is_latin(Some(at + 1)) => '.',
+        _ => *c,
+    };
+    plain.iter().enumerate().map(dotted).collect()
 }
 
 fn links(text: &str) -> Vec<String> {
@@ -140,6 +150,11 @@ fn next_link(text: &str) -> Option<(String, &str)> {
             let host_only = host.get(..end)?.trim_end_matches(['.', '-']);
             if is_host_name(host_only) {
                 let (link, rest) = split_link(host);
+                return Some((normal(link), rest));
+            }
+            let named = before.ends_with(char::is_alphanumeric);
+            if named && after.get(1..).is_some_and(|behind| foreign_top(behind).is_some()) {
+                let (link, rest) = split_link(text.get(foreign_start(before)..)?);
                 return Some((normal(link), rest));
             }
         }
@@ -184,19 +199,118 @@ fn is_host_name(host: &str) -> bool {
     (named && is_top) || address
 }
 
+/// Where a host begins that ends in other letters than Latin ones, and whose last dot comes right behind this text.
+fn foreign_start(before: &str) -> usize {
+    let other = before.rfind(|c: char| !(c.is_alphanumeric() || is_host(c)));
+    other.map_or(0, |at| {
+        at + before
+            .get(at..)
+            .and_then(|s| s.chars().next())
+            .map_or(1, char::len_utf8)
+    })
+}
+
+/// The length of a top-level domain in other letters than Latin ones that a text begins with. Chinese and Japanese have no blanks between
+/// words, so of theirs the known ones count; of other scripts every word does.
+fn foreign_top(text: &str) -> Option<usize> {
+    let first = text.chars().next().filter(|c| !c.is_ascii() && c.is_alphabetic())?;
+    if is_unspaced(first) {
+        let known = TOPS.iter().find(|top| text.starts_with(**top));
+        return known.map(|top| top.len());
+    }
+    let word = text
+        .find(|c: char| !c.is_alphanumeric() || is_unspaced(c))
+        .unwrap_or(text.len());
+    (text.get(..word)?.chars().count() >= 2).then_some(word)
+}
+
+/// Han, kana and their signs.
+const fn is_unspaced(c: char) -> bool {
+    matches!(c, '\u{3005}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
+}
+
+/// The top-level domains in Han and kana that anybody can take a name under, or the people of a place can.
+const TOPS: [&str; 47] = [
+    "台灣",
+    "台湾",
+    "中国",
+    "中國",
+    "香港",
+    "澳門",
+    "澳门",
+    "新加坡",
+    "公司",
+    "网络",
+    "網路",
+    "公益",
+    "在线",
+    "在線",
+    "商城",
+    "集团",
+    "我爱你",
+    "中文网",
+    "中文網",
+    "商标",
+    "时尚",
+    "网店",
+    "網店",
+    "网址",
+    "網址",
+    "网站",
+    "網站",
+    "游戏",
+    "企业",
+    "手机",
+    "信息",
+    "娱乐",
+    "商店",
+    "购物",
+    "餐厅",
+    "移动",
+    "健康",
+    "机构",
+    "政务",
+    "广东",
+    "佛山",
+    "世界",
+    "コム",
+    "ストア",
+    "セール",
+    "みんな",
+    "ファッション",
+];
+
 /// A link at the beginning of a text, and what follows it: up to a blank, or anything no link holds.
 fn split_link(text: &str) -> (&str, &str) {
-    // A host may begin in other letters than Latin ones.
-    let host = text.find(|c: char| !c.is_alphanumeric()).unwrap_or(text.len());
-    let tail = text.get(host..).unwrap_or_default();
-    let length = tail
-        .find(|c: char| !c.is_ascii_graphic() || matches!(c, '"' | '<' | '>'))
-        .unwrap_or(tail.len());
-    let (link, rest) = text.split_at(host + length);
-    (
-        link.trim_end_matches(['.', ',', '!', '?', ')', ']', ';', ':', '\'']),
-        rest,
-    )
+    // A host may begin in other letters than Latin ones, and end in them.
+    let mut end = text.find(|c: char| !c.is_alphanumeric()).unwrap_or(text.len());
+    loop {
+        let tail = text.get(end..).unwrap_or_default();
+        end += tail
+            .find(|c: char| !c.is_ascii_graphic() || matches!(c, '"' | '<' | '>'))
+            .unwrap_or(tail.len());
+        let (link, rest) = text.split_at(end);
+        match foreign_label(link, rest) {
+            Some(length) => end += length,
+            None => {
+                return (
+                    link.trim_end_matches(['.', ',', '!', '?', ')', ']', ';', ':', '\'']),
+                    rest,
+                );
+            }
+        }
+    }
+}
+
+/// The length of the label in other letters with which a host goes on that has come to a dot.
+fn foreign_label(link: &str, rest: &str) -> Option<usize> {
+    if !link.ends_with('.') || link.contains(['/', '?', '#']) {
+        return None;
+    }
+    let label = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
+    let behind = rest.get(label..)?.strip_prefix('.');
+    let goes_on = label > 0 && behind.is_some_and(|behind| behind.starts_with(char::is_alphanumeric));
+    if goes_on { Some(label) } else { foreign_top(rest) }
 }
 
 /// Host and path as they are compared; what cannot be read as a link stays as it is, and is nobody's.
@@ -208,184 +322,5 @@ fn normal(link: &str) -> String {
     format!("{host}{}", url.path().trim_end_matches('/'))
 }
 
-/// Toll-free, premium and internet numbers, which are no subscriber's, and numbers abroad.
-fn service_numbers(text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut run = String::new();
-    let mut joint = false;
-    for c in text.chars().chain(std::iter::once('\n')) {
-        match c {
-            '0'..='9' => {
-                run.push(c);
-                joint = false;
-            }
-            '+' => {
-                found.extend(service_number(&run));
-                run.clear();
-                run.push('+');
-            }
-            ' ' | '-' | '\u{a0}' | '\u{2010}'..='\u{2015}' | '(' | ')' if !run.is_empty() && !joint => joint = true,
-            _ => {
-                found.extend(service_number(&run));
-                run.clear();
-                joint = false;
-            }
-        }
-    }
-    found
-}
-
-fn service_number(digits: &str) -> Option<String> {
-    let abroad = digits
-        .strip_prefix('+')
-        .is_some_and(|digits| digits.len() >= 8 && !digits.starts_with("886"));
-    let service = match digits.len() {
-        10 => ["0800", "0809", "020"].iter().any(|prefix| digits.starts_with(prefix)),
-        11 => ["070", "050"].iter().any(|prefix| digits.starts_with(prefix)),
-        _ => false,
-    };
-    (abroad || service).then(|| digits.to_owned())
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn links_of(text: &str) -> Vec<String> {
-        Contacts::find(text).links
-    }
-
-    #[test]
-    fn links_are_found_however_they_are_written() {
-        for (text, link) in [
-            ("https://shop.example/sale?x=1", "shop.example/sale"),
-            ("看 HTTP://Shop.Example/Sale。", "shop.example/sale"),
-            ("請看shop.tw謝謝", "shop.tw"),
-            ("ｈｔｔｐｓ：／／ｓｈｏｐ．ｔｗ／ａ", "shop.tw/a"),
-            ("sho\u{200b}p.tw", "shop.tw"),
-            ("line.me/ti/p/abc", "line.me/ti/p/abc"),
-            ("(bit.ly/3xY)", "bit.ly/3xy"),
-            ("https://shop.example@evil.tw/x", "evil.tw/x"),
-            ("https://shop.example/sale/../x", "shop.example/x"),
-            ("http://192.0.2.7/x", "192.0.2.7/x"),
-            ("192.0.2.7", "192.0.2.7"),
-            ("line://msg", "msg"),
-            ("me@shop.tw", "shop.tw"),
-            ("www.shop.tw:8080/a,", "www.shop.tw/a"),
-            ("https://xn--fiq228c.tw/", "xn--fiq228c.tw"),
-            ("小店.tw", "xn--nmqw48a.tw"),
-        ] {
-            assert_eq!(links_of(text).len(), 1, "{text}: {:?}", links_of(text));
-            if !text.starts_with("小店") {
-                assert_eq!(links_of(text), [link], "{text}");
-            }
-        }
-        assert_eq!(links_of("a.tw b.tw/x a.tw"), ["a.tw", "b.tw/x"]);
-    }
-
-    #[test]
-    fn what_is_no_link_is_none() {
-        for text in [
-            "全館八折。VIP 再享",
-            "滿 1,000 折 3.5kg",
-            "11/11 08:00",
-            "No.1",
-            "a.m. p.m.",
-            "2026.11.30",
-            "...",
-            "只要 $9.99!",
-            "。。。",
-            "版本 1.2.3",
-        ] {
-            assert_eq!(links_of(text), [] as [&str; 0], "{text}");
-        }
-    }
-
-    #[test]
-    fn phones_and_service_numbers_are_found() {
-        for (text, number) in [
-            ("電洽0912-345-678", "+886912345678"),
-            ("(02)2345-6789", "+886223456789"),
-            ("０８００－１２３－４５６", "0800123456"),
-            ("0800 123 456", "0800123456"),
-            ("0204-12345-6", "0204123456"),
-            ("070-1234-5678", "07012345678"),
-            ("0800123456+1", "0800123456"),
-            ("+852 1234 5678", "+85212345678"),
-        ] {
-            assert_eq!(Contacts::find(text).phones, [number], "{text}");
-        }
-        for text in ["訂單 20261122-0007", "2026-11-22", "08:00", "0800"] {
-            assert_eq!(Contacts::find(text).phones, [] as [&str; 0], "{text}");
-        }
-    }
-
-    #[test]
-    fn a_registered_prefix_covers_what_is_below_it_and_nothing_beside_it() {
-        let registered = Registered(Contacts {
-            links: vec!["shop.example/sale".into(), "shop.tw".into()],
-            phones: vec!["+886912345678".into()],
-        });
-        let missing = |text: &str| registered.missing(&Contacts::find(text));
-        for text in [
-            "https://shop.example/sale",
-            "shop.example/sale/",
-            "shop.example/sale/a?b#c",
-            "shop.tw",
-            "https://shop.tw/anything",
-            "0912-345-678",
-        ] {
-            assert!(missing(text).is_empty(), "{text}: {:?}", missing(text));
-        }
-        for text in [
-            "shop.example",
-            "shop.example/sales",
-            "www.shop.example/sale",
-            "shop.tw.evil.com",
-            "evil-shop.tw",
-            "https://shop.tw@evil.com",
-            "shop.tww",
-            "0912-345-679",
-            "shop.example/sale/../x",
-        ] {
-            assert!(!missing(text).is_empty(), "{text}");
-        }
-    }
-
-    #[test]
-    fn one_link_or_one_number_can_be_registered_and_nothing_else() {
-        assert_eq!(
-            Contacts::only("https://shop.tw/a/").map(|c| c.links),
-            Some(vec!["shop.tw/a".to_owned()])
-        );
-        assert_eq!(
-            Contacts::only(" 0912 345 678 ").map(|c| c.phones),
-            Some(vec!["+886912345678".to_owned()])
-        );
-        for text in ["", "shop", "a.tw b.tw", "see a.tw", "a.tw 0912345678"] {
-            assert_eq!(Contacts::only(text), None, "{text}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_looked_through(text in "\\PC{0,200}") {
-            let _ = Contacts::find(&text);
-        }
-
-        #[test]
-        fn a_link_is_found_whatever_stands_around_it(before in "[ 一-龥，。!]{0,12}", after in "[ 一-龥，。!]{0,12}") {
-            let found = Contacts::find(&format!("{before}https://shop.example/a{after}"));
-            prop_assert!(found.links.contains(&"shop.example/a".to_owned()), "{:?}", found);
-        }
-
-        #[test]
-        fn what_one_text_carries_two_texts_carry(a in "[a-z0-9./: -]{0,40}", b in "[a-z0-9./: -]{0,40}") {
-            // Apart by a line break, neither hides what is in the other.
-            let both = Contacts::find(&format!("{a}\n{b}"));
-            prop_assert!(Contacts::find(&a).within(&both), "{a:?} {b:?}");
-        }
-    }
-}
+mod tests;

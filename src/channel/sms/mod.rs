@@ -3,7 +3,7 @@
 //! - `account`: the credentials
 //! - `twilio`, `mitake`: the two providers' requests, and what their answers mean
 //! - `codes`: what their codes mean, in answers and in receipts
-//! - `contacts`: links and phone numbers in a text, and which of them are registered (pure)
+//! - `contacts`: links and phone numbers in a text, and which of them are registered; `numbers`: the numbers (pure)
 //!
 //! Mitake knows our keys for 12 hours, Twilio knows none; both tell what became of a message at an address of ours that carries its mark.
 //! It must never repeat what may have left by Twilio, and never take anything for acceptance but a provider's own words.
@@ -12,6 +12,7 @@ mod account;
 pub(super) mod codes;
 pub(super) mod contacts;
 mod mitake;
+mod numbers;
 mod twilio;
 
 use carillon_jobs::SenderId;
@@ -19,6 +20,7 @@ use reqwest::Client;
 use uuid::Uuid;
 
 pub use account::{MitakeAccount, SmsAccount, TwilioAccount};
+pub(super) use contacts::is_plain_name;
 pub use contacts::{Contacts, Registered};
 
 use super::{
@@ -28,11 +30,13 @@ use super::{
     outcome::{ErrorClass, SendOutcome},
 };
 
-/// Both providers.
+/// Both providers, and the address below which each may tell what became of a message.
 #[derive(Debug)]
 pub(super) struct Sms {
     twilio: twilio::Twilio,
+    twilio_tells: Option<String>,
     mitake: mitake::Mitake,
+    mitake_tells: Option<String>,
 }
 
 /// One message on its way to an adapter.
@@ -48,34 +52,42 @@ impl Sms {
     pub(super) fn new(client: Client, config: &SmsConfig) -> Result<Self, ChannelsError> {
         Ok(Self {
             twilio: twilio::Twilio::new(client.clone(), config)?,
+            twilio_tells: None,
             mitake: mitake::Mitake::new(client, config)?,
+            mitake_tells: None,
         })
     }
 
-    /// Sends one message. `public_url`: where the provider reaches us, empty when it cannot.
+    /// Providers reach us at this address; empty: nowhere. Mitake calls nothing but the two standard ports.
+    pub(super) fn reached_at(&mut self, public_url: &str) {
+        let base = public_url.trim_end_matches('/');
+        let below = |provider| (!base.is_empty()).then(|| format!("{base}/webhooks/{provider}"));
+        self.twilio_tells = below("twilio");
+        self.mitake_tells = below("mitake").filter(|url| standard_port(url));
+    }
+
+    /// Sends one message.
     pub(super) async fn send(
         &self,
         (sender, account): (SenderId, &SmsAccount),
         to: &str,
         (text, mark): (&str, DeliveryMark),
         key: Uuid,
-        public_url: &str,
     ) -> SendOutcome {
         match account {
             SmsAccount::Twilio(account) => {
-                let callback = callback(public_url, "twilio", sender).map(|url| format!("{url}?mark={mark}"));
+                let callback = self.twilio_tells.as_ref();
+                let callback = callback.map(|below| format!("{below}/{sender}?mark={mark}"));
                 self.twilio.send(account, &Letter { to, text, callback }).await
             }
             SmsAccount::Mitake(account) => {
-                // Mitake calls nothing but the two standard ports.
-                let url = callback(public_url, "mitake", sender).filter(|url| standard_port(url));
-                let callback = url.map(|url| {
+                let callback = self.mitake_tells.as_ref().map(|below| {
                     let token = account.callback_token.expose();
                     let query = url::form_urlencoded::Serializer::new(String::new())
                         .append_pair("token", token)
                         .append_pair("mark", &mark.to_string())
                         .finish();
-                    format!("{url}?{query}")
+                    format!("{below}/{sender}?{query}")
                 });
                 self.mitake.send(account, &Letter { to, text, callback }, key).await
             }
@@ -107,11 +119,6 @@ impl Sms {
             findings: vec![finding],
         }
     }
-}
-
-fn callback(public_url: &str, provider: &str, sender: SenderId) -> Option<String> {
-    let base = public_url.trim_end_matches('/');
-    (!base.is_empty()).then(|| format!("{base}/webhooks/{provider}/{sender}"))
 }
 
 fn standard_port(url: &str) -> bool {

@@ -257,6 +257,14 @@ fn twilio_accepts_only_in_its_own_words() {
     let failed = json!({"sid": sid, "status": "failed", "error_code": 30_006}).to_string();
     let outcome = twilio::judge(&answer(201, "application/json", &failed));
     assert_eq!(class(&outcome), Some(ErrorClass::Recipient));
+    // Twilio took it and gave it up: that it was too fast, or a line was down, makes nobody send it again.
+    for code in [30_001, 30_008, 30_017, 30_022, 30_410] {
+        for status in ["failed", "undelivered", "canceled"] {
+            let failed = json!({"sid": sid, "status": status, "error_code": code}).to_string();
+            let outcome = twilio::judge(&answer(201, "application/json", &failed));
+            assert_eq!(class(&outcome), Some(ErrorClass::Content), "{status} {code}");
+        }
+    }
 }
 
 proptest! {

@@ -1,8 +1,9 @@
 //! The last step of planning, and whose turn a lane is.
 
+use super::KEY_SECS;
 use crate::{
     fixture_db::database,
-    scene::{APP, LINE, assert_clean, one, open, run, shop, state},
+    scene::{APP, LINE, assert_clean, claim, one, open, run, settle, shop, state},
 };
 
 #[tokio::test]
@@ -107,4 +108,44 @@ async fn ringers_ring_once_for_so_many_lanes_of_a_shop_and_never_wait_for_each_o
     assert_eq!(rung(&db.pool, 4).await, 2);
     run(&db.pool, "update lane set rung_at = now() - interval '61 seconds'").await;
     assert_eq!(rung(&db.pool, 3).await, 6, "bells nobody answered are rung again");
+}
+
+/// The lane alone would find nothing to probe with: its one message rests longer than the lane does.
+#[tokio::test]
+async fn who_has_looked_at_a_sender_wakes_what_waits_to_be_repeated_too() {
+    let db = database().await;
+    let shop = shop(&db.pool, 4, 100).await;
+    let broadcast = shop.opened(&[LINE], 2).await;
+    let mut claims = Vec::new();
+    for _ in 0..2 {
+        claims.push(claim(&db.pool, broadcast, "line", 1, KEY_SECS).await.unwrap());
+    }
+    for claimed in &claims {
+        let uncertain = Some(&claimed.in_flight[..]);
+        settle(
+            &db.pool,
+            broadcast,
+            "line",
+            claimed,
+            (&[], "accepted"),
+            (None, uncertain),
+        )
+        .await;
+    }
+    let probe = "select probe_sender(sender_id) from lane";
+    assert_eq!(one::<i64>(&db.pool, probe).await, 0, "nothing fails here");
+    run(
+        &db.pool,
+        "update slice set due_at = now() + interval '5 minutes'; update lane set strikes = 3, due_at = now() + interval '20 seconds'",
+    )
+    .await;
+    assert!(claim(&db.pool, broadcast, "line", 1, KEY_SECS).await.is_none());
+    assert_eq!(one::<i64>(&db.pool, probe).await, 1);
+    for claimed in claims {
+        let again = claim(&db.pool, broadcast, "line", 1, KEY_SECS).await.unwrap();
+        assert_eq!(
+            (again.intent_no, again.in_flight),
+            (claimed.intent_no, claimed.in_flight)
+        );
+    }
 }

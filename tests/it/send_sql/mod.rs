@@ -2,6 +2,7 @@
 
 mod crash;
 mod lane;
+mod quiet;
 mod race;
 mod stop;
 mod unposted;

@@ -92,16 +92,20 @@ async fn a_server_without_login_or_tls_gets_neither_password_nor_mail() {
     let outcome = client.send("amy@customer.example").await;
     assert_eq!(outcome, refused(ErrorClass::Credentials, "auth_unsupported"));
 
-    let server = Smtp::start(plain).await;
-    let mut client = Client::new(server.port);
-    let json = format!(
-        r#"{{"host":"127.0.0.1","port":{},"tls":"starttls","username":"u","password":"p","from":"news@shop.example"}}"#,
-        server.port
-    );
-    client.sender = Sender::parse(SenderId::new(), crate::channel::Channel::Email, &json).unwrap();
-    let outcome = client.send("amy@customer.example").await;
-    assert_eq!(outcome, refused(ErrorClass::Credentials, "starttls_unsupported"));
-    assert_eq!((server.count("AUTH"), server.count("MAIL")), (0, 0));
+    for (tls, expected) in [
+        ("starttls", refused(ErrorClass::Credentials, "starttls_unsupported")),
+        ("implicit", refused(ErrorClass::Unreachable, "connect_lost")),
+    ] {
+        let server = Smtp::start(plain).await;
+        let mut client = Client::new(server.port);
+        let json = format!(
+            r#"{{"host":"127.0.0.1","port":{},"tls":"{tls}","username":"u","password":"p","from":"news@shop.example"}}"#,
+            server.port
+        );
+        client.sender = Sender::parse(SenderId::new(), crate::channel::Channel::Email, &json).unwrap();
+        assert_eq!(client.send("amy@customer.example").await, expected);
+        assert_eq!((server.count("AUTH"), server.count("MAIL")), (0, 0));
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,32 @@
+//! Phone numbers that are stored in another form than the one they have had since `migrations/0026_sms.sql`.
+//!
+//! Why it exists: one person under two spellings would get a text message twice, and a STOP would close one of the two. Whoever
+//! writes an address now writes the one form; what was stored before is brought into it here, a few at a time.
+//!
+//! It must never hold a lock for longer than a moment, and never let an address be open that was closed in either form.
+
+use crate::db::PgPool;
+
+/// Addresses in one short transaction, and transactions of one call.
+const STEP: i32 = 25;
+const STEPS: u32 = 8;
+
+/// Brings the next addresses into the one form, and says how many. Anybody may call it, any number at once; when nothing is left it asks
+/// one question of an empty table.
+///
+/// # Errors
+/// Only the database's.
+pub async fn normalise(db: &PgPool) -> sqlx::Result<u64> {
+    let mut looked = 0;
+    for _ in 0..STEPS {
+        let step: i64 = sqlx::query_scalar("select normalise_phones($1)")
+            .bind(STEP)
+            .fetch_one(db)
+            .await?;
+        looked += u64::try_from(step).unwrap_or(0);
+        if step < i64::from(STEP) {
+            break;
+        }
+    }
+    Ok(looked)
+}
