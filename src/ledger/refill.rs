@@ -1,7 +1,7 @@
 //! The monthly refill: the `monthly-token-refill` job, and the questions that ring for it.
 //!
 //! Why it exists: each shop's allowance is set to what its plan gives once per period, whoever comes, late or twice. What is
-//! due stands in Postgres (`token_account.refill_due_at`); the rule is SQL (`refill_locked`), because a hold posts its shop's
+//! due stands in Postgres (`token_account.refill_due_at`); the rule is SQL (`ledger_refill_moves`), because a hold posts its shop's
 //! due refill in its own transaction, and because a million shops are refilled in steps of thousands, not one by one.
 //!
 //! It must never decide whose period it is: Postgres' clock and the shop's calendar do.

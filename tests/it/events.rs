@@ -17,15 +17,15 @@ use crate::{
 };
 
 #[derive(Debug, Clone, sqlx::FromRow)]
-struct Event {
-    cursor: String,
-    shop_id: Uuid,
-    kind: String,
-    subject: String,
-    data: Value,
+pub(crate) struct Event {
+    pub(crate) cursor: String,
+    pub(crate) shop_id: Uuid,
+    pub(crate) kind: String,
+    pub(crate) subject: String,
+    pub(crate) data: Value,
 }
 
-async fn read(pool: &PgPool, after: &str, limit: i32) -> Vec<Event> {
+pub(crate) async fn read(pool: &PgPool, after: &str, limit: i32) -> Vec<Event> {
     sqlx::query_as("select cursor, shop_id, kind, subject, data from read_events($1, $2)")
         .bind(after)
         .bind(limit)
@@ -35,7 +35,7 @@ async fn read(pool: &PgPool, after: &str, limit: i32) -> Vec<Event> {
 }
 
 /// Everything after a cursor, once `count` events can be read: transactions of other tests on this server hold them up.
-async fn told(pool: &PgPool, after: &str, count: usize) -> Vec<Event> {
+pub(crate) async fn told(pool: &PgPool, after: &str, count: usize) -> Vec<Event> {
     until("the events can be read", async || {
         read(pool, after, 1000).await.len() >= count
     })
@@ -272,7 +272,8 @@ async fn a_cursor_that_was_never_given_out_is_refused_and_now_is_a_place_to_begi
     assert_eq!(told(&db.pool, &now, 1).await[0].subject, "new");
     for (cursor, why) in [
         ("x", "an event cursor is"),
-        ("1-2-3", "an event cursor is"),
+        ("1-2-", "an event cursor is"),
+        ("1-2-3-4", "an event cursor is"),
         ("9000000000000000000-1", "is ahead of this database"),
     ] {
         let error = sqlx::query("select * from read_events($1)")
@@ -301,4 +302,14 @@ async fn old_events_are_forgotten_and_young_ones_kept() {
     assert_eq!(forget_old(&db.pool, &config).await.unwrap(), 11);
     assert_eq!(one::<i64>(&db.pool, "select count(*) from event").await, 10);
     assert_eq!(forget_old(&db.pool, &config).await.unwrap(), 0);
+    // One row of three shops is three events, and goes as one.
+    run(
+        &db.pool,
+        "insert into event (kind, subject, shop_ids, granted, available, at)
+         select 'refill_done', 'p', array_agg(gen_random_uuid()), array_agg(5), array_agg(5), now() - age * interval '1 day'
+           from generate_series(1, 3), unnest(array[91, 89]) as age group by age",
+    )
+    .await;
+    assert_eq!(forget_old(&db.pool, &config).await.unwrap(), 3);
+    assert_eq!(one::<i64>(&db.pool, "select count(*) from event").await, 11);
 }

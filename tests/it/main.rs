@@ -34,6 +34,7 @@ mod delivery;
 mod delivery_meta;
 mod delivery_slow;
 mod events;
+mod events_refill;
 mod explain;
 mod explain_delivery;
 mod fairness;
