@@ -81,7 +81,7 @@ alter table ledger_entry add column told boolean not null default false;
 
 -- A balance is looked at when tokens are set aside and when a person corrects it: a capture spends what was set aside before, and
 -- what begins a period leaves at least all it granted. Lies on the ledger, so that whoever posts cannot forget it. For single rows
--- that fit its condition: a settle's, which fit none, are not even collected for it, which cost a settle a third.
+-- that fit its condition: a settle's, which fit none, are not even collected for it.
 -- `grant:2026-11` begins the period; what is granted in the middle of one has a longer operation and is not a refill.
 drop trigger ledger_entry_tells on ledger_entry;
 create or replace function ledger_entry_tells() returns trigger language plpgsql as $$

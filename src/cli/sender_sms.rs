@@ -20,7 +20,7 @@ pub(super) enum Command {
         /// The sender's id
         #[arg(value_name = "SENDER")]
         sender: SenderId,
-        /// The registered name; messages begin with channel.sms.sender_name, which must contain it
+        /// The registered name; messages begin with channel.sms.sender_name, which must be this name
         #[arg(long, value_name = "NAME")]
         name: String,
         #[command(flatten)]
