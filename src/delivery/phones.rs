@@ -5,7 +5,7 @@
 //!
 //! It must never hold a lock for longer than a moment, and never let an address be open that was closed in either form.
 
-use crate::db::PgPool;
+use crate::db::{self, PgPool};
 
 /// Addresses in one short transaction, and transactions of one call.
 const STEP: i32 = 25;
@@ -16,17 +16,6 @@ const STEPS: u32 = 8;
 ///
 /// # Errors
 /// Only the database's.
-pub async fn normalise(db: &PgPool) -> sqlx::Result<u64> {
-    let mut looked = 0;
-    for _ in 0..STEPS {
-        let step: i64 = sqlx::query_scalar("select normalise_phones($1)")
-            .bind(STEP)
-            .fetch_one(db)
-            .await?;
-        looked += u64::try_from(step).unwrap_or(0);
-        if step < i64::from(STEP) {
-            break;
-        }
-    }
-    Ok(looked)
+pub async fn normalise(pool: &PgPool) -> sqlx::Result<u64> {
+    db::in_steps(pool, "select normalise_phones($1)", STEP, STEPS).await
 }

@@ -4,6 +4,7 @@
 //! then the socket is written, then the outcome and the next intent are committed together. Killed anywhere, the next
 //! worker knows from the slice's row what may have been sent.
 
+mod back;
 mod judged;
 
 use std::{
@@ -198,46 +199,6 @@ impl SliceTurn<'_> {
         self.flying.append(&mut window);
     }
 
-    /// Waits until as many are back as it takes to write results: three quarters, because every settle has its price, and who is
-    /// still out keeps the sockets busy meanwhile; half where the others are slow; whoever is back soon while sockets are idle; all,
-    /// where nobody waits or their outcomes must be judged together.
-    async fn collect_enough(&mut self) -> Vec<(i64, Sent)> {
-        if self.rest.is_empty() || self.repeat {
-            return self.collect(usize::MAX, Duration::MAX).await;
-        }
-        let out = self.crew.out();
-        let (half, mut most) = (out.div_ceil(2), out - out / 4);
-        // A few more back now, and the rest begins whole: no settle for a handful at the end.
-        if self.rest.len() > most && self.rest.len() <= out {
-            most = self.rest.len();
-        }
-        let idle = self.room() > 0 && out < self.job.briefing.senders();
-        let mut sent = self.collect(most, ROLL_EVERY).await;
-        if !idle && sent.len() < half {
-            sent.append(&mut self.collect(half - sent.len(), Duration::MAX).await);
-        }
-        // A few who failed at once say nothing of the sender yet.
-        if !sent.is_empty() && !sent.iter().any(|(_, sent)| sent.is_accepted() || sent.closes_sender()) {
-            sent.append(&mut self.collect(half.saturating_sub(sent.len()), Duration::MAX).await);
-        }
-        sent
-    }
-
-    /// How many may begin beside those who are on their way.
-    fn room(&self) -> u32 {
-        let out = u32::try_from(self.flying.len()).unwrap_or(u32::MAX);
-        let window = self.job.briefing.window(self.job.probing, self.crew.pace());
-        window.saturating_sub(out)
-    }
-
-    async fn collect(&mut self, n: usize, patience: Duration) -> Vec<(i64, Sent)> {
-        let sent = self.crew.collect(n, patience).await;
-        let mut back: Vec<i64> = sent.iter().map(|(customer, _)| *customer).collect();
-        back.sort_unstable();
-        self.flying.retain(|customer| back.binary_search(customer).is_err());
-        sent
-    }
-
     /// Judges outcomes and sorts out whose they are; says whether others are to be begun.
     async fn judge_window(&mut self, sent: Vec<(i64, Sent)>) -> (Verdict, bool) {
         let mut verdict = self.judge(sent).await;
@@ -306,7 +267,7 @@ impl SliceTurn<'_> {
     async fn over(&mut self, settled: Settled) -> Result<Begun, DeliveryError> {
         if settled == Settled::Stale {
             self.warn_stale();
-            self.bring_home(Verdict::default()).await;
+            self.bring_home(Verdict::default()).await?;
             return Ok(Begun::Over(None));
         }
         if self.flying.is_empty() {
@@ -316,20 +277,9 @@ impl SliceTurn<'_> {
         Ok(Begun::Over(Some(end.unwrap_or(TurnEnd::Stopped))))
     }
 
-    /// Begins nobody any more and waits for those who are on their way.
-    async fn bring_home(&mut self, verdict: Verdict) -> Verdict {
-        if self.crew.out() == 0 {
-            return verdict;
-        }
-        self.crew.recall();
-        let sent = self.collect(usize::MAX, Duration::MAX).await;
-        let (last, _) = self.judge_window(sent).await;
-        verdict.and(last)
-    }
-
     /// Ends the claim: writes what ended, leaves uncertain members in flight for a repeat, gives the rest back.
     async fn finish(&mut self, verdict: Verdict) -> Result<Option<TurnEnd>, DeliveryError> {
-        let verdict = self.bring_home(verdict).await;
+        let verdict = self.bring_home(verdict).await?;
         let wait = match &verdict.trouble {
             Some(SenderTrouble::Throttled(after)) => after.unwrap_or(Duration::from_secs(1)),
             Some(SenderTrouble::Failing | SenderTrouble::NeedsPerson(..)) | None => Duration::ZERO,
@@ -389,5 +339,3 @@ impl SliceTurn<'_> {
 
 /// Between two tries to write an outcome.
 const SETTLE_PAUSE: Duration = Duration::from_millis(200);
-/// How often others begin beside a window that leaves sockets idle: a sender of few messages a second would else send one at a time.
-const ROLL_EVERY: Duration = Duration::from_millis(50);

@@ -80,13 +80,18 @@ pub(crate) fn all_shapes() -> Vec<Value> {
     ]
 }
 
-fn config(sandbox: &Running) -> ChannelConfig {
+/// As `config/default.toml` has it.
+pub(crate) fn default_config() -> ChannelConfig {
     #[derive(serde::Deserialize)]
     struct File {
         channel: ChannelConfig,
     }
     let file: File = toml::from_str(include_str!("../../config/default.toml")).unwrap();
-    let mut config = file.channel;
+    file.channel
+}
+
+fn config(sandbox: &Running) -> ChannelConfig {
+    let mut config = default_config();
     config.http.connect_timeout_secs = 1;
     config.line.base_url = sandbox.http_url();
     config.line.timeout_secs = 2;

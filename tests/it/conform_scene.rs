@@ -4,13 +4,13 @@
 
 use std::net::SocketAddr;
 
-use carillon::channel::{
-    Channel, ChannelConfig, Channels, Content, Letterhead, Recipient, Rendered, SendOutcome, Sender, Template,
-};
+use carillon::channel::{Channel, Channels, Content, Letterhead, Recipient, Rendered, SendOutcome, Sender, Template};
 use carillon_jobs::{BroadcastId, CustomerId, SenderId, ShopId};
 use carillon_sandbox::{Channel as Provider, ReceivedMessage, Running};
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+use crate::channel_scene::default_config;
 
 /// The idempotency key of every message here.
 pub(crate) const KEY: Uuid = Uuid::from_u128(0xfeed_0000_0000_4000_8000_0000_0000_beef);
@@ -165,12 +165,7 @@ pub(crate) struct Station {
 impl Station {
     /// Points `adapter` at a provider; app tokens are always issued by `sandbox`.
     pub(crate) fn at(adapter: Adapter, sandbox: &Running, http: &str, smtp: SocketAddr) -> Self {
-        #[derive(serde::Deserialize)]
-        struct File {
-            channel: ChannelConfig,
-        }
-        let file: File = toml::from_str(include_str!("../../config/default.toml")).unwrap();
-        let mut config = file.channel;
+        let mut config = default_config();
         config.http.connect_timeout_secs = 1;
         for (base_url, timeout_secs) in [
             (&mut config.line.base_url, &mut config.line.timeout_secs),

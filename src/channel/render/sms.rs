@@ -110,11 +110,9 @@ mod tests {
 
     #[test]
     fn a_plain_name_is_looked_at_where_the_text_around_it_could_make_something_of_it() {
-        for text in ["{first_name}.tw", "https://shop.example/{first_name}"] {
-            let text = Text::new(&content(text, "某"), "EasyStore", "");
-            assert!(!text.plain_names_add_nothing, "{}", text.impersonal);
-            assert_eq!(text.render(&named("小明", "王")), text.impersonal);
-        }
+        let host = Text::new(&content("{first_name}.tw", "某"), "EasyStore", "");
+        assert!(!host.plain_names_add_nothing, "{}", host.impersonal);
+        assert_eq!(host.render(&named("小明", "王")), host.impersonal);
         let greeting = Text::new(
             &content("{first_name} 您好，看 shop.tw 或 0912345678", "貴賓"),
             "EasyStore",

@@ -122,8 +122,11 @@ fn sound(events: &[WebhookEvent]) -> Result<(), TestCaseError> {
     for event in events {
         prop_assert!((1..=200).contains(&event.key.len()), "{:?}", event.key);
         prop_assert!(event.key.bytes().all(|b| b.is_ascii_graphic()), "{:?}", event.key);
-        // A backslash is written as two, a NUL as one and a zero.
-        let shown = format!("{:?}", event.what).replace("\\\\", "");
+        // A backslash is written as two, a NUL as one and a zero; a name of ours stands as it is, and is looked at below.
+        let shown = match &event.what {
+            What::Unknown(_) => String::new(),
+            what => format!("{what:?}").replace("\\\\", ""),
+        };
         prop_assert!(!shown.contains("\\0"), "{:?}", event.what);
         prop_assert!(
             event
