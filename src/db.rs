@@ -113,20 +113,6 @@ pub async fn begin(pool: &PgPool) -> Result<Transaction, sqlx::Error> {
     pool.begin().await
 }
 
-/// Calls an SQL function that takes the most rows of a step and returns how many it looked at, until one finds fewer, at most `steps`
-/// times: a transaction each. Says how many rows there were in all.
-pub async fn in_steps(pool: &PgPool, sql: &'static str, step_rows: i32, steps: u32) -> sqlx::Result<u64> {
-    let mut looked = 0;
-    for _ in 0..steps {
-        let step: i64 = sqlx::query_scalar(sql).bind(step_rows).fetch_one(pool).await?;
-        looked += u64::try_from(step).unwrap_or(0);
-        if step < i64::from(step_rows) {
-            break;
-        }
-    }
-    Ok(looked)
-}
-
 /// Applies what is missing and returns the versions applied. Two at once are fine: the second waits, then finds nothing to do.
 pub async fn migrate(pool: &PgPool) -> Result<Vec<i64>, DbError> {
     // A lock that belongs to a transaction holds through a pooler, where one that belongs to a session would be lost or stay

@@ -1,6 +1,6 @@
 //! Events that a frontend reads by cursor: what triggers write them by, and how long they are kept.
 //!
-//! The events themselves are written and read in SQL (`migrations/0016_event.sql` and `0028_refill_events.sql`,
+//! The events themselves are written and read in SQL (`migrations/0016_event.sql` and `0029_refill_events.sql`,
 //! `docs/events.md`): each in the transaction of the fact it tells, so nothing here could add one without lying. This is the
 //! little a process does for them.
 //!

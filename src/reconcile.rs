@@ -17,7 +17,7 @@ use crate::{
     broadcast::turn,
     db::PgPool,
     delivery::{
-        DeliveryConfig, phones, receipt,
+        DeliveryConfig, receipt,
         store::{self, Ringing},
     },
     inbox::{self, media, webhook},
@@ -52,8 +52,6 @@ pub struct Found {
     pub receipts: usize,
     /// Conversations given to somebody who came to work.
     pub assigned: usize,
-    /// Phone numbers of before they had one form that were looked at.
-    pub phones: usize,
 }
 
 /// Why a look was cut short. The next one does what is left.
@@ -85,7 +83,6 @@ pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result
     // Last: whatever it meets, the bells are out.
     let receipts = receipt::retry(db).await?;
     let assigned = inbox::assign_waiting(db).await?;
-    let phones = phones::normalise(db).await?;
     Ok(Found {
         due,
         unplanned: unplanned.len(),
@@ -97,7 +94,6 @@ pub async fn look(db: &PgPool, queue: &Queue, config: &DeliveryConfig) -> Result
         media,
         receipts: usize::try_from(receipts).unwrap_or(usize::MAX),
         assigned,
-        phones: usize::try_from(phones).unwrap_or(usize::MAX),
     })
 }
 

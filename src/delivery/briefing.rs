@@ -129,8 +129,8 @@ impl Briefing {
             in_flight,
             ahead: delivery.config.ahead(),
             senders: match lane.channel {
-                // More would only wait for a connection, where nobody can call them back. Each slice may use all of them: while one
-                // is settled the other has them to itself.
+                // Each slice may use all of them: while one is settled the other has them to itself. More of one slice would only
+                // wait for a connection, where nobody can call them back.
                 Channel::Email => channels.email.max_connections,
                 _ => in_flight,
             },

@@ -107,7 +107,12 @@ impl Crew {
             self.senders.spawn(async move {
                 while let Ok(errand) = waiting.recv().await {
                     let sent = window::begin(&turn, &errand.slice, errand.customer, errand.until).await;
+                    let closes = sent.closes_sender();
                     desk.put(errand.customer, sent);
+                    // Those behind would only hear the same.
+                    while closes && let Ok(errand) = waiting.try_recv() {
+                        desk.put(errand.customer, Sent::NotBegun);
+                    }
                 }
             });
         }

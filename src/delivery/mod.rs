@@ -11,7 +11,6 @@
 //! - `crew`: the tasks that send, member after member; `window`: one send, or one multicast
 //! - `store`, `settle`: the calls to Postgres
 //! - `receipt`: what providers tell of messages that left
-//! - `phones`: numbers stored before they had one form
 //! - `senders`: senders as an operator sees them
 //! - `config`: section `[delivery]`
 //!
@@ -25,7 +24,6 @@ pub mod connection;
 mod crew;
 mod lane;
 mod pace;
-pub mod phones;
 pub mod quiet;
 pub mod receipt;
 pub mod senders;

@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 /// The most that are begun because of their pace.
-const MOST_AHEAD: f64 = 256.0;
+const MOST_AHEAD: f64 = 128.0;
 
 /// Members that came back a second, lately.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,7 +36,7 @@ impl Pace {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "between 0 and 256"
+        reason = "between 0 and the bound"
     )]
     pub(super) fn window(self, in_flight: usize, ahead: Duration) -> u32 {
         let ahead = (self.per_sec * ahead.as_secs_f64()).clamp(0.0, MOST_AHEAD) as u32;
@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(quick.window(14, AHEAD), 99);
         assert_eq!(quick.window(270, AHEAD), 270, "more sockets than it can have ahead");
         assert_eq!(quick.window(14, Duration::ZERO), 14);
-        assert_eq!(after(&[(1_000, 1); 9]).window(14, AHEAD), 256);
+        assert_eq!(after(&[(1_000, 1); 9]).window(14, AHEAD), 128);
     }
 
     #[test]
@@ -91,7 +91,7 @@ mod tests {
             came_back in prop::collection::vec((0_usize..2_000, 0_u64..10_000_000), 0..20), in_flight in 1_u32..2_000,
         ) {
             let window = after(&came_back).window(in_flight as usize, AHEAD);
-            prop_assert!((in_flight..=in_flight.max(256)).contains(&window), "{window}");
+            prop_assert!((in_flight..=in_flight.max(128)).contains(&window), "{window}");
         }
     }
 }

@@ -71,7 +71,17 @@ pub async fn apply(db: &PgPool, sender: SenderId, events: &[WebhookEvent]) -> sq
 /// Tries receipts that wait for the result of their send, looks again at what watermarks may have missed, and forgets what is
 /// over. Says how many receipts it tried. Anybody may call it, any number at once.
 pub async fn retry(db: &PgPool) -> sqlx::Result<u64> {
-    let tried = crate::db::in_steps(db, "select retry_receipts($1)", RETRY_STEP, RETRY_STEPS).await?;
+    let mut tried = 0;
+    for _ in 0..RETRY_STEPS {
+        let step: i64 = sqlx::query_scalar("select retry_receipts($1)")
+            .bind(RETRY_STEP)
+            .fetch_one(db)
+            .await?;
+        tried += u64::try_from(step).unwrap_or(0);
+        if step < i64::from(RETRY_STEP) {
+            break;
+        }
+    }
     sqlx::query("select recheck_watermarks($1), forget_receipts($1)")
         .bind(RETRY_STEP)
         .execute(db)

@@ -157,7 +157,6 @@ async fn look(app: &App, queue: &Queue) -> Result<(), ReconcileError> {
             media = found.media,
             receipts = found.receipts,
             assigned = found.assigned,
-            phones = found.phones,
             "Rang for work that was in nobody's hands"
         );
     }

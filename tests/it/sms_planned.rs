@@ -40,6 +40,9 @@ async fn what_was_cleared_is_what_leaves_whatever_the_shops_address_becomes() {
     world.run("update shop set url = 'https://shop.example/a'").await;
     let id = planned(&world, "看 {shop_url}").await;
     world.run("update shop set url = 'https://evil.example/b'").await;
+    let by_hand = sqlx::query("update broadcast set shop_url = 'https://evil.example/c'");
+    let error = by_hand.execute(world.pool()).await.unwrap_err();
+    assert!(error.to_string().contains("cannot change"), "{error}");
     let review = compliance::reviews(world.pool(), &config(&world)).await.unwrap();
     assert!(review.is_empty());
     world

@@ -125,13 +125,16 @@ fn is_day(month: &str, day: &str) -> bool {
     within(month, 12) && within(day, 31)
 }
 
-/// `1,234,567`: as many groups as commas join.
+/// `1,234,567`: as many groups as commas join, where they are no number with its country in front.
 fn amount(groups: &[Group<'_>], at: usize) -> Option<usize> {
     let first = groups.get(at)?.digits;
     let behind = groups.get(at + 1..)?;
     let commas = behind.iter().take_while(|group| group.signs == Some(",")).count();
     let whole = behind.iter().take(commas).all(|group| group.digits.len() == 3);
-    (commas > 0 && whole && first.len() <= 3 && !first.starts_with('0')).then_some(commas + 1)
+    let digits: String = groups.get(at..=at + commas)?.iter().map(|group| group.digits).collect();
+    let with_country = first == "886" && taiwan(&digits).is_some();
+    let is_amount = whole && first.len() <= 3 && !first.starts_with('0') && !with_country;
+    (commas > 0 && is_amount).then_some(commas + 1)
 }
 
 /// The numbers that begin with this group and end with one.
@@ -234,6 +237,8 @@ mod tests {
             ("[02] 2345 / 6789", "+886223456789"),
             ("886912345678", "+886912345678"),
             ("886-2-2345-6789", "+886223456789"),
+            ("+886,912,345,678", "+886912345678"),
+            ("886,223,456,789", "+886223456789"),
             ("+886 / 912 / 345 / 678", "+886912345678"),
             ("00886  912  345678", "+886912345678"),
             ("0912\u{200b}345\u{ad}678", "+886912345678"),

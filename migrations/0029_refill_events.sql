@@ -4,21 +4,7 @@
 
 -- The broadcast first: whoever settles has read it before it comes to the ledger. So everybody at work has ended or waits there, and
 -- nobody is found inside a function that goes away.
-lock table broadcast, token_account, ledger_entry, event in access exclusive mode;
-
-alter table event
-    alter shop_id drop not null,
-    -- One row for the refills of many shops, in this order; its own shop_id is null then.
-    add column shop_ids  uuid[],
-    add column granted   bigint[],
-    add column available bigint[],
-    -- Ids hardly get smaller.
-    alter column shop_ids set storage external,
-    -- Rows there are fit it.
-    add constraint event_is_of_one_or_many check (case when shop_id is null
-        then kind = 'refill_done' and num_nonnulls(shop_ids, granted, available) = 3
-             and cardinality(granted) = cardinality(shop_ids) and cardinality(available) = cardinality(shop_ids)
-        else num_nonnulls(shop_ids, granted, available) = 0 end) not valid;
+lock table broadcast, token_account, ledger_entry in access exclusive mode;
 
 -- The next events after a cursor, oldest first, at most 1,000; '' stands before the oldest that is kept. Nothing that
 -- commits later ever comes before what was returned here: only transactions older than every one still open are read.
