@@ -130,7 +130,7 @@ fn key_lines() -> Vec<String> {
 }
 
 /// What stands in names, addresses and bodies, and nowhere else.
-const PEOPLE: [&str; 8] = [
+const PEOPLE: [&str; 7] = [
     NAMES[0],
     NAMES[1],
     BODY_WORD,
@@ -138,19 +138,20 @@ const PEOPLE: [&str; 8] = [
     "@mail.example",
     "c0ffeec0ffee",
     "7314159265",
-    "88693",
 ];
 
 /// What must not have been said, and was: a secret, a person, an address, a body.
 pub(crate) fn told(said: &str, secrets: &[String]) -> Vec<String> {
     let words = secrets.iter().map(String::as_str).chain(PEOPLE);
     let mut told: Vec<String> = words.filter(|word| said.contains(word)).map(str::to_owned).collect();
-    // A phone number as people type it; digits before it make it the inside of a longer figure.
-    told.extend(said.match_indices("0931").filter_map(|(at, _)| {
-        let before = said[..at].chars().next_back();
-        let digits: String = said[at..].chars().take_while(char::is_ascii_digit).collect();
-        (digits.len() == 10 && !before.is_some_and(|c| c.is_ascii_digit() || c == '.')).then_some(digits)
-    }));
+    // A phone number as people type it, and as it is stored; digits before it make it the inside of a longer figure.
+    for (begins, length) in [("0931", 10), ("88693", 12)] {
+        told.extend(said.match_indices(begins).filter_map(|(at, _)| {
+            let before = said[..at].chars().next_back();
+            let digits: String = said[at..].chars().take_while(char::is_ascii_digit).collect();
+            (digits.len() == length && !before.is_some_and(|c| c.is_ascii_digit() || c == '.')).then_some(digits)
+        }));
+    }
     if let Some(line) = said
         .lines()
         .find(|line| told.first().is_some_and(|word| line.contains(word)))
@@ -164,7 +165,10 @@ pub(crate) fn told(said: &str, secrets: &[String]) -> Vec<String> {
 fn what_is_told_is_found() {
     let secrets = vec!["hunter2".to_owned()];
     assert_eq!(
-        told("01:02:03.0931000001 INFO 20931000001 all is well", &secrets),
+        told(
+            "01:02:03.0931000001 INFO 20931000001 all is well at 10.988693Z",
+            &secrets
+        ),
         Vec::<String>::new()
     );
     for line in [
