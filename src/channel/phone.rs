@@ -81,7 +81,8 @@ pub fn e164(text: &str) -> Option<String> {
 #[must_use]
 pub fn taiwan_mobile(e164: &str) -> Option<String> {
     let national = e164.strip_prefix("+886")?;
-    (national.starts_with('9') && is_national(national)).then(|| format!("0{national}"))
+    let digits = national.bytes().all(|b| b.is_ascii_digit());
+    (digits && national.starts_with('9') && is_national(national)).then(|| format!("0{national}"))
 }
 
 /// What a character is in a number.

@@ -278,7 +278,7 @@ impl Bed {
         let channels: Vec<&str> = channels.iter().map(|channel| channel.as_str()).collect();
         self.run(&format!(
             "insert into customer (shop_id, first_name, last_name)
-             select '{}', (array['雅婷', '志明', '怡君', '淑芬', '俊傑', '家豪', '美玲', 'Amy'])[1 + i % 8] || i,
+             select '{}', (array['雅婷', '志明', '怡君', '淑芬', '俊傑', '家豪', '美玲', 'Amy'])[1 + i % 8],
                     (array['陳', '林', '黃', '張', '李', '王'])[1 + i % 6]
                from generate_series(1, {n}) i",
             self.shop

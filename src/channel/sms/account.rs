@@ -5,11 +5,14 @@
 //!
 //! It must never show a secret.
 
+use std::sync::OnceLock;
+
 use ::http::HeaderValue;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use url::Url;
 
+use super::mitake::Frame;
 use crate::{
     channel::{
         Channel,
@@ -128,6 +131,8 @@ pub struct MitakeAccount {
     pub(super) callback_token: Hidden,
     /// Its own address of the API, where it differs from the configured one.
     pub(super) base_url: Option<Url>,
+    /// What its requests have in common, written with the first of them.
+    pub(super) frame: OnceLock<Frame>,
 }
 
 impl MitakeAccount {
@@ -160,6 +165,7 @@ impl MitakeAccount {
             password: Hidden::new(stored.password),
             callback_token: Hidden::new(stored.callback_token.trim()),
             base_url: base.transpose()?,
+            frame: OnceLock::new(),
         })
     }
 }

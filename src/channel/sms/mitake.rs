@@ -5,7 +5,7 @@
 //!
 //! It must never take an answer about another message, or one with anything in it that is not Mitake's form, for acceptance.
 
-use std::{str, time::Duration};
+use std::{borrow::Cow, fmt::Write as _, str, time::Duration};
 
 use ::http::{HeaderValue, Method, header};
 use reqwest::{Body, Client, Request};
@@ -45,14 +45,20 @@ impl Mitake {
     }
 
     pub(super) async fn send(&self, account: &MitakeAccount, letter: &Letter<'_>, key: Uuid) -> SendOutcome {
-        let Some(to) = phone::e164(letter.to).as_deref().and_then(phone::taiwan_mobile) else {
+        // Nearly all are stored in that form.
+        let to = phone::taiwan_mobile(letter.to);
+        let Some(to) = to.or_else(|| phone::e164(letter.to).as_deref().and_then(phone::taiwan_mobile)) else {
             return Refusal::new(ErrorClass::Recipient, "malformed_address").into();
         };
         let mut buffer = Uuid::encode_buffer();
         let key: &str = key.hyphenated().encode_lower(&mut buffer);
-        let mut request = Request::new(Method::POST, self.url(account, "SmSend", "CharsetURL=UTF-8"));
+        let frame = account.frame.get_or_init(|| Frame {
+            url: self.url(account, "SmSend", "CharsetURL=UTF-8"),
+            fields: constant_fields(account, letter),
+        });
+        let mut request = Request::new(Method::POST, frame.url.clone());
         request.headers_mut().insert(header::CONTENT_TYPE, FORM);
-        *request.body_mut() = Some(Body::from(form(account, &to, letter, key)));
+        *request.body_mut() = Some(Body::from(form(&frame.fields, &to, letter, key)));
         *request.timeout_mut() = Some(self.timeout);
         match exchange(&self.client, request).await {
             Ok(answer) => judge(&answer, key),
@@ -103,22 +109,48 @@ fn points_left(points: &str) -> Finding {
     Finding::good("account", zh, en)
 }
 
-fn form(account: &MitakeAccount, to: &str, letter: &Letter<'_>, key: &str) -> String {
-    let text = letter
-        .text
-        .replace("\r\n", LINE_BREAK)
-        .replace(['\n', '\r'], LINE_BREAK);
-    let mut form = form_urlencoded::Serializer::new(String::with_capacity(text.len() * 3 + 400));
-    form.append_pair("username", &account.username)
+/// What the requests of one account have in common.
+pub(super) struct Frame {
+    url: Url,
+    fields: String,
+}
+
+/// The fields that are the same in every message; the last is the callback's address up to the delivery's mark.
+fn constant_fields(account: &MitakeAccount, letter: &Letter<'_>) -> String {
+    let mut fields = form_urlencoded::Serializer::new(String::new());
+    fields
+        .append_pair("username", &account.username)
         .append_pair("password", account.password.expose())
-        .append_pair("dstaddr", to)
-        .append_pair("smbody", &text)
-        .append_pair("clientid", key)
         .append_pair("smsPointFlag", "1");
-    if let Some(callback) = &letter.callback {
-        form.append_pair("response", callback);
+    if let Some(below) = letter.told_below {
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair("token", account.callback_token.expose())
+            .append_pair("mark", "")
+            .finish();
+        fields.append_pair("response", &format!("{below}/{}?{query}", letter.sender));
     }
-    form.finish()
+    fields.finish()
+}
+
+fn form(constant_fields: &str, to: &str, letter: &Letter<'_>, key: &str) -> String {
+    let mut text = Cow::Borrowed(letter.text);
+    if text.contains(['\r', '\n']) {
+        text = text
+            .replace("\r\n", LINE_BREAK)
+            .replace(['\n', '\r'], LINE_BREAK)
+            .into();
+    }
+    let mut form = String::with_capacity(constant_fields.len() + text.len() * 3 + 160);
+    form.push_str(constant_fields);
+    if letter.told_below.is_some() {
+        // Letters, digits, dots: nothing to escape. Writing to a String cannot fail.
+        let _ = write!(form, "{}", letter.mark);
+    }
+    for (name, value) in [("&dstaddr=", to), ("&clientid=", key), ("&smbody=", &text)] {
+        form.push_str(name);
+        form.extend(form_urlencoded::byte_serialize(value.as_bytes()));
+    }
+    form
 }
 
 /// What an answer means to the message with this key.

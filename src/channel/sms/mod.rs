@@ -44,8 +44,10 @@ struct Letter<'a> {
     /// As it is stored: [`super::phone::e164`].
     to: &'a str,
     text: &'a str,
-    /// Where the provider tells what became of it; `None`: nowhere.
-    callback: Option<String>,
+    sender: SenderId,
+    mark: DeliveryMark,
+    /// Below this address the provider tells what became of it; `None`: nowhere.
+    told_below: Option<&'a str>,
 }
 
 impl Sms {
@@ -74,22 +76,18 @@ impl Sms {
         (text, mark): (&str, DeliveryMark),
         key: Uuid,
     ) -> SendOutcome {
+        let letter = |told_below| Letter {
+            to,
+            text,
+            sender,
+            mark,
+            told_below,
+        };
         match account {
-            SmsAccount::Twilio(account) => {
-                let callback = self.twilio_tells.as_ref();
-                let callback = callback.map(|below| format!("{below}/{sender}?mark={mark}"));
-                self.twilio.send(account, &Letter { to, text, callback }).await
-            }
+            SmsAccount::Twilio(account) => self.twilio.send(account, &letter(self.twilio_tells.as_deref())).await,
             SmsAccount::Mitake(account) => {
-                let callback = self.mitake_tells.as_ref().map(|below| {
-                    let token = account.callback_token.expose();
-                    let query = url::form_urlencoded::Serializer::new(String::new())
-                        .append_pair("token", token)
-                        .append_pair("mark", &mark.to_string())
-                        .finish();
-                    format!("{below}/{sender}?{query}")
-                });
-                self.mitake.send(account, &Letter { to, text, callback }, key).await
+                let letter = letter(self.mitake_tells.as_deref());
+                self.mitake.send(account, &letter, key).await
             }
         }
     }

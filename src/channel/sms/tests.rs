@@ -130,11 +130,11 @@ async fn mitake_gets_the_form_it_wants() {
     let expected = [
         ("username", "shop"),
         ("password", "pa55&"),
-        ("dstaddr", "0912345678"),
-        ("smbody", "EasyStore a\u{6}b 折+&"),
-        ("clientid", "00000000-0000-0000-0000-00000000000d"),
         ("smsPointFlag", "1"),
         ("response", &callback),
+        ("dstaddr", "0912345678"),
+        ("clientid", "00000000-0000-0000-0000-00000000000d"),
+        ("smbody", "EasyStore a\u{6}b 折+&"),
     ];
     assert_eq!(fields(&request), owned(&expected));
 }

@@ -68,8 +68,9 @@ impl Twilio {
         };
         form.append_pair("Body", letter.text)
             .append_pair("ValidityPeriod", &self.validity_secs);
-        if let Some(callback) = &letter.callback {
-            form.append_pair("StatusCallback", callback);
+        if let Some(below) = letter.told_below {
+            let callback = format!("{below}/{}?mark={}", letter.sender, letter.mark);
+            form.append_pair("StatusCallback", &callback);
         }
         form.finish()
     }
