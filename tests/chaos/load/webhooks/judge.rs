@@ -15,7 +15,8 @@ use super::book::{Told, What};
 use crate::{
     load::Told as Run,
     outcome::{Once, Outcome},
-    told::cause_of_unknown,
+    provider::Provider,
+    told::{Unknown, cause_of_unknown},
     town::Town,
 };
 
@@ -321,7 +322,16 @@ async fn reports(town: &Town, run: &Run<'_>, events: &Events, once: &mut Once) {
         }
         if row.state == "failed" {
             let at_ms = town.clock.of(row.settled_at);
-            let cause = |reason| cause_of_unknown(run.faults, "email", reason, at_ms, row.is_cancelled);
+            let cause = |reason| {
+                let unknown = Unknown {
+                    provider: Provider::Email,
+                    reason,
+                    at_ms,
+                    cancelled: row.is_cancelled,
+                    unread: false,
+                };
+                cause_of_unknown(run.faults, unknown)
+            };
             let of = bounced.entry(row.broadcast_id).or_default();
             of.all += 1;
             of.may_be_unknown += i64::from(cause("interrupted").or_else(|| cause("uncertain")).is_some());

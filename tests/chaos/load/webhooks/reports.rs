@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use carillon::channel::{Channel, DeliveryMark, ReturnPathKey};
+use carillon::channel::{DeliveryMark, ReturnPathKey};
 use carillon_sandbox::{
     ReceivedMessage, ReceivedQuery,
     webhooks::{Signer, mail},
@@ -21,9 +21,11 @@ use super::{
     deliver, wait_for_room,
 };
 use crate::{
+    accounts::BOUNCE_SECRET,
     dice::Dice,
     load::{rest, until_answered},
-    town::{BOUNCE_SECRET, Town, provider},
+    provider::Provider,
+    town::Town,
 };
 
 /// Mailboxes looked into at once.
@@ -80,7 +82,7 @@ fn news(town: &Town, mailboxes: &[Mailbox]) -> Vec<(Webhook, Manner)> {
             recipient: Some(address.clone()),
             ..ReceivedQuery::default()
         };
-        for mail in town.providers().received(provider(Channel::Email), &query) {
+        for mail in town.providers().received(Provider::Email.wire(), &query) {
             if town.book.is_new_mail(mail.serial) {
                 news.extend(reports(town, *sender, &mail));
             }
