@@ -136,10 +136,11 @@ impl One<'_> {
         count.planned += 1;
         *count.states.entry(state.clone()).or_default() += 1;
         count.most_to_one = count.most_to_one.max(got);
-        // A mail that came back was received by somebody's server all the same.
+        // What did not arrive after all was taken by the provider all the same.
         let bounced = state == "failed"
-            && self.provider == Provider::Email
-            && town.book.may_have_failed(delivery.broadcast_id, delivery.customer_id);
+            && town
+                .book
+                .may_have_failed(delivery.broadcast_id, self.provider, delivery.customer_id);
         let because = |cause: Option<&str>| Because {
             of: name.to_owned(),
             reason: [delivery.reason.as_deref(), delivery.code.as_deref()]
@@ -169,7 +170,7 @@ impl One<'_> {
                         .add(|| format!("{} is {state} and was received", self.which()));
                 }
                 if state == "failed" {
-                    let cause = bounced.then_some("the mail came back");
+                    let cause = bounced.then_some("reported so later");
                     *outcome.failed.entry(because(cause)).or_default() += 1;
                 }
             }

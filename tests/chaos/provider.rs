@@ -89,10 +89,18 @@ impl Provider {
         !matches!(self, Self::Email)
     }
 
-    /// How it was given an address, as we store it.
+    /// How it is given an address that we have stored.
+    pub fn given(self, address: &str) -> String {
+        match (self, address.strip_prefix("+886")) {
+            (Self::Mitake, Some(rest)) => format!("0{rest}"),
+            _ => address.to_owned(),
+        }
+    }
+
+    /// How we store an address that it was given.
     pub fn stored(self, address: String) -> String {
-        match (self, address.strip_prefix("09")) {
-            (Self::Mitake, Some(rest)) => format!("+8869{rest}"),
+        match (self, address.strip_prefix('0')) {
+            (Self::Mitake, Some(rest)) => format!("+886{rest}"),
             _ => address,
         }
     }

@@ -83,7 +83,7 @@ impl Town {
         let config = SandboxConfig {
             seed,
             keep_bodies: false,
-            keep_return_paths: true,
+            keep_marks: true,
             ..SandboxConfig::default()
         };
         let sandbox = Sandbox::start(config).await.unwrap();

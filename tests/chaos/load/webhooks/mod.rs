@@ -1,13 +1,15 @@
-//! Webhooks: customers write, take back, follow and leave; shop fronts tell of messages beside orders; mail servers report what
-//! became of mails that were really sent. Each is told until it is answered, some several times at once, late, in another body
+//! Webhooks: customers write, take back, follow and leave; shop fronts tell of messages beside orders; mail servers, Meta and the
+//! carriers report what became of messages that were really sent. Each is told until it is answered, some several times at once, late, in another body
 //! once more, or with a wrong signature. What is told follows from the seed; of what is reported, from the seed and what was sent.
 //! It must never give up what was not answered with 200, as no provider does, nor touch a row that a webhook is about.
 //!
-//! `talk` makes what persons tell (pure), `reports` what mail servers do, `book` keeps what was told, `judge` holds the rows
-//! against it.
+//! `talk` makes what persons tell (pure), `reports` and `receipts` what providers report, `book` keeps what was told, `judge` holds the rows
+//! against it, and `moved` the deliveries.
 
 mod book;
 mod judge;
+mod moved;
+mod receipts;
 mod reports;
 mod talk;
 
@@ -121,7 +123,7 @@ async fn tell(town: &Town, stop: &CancellationToken, webhook: &Webhook, mut web:
     loop {
         town.book.posted();
         match (
-            town.door.post(web, &webhook.path, &webhook.request).await,
+            town.door.tell(web, &webhook.path, &webhook.request).await,
             webhook.forged,
         ) {
             (Some(200), false) => return town.book.accepted(&webhook.events, town.clock.now_ms()),
