@@ -16,6 +16,8 @@ pub const STORE_SECRET: &str = "store-secret-of-the-chaos";
 pub const BOUNCE_SECRET: &str = "bounce-secret-of-the-chaos";
 /// What Mitake's callbacks carry.
 pub const CALLBACK_TOKEN: &str = "callback-token-of-the-chaos";
+/// What Meta asks for once, when it is pointed at us; without it nothing that it tells is believed.
+const VERIFY_TOKEN: &str = "verify-token-of-the-chaos";
 /// Where providers are told that they reach us; what comes to the web processes has to say so.
 pub const PUBLIC_URL: &str = "https://carillon.example";
 
@@ -64,9 +66,13 @@ pub fn credentials(provider: Provider, sandbox: &Running) -> Value {
             "password": SMTP_PASSWORD, "return_path": "bounce@shop.example", "bounce_secret": BOUNCE_SECRET,
             "from": "news@shop.example", "from_name": "好日子選物"})
         }
-        Provider::Messenger => json!({"page_id": PAGE_ID, "access_token": PAGE_TOKEN, "app_secret": META_APP_SECRET}),
+        Provider::Messenger => {
+            json!({"page_id": PAGE_ID, "access_token": PAGE_TOKEN, "app_secret": META_APP_SECRET,
+            "verify_token": VERIFY_TOKEN})
+        }
         Provider::Whatsapp => {
-            json!({"phone_number_id": PHONE_NUMBER_ID, "access_token": WHATSAPP_TOKEN, "app_secret": META_APP_SECRET})
+            json!({"phone_number_id": PHONE_NUMBER_ID, "access_token": WHATSAPP_TOKEN, "app_secret": META_APP_SECRET,
+            "verify_token": VERIFY_TOKEN})
         }
         Provider::Mitake => {
             json!({"provider": "mitake", "username": MITAKE_USER, "password": MITAKE_PASSWORD,

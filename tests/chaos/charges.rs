@@ -1,10 +1,7 @@
-//! What every message cost: whoever was accepted is charged the price once, nobody else is charged anything, and the ledger's entries
-//! of a lane come to what its deliveries were charged.
+//! What every message cost (pure): whoever was accepted is charged the price once, and nobody else is charged anything.
 //! It must never take the sum for the parts: one charged twice and one for nothing are two mistakes.
 
-use uuid::Uuid;
-
-use super::{outcome::Once, town::Town};
+use super::outcome::Once;
 
 /// One delivery and its price.
 #[derive(Debug, Clone, Copy)]
@@ -44,29 +41,5 @@ pub fn hold_against(once: &mut Once, charge: Charge<'_>, which: impl Fn() -> Str
             *once.counts.entry("tokens").or_default() += price.unsigned_abs();
         }
         std::cmp::Ordering::Greater => once.twice.add(what),
-    }
-}
-
-/// Holds the ledger's entries of each lane against its deliveries.
-pub async fn lanes(town: &Town, once: &mut Once) {
-    let wrong: Vec<(Uuid, String, i64, i64, i64)> = sqlx::query_as(
-        "select * from (
-            select l.broadcast_id, l.channel::text,
-                   (select coalesce(-sum(e.allowance + e.extra), 0)::bigint from ledger_entry e
-                     where e.broadcast_id = l.broadcast_id and e.channel = l.channel and e.kind = 'capture') as captured,
-                   (select coalesce(sum(e.allowance + e.extra), 0)::bigint from ledger_entry e
-                     where e.broadcast_id = l.broadcast_id and e.channel = l.channel and e.kind = 'refund') as refunded,
-                   (select coalesce(sum(r.charged_tokens), 0)::bigint from delivery_result r
-                     where r.broadcast_id = l.broadcast_id and r.channel = l.channel) as charged
-              from lane l) s
-          where captured - refunded <> charged",
-    )
-    .fetch_all(&town.pool)
-    .await
-    .unwrap();
-    for (broadcast, channel, captured, refunded, charged) in wrong {
-        once.undue.add(|| {
-            format!("broadcast {broadcast} on {channel}: {captured} tokens captured, {refunded} given back, {charged} charged")
-        });
     }
 }

@@ -85,7 +85,7 @@ pub async fn judge(town: &Town, told: &Told<'_>, outcome: &mut Outcome) {
             .unaccounted
             .add(|| format!("{n} on {provider} of broadcast {name} to somebody it was not planned for"));
     }
-    charges::lanes(town, &mut charged).await;
+    lanes(town, &mut charged).await;
     outcome.once.insert("charges", charged);
     by_the_provider(town, outcome);
     broadcasts(town, outcome).await;
@@ -196,6 +196,29 @@ fn by_the_provider(town: &Town, outcome: &mut Outcome) {
         let count = outcome.providers.entry(provider.name()).or_default();
         count.received = summary.messages;
         count.duplicates = summary.duplicates;
+    }
+}
+
+/// Holds the ledger's entries of each lane against its deliveries.
+async fn lanes(town: &Town, once: &mut Once) {
+    let wrong: Vec<(Uuid, String, i64, i64, i64)> = rows(
+        &town.pool,
+        "select * from (
+            select l.broadcast_id, l.channel::text,
+                   (select coalesce(-sum(e.allowance + e.extra), 0)::bigint from ledger_entry e
+                     where e.broadcast_id = l.broadcast_id and e.channel = l.channel and e.kind = 'capture') as captured,
+                   (select coalesce(sum(e.allowance + e.extra), 0)::bigint from ledger_entry e
+                     where e.broadcast_id = l.broadcast_id and e.channel = l.channel and e.kind = 'refund') as refunded,
+                   (select coalesce(sum(r.charged_tokens), 0)::bigint from delivery_result r
+                     where r.broadcast_id = l.broadcast_id and r.channel = l.channel) as charged
+              from lane l) s
+          where captured - refunded <> charged",
+    )
+    .await;
+    for (broadcast, channel, captured, refunded, charged) in wrong {
+        once.undue.add(|| {
+            format!("broadcast {broadcast} on {channel}: {captured} tokens captured, {refunded} given back, {charged} charged")
+        });
     }
 }
 

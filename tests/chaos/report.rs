@@ -11,9 +11,10 @@ use super::{
 };
 
 /// States in the order of the table.
-const STATES: [&str; 7] = [
+const STATES: [&str; 8] = [
     "accepted",
     "delivered",
+    "read",
     "unknown",
     "cancelled",
     "failed",
@@ -101,7 +102,7 @@ impl Report<'_> {
             write!(f, "{state:>11}")?;
         }
         writeln!(f, "  │{:>9}{:>12}{:>13}", "received", "duplicates", "most to one")?;
-        writeln!(f, "  {}┼{}", "─".repeat(97), "─".repeat(35))?;
+        writeln!(f, "  {}┼{}", "─".repeat(20 + 11 * STATES.len()), "─".repeat(35))?;
         for (name, provider) in &self.outcome.providers {
             write!(f, "  {name:<9}{:>9}", number(provider.planned))?;
             for state in STATES {

@@ -3,6 +3,9 @@
 
 // Only the pure parts, and not all of each, are used here.
 #[allow(dead_code)]
+#[path = "../chaos/charges.rs"]
+mod charges;
+#[allow(dead_code)]
 #[path = "../chaos/dice.rs"]
 mod dice;
 #[allow(dead_code)]
@@ -24,6 +27,7 @@ mod told;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::{
+    charges::{Charge, hold_against},
     figures::{abandoned, recoveries, stalls},
     outcome::{Because, Once, Outcome, ProviderCount, Wrong},
     plan::{Fault, Kind, Size, Target, plan},
@@ -250,6 +254,39 @@ fn every_broken_promise_is_noticed() {
     };
     explained.unknown = BTreeMap::from([(because, 9)]);
     assert!(explained.broken().is_empty());
+}
+
+#[test]
+fn whoever_was_accepted_is_charged_once_and_nobody_else_is() {
+    let judged = |state, charged, may_be_free| {
+        let mut once = Once::default();
+        let charge = Charge {
+            state,
+            charged,
+            price: 5,
+            may_be_free,
+        };
+        hold_against(&mut once, charge, || "it".to_owned());
+        [
+            once.due,
+            once.done,
+            once.twice.count,
+            once.missing.count,
+            once.undue.count,
+        ]
+    };
+    for state in ["accepted", "delivered", "read"] {
+        assert_eq!(judged(state, 5, false), [1, 1, 0, 0, 0], "{state}");
+        assert_eq!(judged(state, 10, false), [1, 0, 1, 0, 0], "{state}");
+        assert_eq!(judged(state, 4, false), [1, 0, 0, 1, 0], "{state}");
+        assert_eq!(judged(state, 0, false), [1, 0, 0, 1, 0], "{state}");
+        assert_eq!(judged(state, 0, true), [0; 5], "{state}, proved after nobody knew");
+        assert_eq!(judged(state, 10, true), [1, 0, 1, 0, 0], "{state}");
+    }
+    for state in ["unknown", "failed", "skipped", "cancelled", "expired", "queued"] {
+        assert_eq!(judged(state, 0, false), [0; 5], "{state}");
+        assert_eq!(judged(state, 5, false), [0, 0, 0, 0, 1], "{state}");
+    }
 }
 
 fn arrival(at_ms: u64, provider: Provider) -> Arrival {
