@@ -12,6 +12,8 @@ use super::{
 const ANSWER_MS: u64 = 20_000;
 /// And in work that was interrupted: leases of 15 s, and what the lane waits for on top (a pause, a 429, a rest).
 const LEASE_MS: u64 = 60_000;
+/// For so long a worker that is told to stop waits for what is out.
+const DRAIN_MS: u64 = 15_000;
 
 /// A fault that was made.
 #[derive(Debug, Clone)]
@@ -45,13 +47,14 @@ impl Fault {
     fn interrupts(&self) -> bool {
         match self.planned.kind {
             Kind::KillWorker
-            | Kind::StopWorker
             | Kind::FreezeWorker
             | Kind::KillRedis
             | Kind::FlushRedis
             | Kind::CutRedisClients
             | Kind::DeleteRedisKey
             | Kind::CrashPostgres => true,
+            // Who is told to stop brings home what is out; only what has not come by then is left.
+            Kind::StopWorker => self.healed_ms.saturating_sub(self.from_ms) >= DRAIN_MS,
             Kind::KillScheduler
             | Kind::KillWeb
             | Kind::ProviderHangs

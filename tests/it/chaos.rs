@@ -124,6 +124,8 @@ fn only_a_fault_that_can_have_done_it_is_a_cause() {
         told(Kind::KillWorker, Target::Worker(1), 10_000, 11_000),
         told(Kind::ProviderHangs, Target::Provider(Provider::Email), 20_000, 25_000),
         told(Kind::ProviderRefuses, Target::Http, 100_000, 101_000),
+        told(Kind::StopWorker, Target::Worker(1), 200_000, 206_000),
+        told(Kind::StopWorker, Target::Worker(2), 300_000, 316_000),
     ];
     let unknown = |provider, reason, at_ms| Unknown {
         provider,
@@ -137,6 +139,12 @@ fn only_a_fault_that_can_have_done_it_is_a_cause() {
     assert_eq!(cause(Provider::Twilio, "interrupted", 30_000), Some("kill_worker"));
     assert_eq!(cause(Provider::App, "interrupted", 9_999), None, "before the fault");
     assert_eq!(cause(Provider::App, "interrupted", 80_000), None, "long after it");
+    assert_eq!(
+        cause(Provider::App, "interrupted", 207_000),
+        None,
+        "it brought home what was out"
+    );
+    assert_eq!(cause(Provider::App, "interrupted", 320_000), Some("stop_worker"));
     assert_eq!(cause(Provider::Email, "uncertain", 26_000), Some("provider_hangs"));
     assert_eq!(cause(Provider::App, "uncertain", 26_000), None, "another provider hung");
     assert_eq!(
