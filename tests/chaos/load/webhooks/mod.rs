@@ -1,10 +1,11 @@
 //! Webhooks: customers write, take back, follow and leave; shop fronts tell of messages beside orders; mail servers, Meta and the
-//! carriers report what became of messages that were really sent. Each is told until it is answered, some several times at once, late, in another body
-//! once more, or with a wrong signature. What is told follows from the seed; of what is reported, from the seed and what was sent.
+//! carriers report what became of messages that were really sent. Each is told until it is answered, some several times at once,
+//! late, in another body once more, or with a wrong signature. What is told follows from the seed; of what is reported, from the seed
+//! and what was sent.
 //! It must never give up what was not answered with 200, as no provider does, nor touch a row that a webhook is about.
 //!
-//! `talk` makes what persons tell (pure), `reports` and `receipts` what providers report, `book` keeps what was told, `judge` holds the rows
-//! against it, and `moved` the deliveries.
+//! `talk` makes what persons tell (pure), `reports` and `receipts` what providers report, `book` keeps what was told, `judge` holds the
+//! rows against it, and `moved` the deliveries.
 
 mod book;
 mod judge;
