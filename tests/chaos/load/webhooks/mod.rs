@@ -167,14 +167,16 @@ async fn look_up(town: &Town, shop: Uuid) -> sqlx::Result<Shop> {
     })
 }
 
-/// Mails that left since the end are reported on, too. Receipts that wait for the result of their send are tried again after as long as they have waited, up to a minute: they
-/// need not wait so long for nothing.
+/// What left since the end is reported on, too. Nobody waits for nothing: receipts that wait for the result of their send are tried again
+/// after as long as they have waited, up to a minute, and webhooks that somebody died with in hand after three quarters of one.
 pub(super) async fn let_go(town: &Town) -> sqlx::Result<()> {
-    sqlx::query(
+    for sql in [
         "update pending_receipt set due_at = now() + interval '2 seconds' where due_at > now() + interval '5 seconds'",
-    )
-    .execute(&town.pool)
-    .await?;
+        "update webhook_pending set due_at = now() + interval '10 seconds'
+          where due_at > now() + interval '20 seconds' and failed_at is null",
+    ] {
+        sqlx::query(sql).execute(&town.pool).await?;
+    }
     reports::bring_the_rest(town).await
 }
 
