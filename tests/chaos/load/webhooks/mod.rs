@@ -168,7 +168,7 @@ async fn look_up(town: &Town, shop: Uuid) -> sqlx::Result<Shop> {
 }
 
 /// What left since the end is reported on, too. Nobody waits for nothing: receipts that wait for the result of their send are tried again
-/// after as long as they have waited, up to a minute, and webhooks that somebody died with in hand after three quarters of one.
+/// after as long as they have waited, up to a minute, and webhooks that somebody died with in hand after one.
 pub(super) async fn let_go(town: &Town) -> sqlx::Result<()> {
     for sql in [
         "update pending_receipt set due_at = now() + interval '2 seconds' where due_at > now() + interval '5 seconds'",
