@@ -124,7 +124,7 @@ async fn trouble(fault: Fault, town: &Town, time: Duration) -> String {
     match fault.kind {
         // Google asks for a minute of patience where it names no time; that would be the whole of a short run.
         Kind::ProviderThrottles if taken || provider == Provider::App => {
-            rule = rule.retry_after_secs(1 + fault.dice % 3)
+            rule = rule.retry_after_secs(1 + fault.dice % 3);
         }
         Kind::ProviderThrottles => {}
         // Not everybody: some get through beside those who do not.

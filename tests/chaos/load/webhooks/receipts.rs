@@ -115,13 +115,13 @@ impl About<'_> {
             Provider::Messenger => {
                 let (mid, at_ms) = (format!("m_{}", self.id), now.timestamp_millis());
                 let echo = messenger::echo(PAGE_ID, to, at_ms, &mid, &self.to.text, Some(mark));
-                self.meta().json(&messenger::body(PAGE_ID, at_ms, &[echo]))
+                meta().json(&messenger::body(PAGE_ID, at_ms, &[echo]))
             }
             Provider::Whatsapp => {
                 let (wamid, to) = (format!("wamid.{}", self.id), to.trim_start_matches('+'));
                 let code = word.code.parse().ok();
                 let status = whatsapp::status(to, now.timestamp(), &wamid, word.said, Some(mark), code);
-                self.meta().json(&whatsapp::body(PHONE_NUMBER_ID, &[], &[status]))
+                meta().json(&whatsapp::body(PHONE_NUMBER_ID, &[], &[status]))
             }
             Provider::Twilio => {
                 let address = format!("{PUBLIC_URL}/webhooks/twilio/{}", self.sender);
@@ -141,8 +141,8 @@ impl About<'_> {
             }
         }
     }
+}
 
-    fn meta(&self) -> Signer {
-        Signer::Meta(META_APP_SECRET.to_owned())
-    }
+fn meta() -> Signer {
+    Signer::Meta(META_APP_SECRET.to_owned())
 }
