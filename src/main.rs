@@ -3,7 +3,7 @@
 /// A worker allocates for every message, on one thread, and frees on another; the system's allocator spends a fifth of the
 /// worker's processor time on that, and gives pages back only to ask for them again.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> std::process::ExitCode {
     carillon::cli::main()

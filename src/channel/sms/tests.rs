@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{SmsAccount, account::is_sid, codes, twilio};
 use crate::channel::{
-    Channel, Channels, DeliveryMark, ErrorClass, Rendered, SendOutcome, Sender, SenderError,
+    Channel, ChannelConfig, Channels, DeliveryMark, ErrorClass, Rendered, SendOutcome, Sender, SenderError,
     fixture::{self, Reply, Server},
     http::Answer,
 };
@@ -85,11 +85,17 @@ fn message(text: &str) -> Rendered {
     }
 }
 
-fn channels(url: &str) -> Channels {
+fn config(url: &str) -> ChannelConfig {
     let mut config = fixture::config();
     config.sms.twilio_base_url = url.to_owned();
     config.sms.mitake_base_url = format!("{url}/b2c/mtk/");
-    Channels::new(&config).unwrap().reached_at("https://carillon.example/")
+    config
+}
+
+fn channels(url: &str) -> Channels {
+    Channels::new(&config(url))
+        .unwrap()
+        .reached_at("https://carillon.example/")
 }
 
 fn fields(request: &str) -> Vec<(String, String)> {
@@ -137,6 +143,23 @@ async fn mitake_gets_the_form_it_wants() {
         ("smbody", "EasyStore a\u{6}b 折+&"),
     ];
     assert_eq!(fields(&request), owned(&expected));
+    // Nothing of one message stands in the next one, and without an address of ours nobody is told to call it.
+    let unreached = Channels::new(&config(&server.url)).unwrap();
+    for (channels, constant) in [(channels(&server.url), 4), (unreached, 3)] {
+        let sender = self::sender(&mitake_json()).unwrap();
+        for (to, local, text) in [
+            ("+886 987-654-321", "0987654321", "一"),
+            ("+886912345678", "0912345678", "二\r\n"),
+        ] {
+            let outcome = channels.send(&sender, to, &message(text), key).await;
+            assert_eq!(outcome, SendOutcome::accepted(Some("#1")));
+            let sent = fields(server.requests().last().unwrap());
+            let sms = text.replace("\r\n", "\u{6}");
+            assert_eq!(sent.len(), constant + 3);
+            assert_eq!(sent[constant], ("dstaddr".to_owned(), local.to_owned()));
+            assert_eq!(sent[constant + 2], ("smbody".to_owned(), sms));
+        }
+    }
 }
 
 #[tokio::test]
