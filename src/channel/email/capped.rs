@@ -166,7 +166,7 @@ mod tests {
                 if n == 0 {
                     break;
                 }
-                heard.extend_from_slice(&buf[..n]);
+                heard.extend_from_slice(buf.get(..n).unwrap());
             }
             assert_eq!(heard, b"220 TLS\r\n250 hi\r\n", "{piece}");
         }

@@ -75,10 +75,9 @@ fn class(stage: Stage, code: u16, enhanced: Option<(u16, u16, u16)>) -> ErrorCla
     // body: no customer can help it, and none must be suppressed for it.
     let about_us = matches!(enhanced, Some((_, 1, 7 | 8)));
     match stage {
-        Stage::Connect | Stage::Hello | Stage::Reset => ErrorClass::Unreachable,
         // Refused for good is like not offered: waiting does not help.
         Stage::Starttls | Stage::Auth | Stage::Mail if permanent => ErrorClass::Credentials,
-        Stage::Starttls => ErrorClass::Unreachable,
+        Stage::Connect | Stage::Hello | Stage::Starttls | Stage::Reset => ErrorClass::Unreachable,
         Stage::Rcpt | Stage::Data | Stage::Body if about_us && permanent => ErrorClass::Credentials,
         Stage::Rcpt if about_us => ErrorClass::Throttled,
         // X.1.x speaks of the address (no such domain), X.2.x of the mailbox (full, disabled), even when it says "for now":

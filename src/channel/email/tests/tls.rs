@@ -53,9 +53,17 @@ async fn after_starttls_everything_goes_over_tls_and_the_connection_carries_the_
     }
     let [clear, secure] = heard(&server);
     assert_eq!(clear, ["CONNECT", "EHLO", "STARTTLS"]);
-    assert_eq!(secure[..6], ["EHLO", "AUTH", "MAIL", "RCPT", "DATA", "BODY"]);
+    assert!(
+        secure.starts_with(&["EHLO", "AUTH", "MAIL", "RCPT", "DATA", "BODY"].map(str::to_owned)),
+        "{secure:?}"
+    );
     assert_eq!((server.connections(), server.accepted().len()), (1, 3));
-    assert!(server.accepted()[0].contains("To: <amy@customer.example>\r\n"));
+    assert!(
+        server
+            .accepted()
+            .iter()
+            .all(|mail| mail.contains("To: <amy@customer.example>\r\n"))
+    );
 }
 
 #[tokio::test]
@@ -137,8 +145,9 @@ async fn without_an_upgrade_nothing_is_sent_and_the_reason_is_told() {
         let outcome = by_starttls(&server).send("amy@customer.example").await;
         assert_eq!(outcome, refused(class, code), "{verb} {what:?}");
         let [clear, secure] = heard(&server);
+        // Behind them only the handshake, which one of these servers takes for lines.
         let known = ["CONNECT", "EHLO", "STARTTLS"];
-        assert_eq!(clear[..3.min(clear.len())], known[..3.min(clear.len())], "{what:?}");
+        assert!(clear.iter().zip(known).all(|(verb, known)| verb == known), "{clear:?}");
         assert!(secure.is_empty() && server.accepted().is_empty(), "{verb} {what:?}");
     }
 }
