@@ -142,8 +142,8 @@ pub enum ChannelsError {
     /// Every wrong setting, by its key.
     #[error("{}", .0.join("; "))]
     Settings(Vec<String>),
-    /// The HTTP client could not be built.
-    #[error("the HTTP client could not be built: {0}")]
+    /// The HTTP client, or its like for mail, could not be built.
+    #[error("the client of the providers could not be built: {0}")]
     Client(String),
 }
 

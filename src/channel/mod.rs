@@ -165,7 +165,7 @@ impl Channels {
         Ok(Self {
             line: line::Line::new(client.clone(), &config.line)?,
             fcm: fcm::Fcm::new(client.clone(), &config.app)?,
-            email: email::Email::new(config.email.clone()),
+            email: email::Email::new(config.email.clone())?,
             messenger: messenger::Messenger::new(client.clone(), &config.messenger)?,
             whatsapp: whatsapp::Whatsapp::new(client.clone(), &config.whatsapp)?,
             sms: sms::Sms::new(client, &config.sms)?,

@@ -61,6 +61,7 @@ mod ingest_told_meta;
 mod ingest_told_sms;
 mod ingest_told_store;
 mod kill;
+mod kill_slow;
 mod ledger;
 mod ledger_adjust;
 mod ledger_guard;

@@ -9,10 +9,6 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
     task::{Context, Poll, ready},
 };
 
@@ -25,46 +21,54 @@ use tokio_rustls::client::TlsStream;
 
 /// The most of one reply. Long refusals and greetings have some hundred bytes.
 pub(super) const REPLY_BYTES: usize = 8 * 1024;
-/// The most of what a server says to shake hands: its certificates are in it.
-pub(super) const HANDSHAKE_BYTES: usize = 32 * 1024;
-
-/// How much a server may say before it hears from us; clones are the same one.
-#[derive(Debug, Clone)]
-pub(super) struct Cap(Arc<AtomicUsize>);
-
-impl Cap {
-    pub(super) fn new(bytes: usize) -> Self {
-        Self(Arc::new(AtomicUsize::new(bytes)))
-    }
-
-    /// From the next thing we write on.
-    pub(super) fn set(&self, bytes: usize) {
-        self.0.store(bytes, Ordering::Relaxed);
-    }
-}
+/// What lettre, which waits for a greeting, hears where the server gave its own in the clear. A text of ours: nothing that was said
+/// in the clear comes in.
+const GREETING: &[u8] = b"220 TLS\r\n";
 
 /// A stream that breaks where the server says too much.
 #[derive(Debug)]
 pub(super) struct Capped<S> {
     stream: S,
-    cap: Cap,
+    /// Heard before anything of the server's.
+    greeting: &'static [u8],
+    /// How much it may say before it hears from us, in bytes.
+    cap: usize,
     left: usize,
 }
 
 impl<S> Capped<S> {
-    pub(super) fn new(stream: S, cap: Cap) -> Self {
-        let left = cap.0.load(Ordering::Relaxed);
-        Self { stream, cap, left }
+    /// A server that has said nothing yet.
+    pub(super) fn new(stream: S) -> Self {
+        Self {
+            stream,
+            greeting: &[],
+            cap: REPLY_BYTES,
+            left: REPLY_BYTES,
+        }
+    }
+
+    /// A server that greeted before `stream` was made.
+    pub(super) fn greeted(stream: S) -> Self {
+        Self {
+            greeting: GREETING,
+            ..Self::new(stream)
+        }
     }
 
     fn spoke(&mut self) {
-        self.left = self.cap.0.load(Ordering::Relaxed);
+        self.left = self.cap;
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Capped<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.greeting.is_empty() {
+            let (now, later) = this.greeting.split_at(this.greeting.len().min(buf.remaining()));
+            buf.put_slice(now);
+            this.greeting = later;
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
         let said = buf.filled().len().saturating_sub(before);
@@ -132,21 +136,39 @@ mod tests {
     #[tokio::test]
     async fn a_server_says_so_much_and_more_only_when_it_is_spoken_to() {
         let (mut server, ours) = duplex(1_000);
-        let cap = Cap::new(10);
-        let mut ours = Capped::new(ours, cap.clone());
+        let mut ours = Capped {
+            cap: 10,
+            left: 10,
+            ..Capped::new(ours)
+        };
         let mut heard = [0; 10];
         for _ in 0..3 {
             server.write_all(b"0123456789").await.unwrap();
             ours.read_exact(&mut heard).await.unwrap();
             ours.write_all(b"NOOP").await.unwrap();
         }
-        cap.set(5);
-        server.write_all(b"0123456789").await.unwrap();
-        // What was allowed when we last spoke.
+        server.write_all(b"0123456789!").await.unwrap();
         ours.read_exact(&mut heard).await.unwrap();
-        ours.write_all(b"NOOP").await.unwrap();
-        server.write_all(b"012345").await.unwrap();
         let error = ours.read(&mut heard).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test]
+    async fn a_greeting_of_ours_comes_before_whatever_the_server_says_and_is_whole_in_any_pieces() {
+        for piece in 1..=GREETING.len() + 1 {
+            let (mut server, ours) = duplex(1_000);
+            server.write_all(b"250 hi\r\n").await.unwrap();
+            drop(server);
+            let mut ours = Capped::greeted(ours);
+            let (mut heard, mut buf) = (Vec::new(), vec![0; piece]);
+            loop {
+                let n = ours.read(&mut buf).await.unwrap();
+                if n == 0 {
+                    break;
+                }
+                heard.extend_from_slice(buf.get(..n).unwrap());
+            }
+            assert_eq!(heard, b"220 TLS\r\n250 hi\r\n", "{piece}");
+        }
     }
 }

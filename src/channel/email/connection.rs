@@ -13,7 +13,7 @@ use lettre::{
     Address,
     transport::smtp::{
         authentication::{Credentials, Mechanism},
-        client::{AsyncSmtpConnection, AsyncTokioStream, TlsParameters},
+        client::{AsyncSmtpConnection, AsyncTokioStream},
         commands::{Data, Mail, Rcpt},
         extension::{ClientId, Extension, MailParameter},
         response::Response,
@@ -25,9 +25,10 @@ use tokio::{
 };
 
 use super::{
-    capped::{Cap, Capped, HANDSHAKE_BYTES, REPLY_BYTES},
-    handshake::shake_hands,
+    capped::Capped,
+    handshake::{Trust, shake_hands},
     reply::{Stage, queue_id, refusal, silence},
+    starttls::ask_for_tls,
 };
 use crate::channel::{
     outcome::{ErrorClass, Refusal, SendOutcome},
@@ -52,6 +53,7 @@ pub(super) struct Relay {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) tls: MailTls,
+    pub(super) trust: Trust,
     pub(super) login: Option<Credentials>,
     pub(super) hello: ClientId,
     pub(super) deadlines: Deadlines,
@@ -121,16 +123,19 @@ impl Relay {
     /// # Errors
     /// It did not come so far; nothing was sent.
     pub(super) async fn connect(&self) -> Result<Connection, Refusal> {
+        let mut stream = self.reach().await?;
+        let limit = self.deadlines.connect;
         let mut smtp = match self.tls {
-            MailTls::None => {
-                self.greet(Capped::new(self.reach().await?, Cap::new(REPLY_BYTES)))
-                    .await?
-            }
+            MailTls::None => self.greet(Capped::new(stream)).await?,
             MailTls::Implicit => {
-                let stream = shake_hands(&self.host, self.reach().await?, self.deadlines.connect).await?;
-                self.greet(Capped::new(stream, Cap::new(REPLY_BYTES))).await?
+                let stream = shake_hands(&self.trust, &self.host, stream, limit).await?;
+                self.greet(Capped::new(stream)).await?
             }
-            MailTls::Starttls => self.upgraded().await?,
+            MailTls::Starttls => {
+                ask_for_tls(&mut stream, &self.hello, self.deadlines.command).await?;
+                let stream = shake_hands(&self.trust, &self.host, stream, limit).await?;
+                self.greet(Capped::greeted(stream)).await?
+            }
         };
         self.log_in(&mut smtp).await?;
         Ok(Connection {
@@ -160,23 +165,6 @@ impl Relay {
         within(self.deadlines.command, greeting)
             .await
             .map_err(|fault| fault.refusal(Stage::Hello))
-    }
-
-    /// TLS once both sides have greeted each other.
-    async fn upgraded(&self) -> Result<AsyncSmtpConnection, Refusal> {
-        let tls = TlsParameters::new(self.host.clone()).map_err(|_| silence(Stage::Connect, "tls_settings"))?;
-        let cap = Cap::new(REPLY_BYTES);
-        let mut smtp = self.greet(Capped::new(self.reach().await?, cap.clone())).await?;
-        if !smtp.can_starttls() {
-            // Never plain instead: the body and the password would be in the clear.
-            return Err(Refusal::new(ErrorClass::Credentials, "starttls_unsupported"));
-        }
-        cap.set(HANDSHAKE_BYTES);
-        within(self.deadlines.connect, smtp.starttls(tls, &self.hello))
-            .await
-            .map_err(|fault| fault.refusal(Stage::Hello))?;
-        cap.set(REPLY_BYTES);
-        Ok(smtp)
     }
 
     async fn log_in(&self, smtp: &mut AsyncSmtpConnection) -> Result<(), Refusal> {

@@ -10,6 +10,7 @@ mod connection;
 mod handshake;
 mod pool;
 mod reply;
+mod starttls;
 
 use std::{
     collections::HashMap,
@@ -23,10 +24,11 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use self::{
     connection::{Deadlines, Relay},
+    handshake::Trust,
     pool::Pool,
 };
 use super::{
-    config::{EmailConfig, secs},
+    config::{ChannelsError, EmailConfig, secs},
     outcome::{ErrorClass, Refusal, SendOutcome},
     sender::{EmailAccount, MailTls, mail_address},
 };
@@ -35,6 +37,7 @@ use super::{
 pub(super) struct Email {
     config: EmailConfig,
     deadlines: Deadlines,
+    trust: Trust,
     pools: Arc<Pools>,
 }
 
@@ -49,22 +52,27 @@ impl fmt::Debug for Email {
 
 impl Email {
     /// Must be called inside a tokio runtime: a task of it closes idle connections.
-    pub(super) fn new(config: EmailConfig) -> Self {
+    ///
+    /// # Errors
+    /// The TLS of this program cannot be set up.
+    pub(super) fn new(config: EmailConfig) -> Result<Self, ChannelsError> {
+        let trust = Trust::of_the_web().map_err(|error| ChannelsError::Client(error.to_string()))?;
         let deadlines = Deadlines {
             connect: secs(config.connect_timeout_secs),
             command: secs(config.command_timeout_secs),
             prepare: config.prepare_within(),
             body: secs(config.body_timeout_secs),
         };
-        Self::with_deadlines(config, deadlines)
+        Ok(Self::with(config, deadlines, trust))
     }
 
-    fn with_deadlines(config: EmailConfig, deadlines: Deadlines) -> Self {
+    fn with(config: EmailConfig, deadlines: Deadlines, trust: Trust) -> Self {
         let pools = Arc::new(Pools::default());
         tokio::spawn(sweep(Arc::downgrade(&pools), config.idle_secs));
         Self {
             config,
             deadlines,
+            trust,
             pools,
         }
     }
@@ -117,6 +125,7 @@ impl Email {
             host: account.host.clone(),
             port: account.port,
             tls: account.tls,
+            trust: self.trust.clone(),
             login: login.map(|(username, password)| Credentials::new(username, password)),
             hello,
             deadlines: self.deadlines,
@@ -157,5 +166,7 @@ async fn sweep(pools: Weak<Pools>, idle_secs: u64) {
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod fake_tls;
 #[cfg(test)]
 mod tests;

@@ -10,8 +10,10 @@ use crate::channel::outcome::{ErrorClass, Refusal};
 pub(super) enum Stage {
     /// Resolve, connect, TLS.
     Connect,
-    /// Greeting, EHLO, STARTTLS.
+    /// Greeting, EHLO.
     Hello,
+    /// Asking for TLS.
+    Starttls,
     Auth,
     Reset,
     Mail,
@@ -27,6 +29,7 @@ impl Stage {
         match self {
             Self::Connect => "connect",
             Self::Hello => "hello",
+            Self::Starttls => "starttls",
             Self::Auth => "auth",
             Self::Reset => "reset",
             Self::Mail => "mail",
@@ -41,9 +44,14 @@ impl Stage {
 pub(super) fn silence(stage: Stage, what: &str) -> Refusal {
     let class = match stage {
         Stage::Body => ErrorClass::Uncertain,
-        Stage::Connect | Stage::Hello | Stage::Auth | Stage::Reset | Stage::Mail | Stage::Rcpt | Stage::Data => {
-            ErrorClass::Unreachable
-        }
+        Stage::Connect
+        | Stage::Hello
+        | Stage::Starttls
+        | Stage::Auth
+        | Stage::Reset
+        | Stage::Mail
+        | Stage::Rcpt
+        | Stage::Data => ErrorClass::Unreachable,
     };
     Refusal::new(class, format!("{}_{what}", stage.name()))
 }
@@ -67,8 +75,9 @@ fn class(stage: Stage, code: u16, enhanced: Option<(u16, u16, u16)>) -> ErrorCla
     // body: no customer can help it, and none must be suppressed for it.
     let about_us = matches!(enhanced, Some((_, 1, 7 | 8)));
     match stage {
-        Stage::Connect | Stage::Hello | Stage::Reset => ErrorClass::Unreachable,
-        Stage::Auth | Stage::Mail if permanent => ErrorClass::Credentials,
+        // Refused for good is like not offered: waiting does not help.
+        Stage::Starttls | Stage::Auth | Stage::Mail if permanent => ErrorClass::Credentials,
+        Stage::Connect | Stage::Hello | Stage::Starttls | Stage::Reset => ErrorClass::Unreachable,
         Stage::Rcpt | Stage::Data | Stage::Body if about_us && permanent => ErrorClass::Credentials,
         Stage::Rcpt if about_us => ErrorClass::Throttled,
         // X.1.x speaks of the address (no such domain), X.2.x of the mailbox (full, disabled), even when it says "for now":
@@ -109,6 +118,9 @@ mod tests {
         for (stage, code, text, expected) in [
             (Stage::Hello, 421, "4.3.2 busy", Unreachable),
             (Stage::Hello, 554, "no service", Unreachable),
+            (Stage::Starttls, 454, "4.7.0 TLS not available now", Unreachable),
+            (Stage::Starttls, 421, "4.3.2 closing", Unreachable),
+            (Stage::Starttls, 502, "5.5.1 not implemented", Credentials),
             (Stage::Auth, 535, "5.7.8 bad password", Credentials),
             (Stage::Auth, 454, "4.7.0 try later", Throttled),
             (Stage::Mail, 550, "5.1.8 sender unknown", Credentials),
@@ -153,6 +165,7 @@ mod tests {
         for stage in [
             Stage::Connect,
             Stage::Hello,
+            Stage::Starttls,
             Stage::Auth,
             Stage::Mail,
             Stage::Rcpt,

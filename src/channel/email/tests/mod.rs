@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod answers;
+mod tls;
 
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -13,6 +14,7 @@ use futures::future::join_all;
 
 use super::{
     fake::{Do, Smtp, Step},
+    fake_tls::trust,
     *,
 };
 use crate::channel::{Sender, fixture};
@@ -31,6 +33,11 @@ impl Client {
     }
 
     fn with(port: u16, change: impl FnOnce(&mut EmailConfig), login: &str) -> Self {
+        let json = format!(r#"{{"host":"127.0.0.1","port":{port},"tls":"none","from":"news@shop.example"{login}}}"#);
+        Self::of(&json, trust(), change)
+    }
+
+    fn of(credentials: &str, trust: Trust, change: impl FnOnce(&mut EmailConfig)) -> Self {
         let mut config = fixture::config().email;
         config.max_connections = 4;
         change(&mut config);
@@ -40,11 +47,10 @@ impl Client {
             prepare: Duration::from_millis(900),
             body: Duration::from_millis(300),
         };
-        let json = format!(r#"{{"host":"127.0.0.1","port":{port},"tls":"none","from":"news@shop.example"{login}}}"#);
         let id = SenderId::new();
-        let sender = Sender::parse(id, crate::channel::Channel::Email, &json).unwrap();
+        let sender = Sender::parse(id, crate::channel::Channel::Email, credentials).unwrap();
         Self {
-            email: Email::with_deadlines(config, deadlines),
+            email: Email::with(config, deadlines, trust),
             sender,
         }
     }
