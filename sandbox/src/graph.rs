@@ -330,12 +330,7 @@ fn take(state: &State, holder: &Holder, channel: Channel, hit: &mut Hit, said: &
     if hit.before().is_some() {
         return Ok(false);
     }
-    let body = if state.keep_bodies {
-        std::str::from_utf8(said.body).unwrap_or("")
-    } else {
-        ""
-    };
-    let content = Content::new(marker(said.mark), said.text, body);
+    let content = Content::new(marker(said.mark), said.text, state.kept(said.body, said.mark));
     traffic
         .received
         .record(state.clock.real_ms(), content, std::iter::once(said.to));

@@ -73,9 +73,9 @@ pub struct SandboxConfig {
     pub seed: u64,
     /// Keep the raw message beside its text. Costs memory when messages are personalised.
     pub keep_bodies: bool,
-    /// Begin the body of a mail with its `Return-Path`, as the last server on a mail's way does; with `keep_bodies` off, nothing
-    /// else stands there.
-    pub keep_return_paths: bool,
+    /// Keep what tells which delivery a message is. Mails begin with their `Return-Path`, as the last server on a mail's way writes it;
+    /// with `keep_bodies` off nothing else stands there, and for Messenger, WhatsApp and text messages their mark alone.
+    pub keep_marks: bool,
     /// Accounts known from the start.
     pub accounts: Vec<Account>,
 }
@@ -88,7 +88,7 @@ impl Default for SandboxConfig {
             smtp_port: 0,
             seed: 1,
             keep_bodies: true,
-            keep_return_paths: false,
+            keep_marks: false,
             accounts: default_accounts(),
         }
     }

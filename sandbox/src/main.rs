@@ -148,7 +148,7 @@ fn run(options: &Options) -> Result<(), Failed> {
             smtp_port: options.smtp_port,
             seed: options.seed,
             keep_bodies: options.keep_bodies,
-            keep_return_paths: false,
+            keep_marks: false,
             accounts: accounts(options)?,
         })
         .await?;

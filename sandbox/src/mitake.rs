@@ -18,7 +18,7 @@ use crate::http::{Answer, Request, Verdict};
 use crate::mix::short_fingerprint;
 use crate::received::Content;
 use crate::routes::conclude;
-use crate::sms_form::{Form, callback, marker};
+use crate::sms_form::{Form, callback, mark, marker};
 use crate::state::State;
 use crate::traffic::Pace;
 
@@ -263,12 +263,8 @@ fn accept(state: &State, request: &Request<'_>, login: &Login, order: &Order<'_>
     })?;
     drop(points);
     let text = order.text.replace('\u{6}', "\n");
-    let body = if state.keep_bodies {
-        std::str::from_utf8(request.body).unwrap_or_default()
-    } else {
-        ""
-    };
-    let content = Content::new(&marker(order.callback.and_then(callback).as_ref()), &text, body);
+    let mark = mark(order.callback.and_then(callback).as_ref());
+    let content = Content::new(marker(&mark), &text, state.kept(request.body, &mark));
     let traffic = state.traffic(Channel::Mitake);
     traffic
         .received

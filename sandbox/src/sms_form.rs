@@ -33,9 +33,13 @@ pub(crate) fn callback(text: &str) -> Option<Url> {
     (matches!(url.scheme(), "http" | "https") && url.host().is_some()).then_some(url)
 }
 
-/// The broadcast in the mark that a callback's address carries (`mark=carillon.BROADCAST.CUSTOMER`); empty when there is none.
-pub(crate) fn marker(callback: Option<&Url>) -> String {
+/// The mark that a callback's address carries (`mark=carillon.BROADCAST.CUSTOMER`); empty when there is none.
+pub(crate) fn mark(callback: Option<&Url>) -> String {
     let mark = callback.and_then(|url| url.query_pairs().find(|(name, _)| name == "mark"));
-    let mark = mark.map(|(_, mark)| mark.into_owned()).unwrap_or_default();
-    mark.split('.').nth(1).unwrap_or_default().to_owned()
+    mark.map(|(_, mark)| mark.into_owned()).unwrap_or_default()
+}
+
+/// The broadcast in a mark.
+pub(crate) fn marker(mark: &str) -> &str {
+    mark.split('.').nth(1).unwrap_or_default()
 }

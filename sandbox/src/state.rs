@@ -20,7 +20,7 @@ use crate::twilio::TwilioState;
 
 pub(crate) struct State {
     pub(crate) keep_bodies: bool,
-    pub(crate) keep_return_paths: bool,
+    pub(crate) keep_marks: bool,
     pub(crate) clock: Clock,
     pub(crate) faults: Faults,
     pub(crate) outages: Outages,
@@ -37,7 +37,7 @@ impl State {
     pub(crate) fn new(config: &SandboxConfig) -> Self {
         Self {
             keep_bodies: config.keep_bodies,
-            keep_return_paths: config.keep_return_paths,
+            keep_marks: config.keep_marks,
             clock: Clock::new(),
             faults: Faults::new(config.seed),
             outages: Outages::new(),
@@ -48,6 +48,15 @@ impl State {
             twilio: TwilioState::default(),
             mitake: MitakeState::default(),
             traffic: [1, 2, 3, 4, 5, 6, 7].map(|n| Traffic::new(config.seed.wrapping_add(n))),
+        }
+    }
+
+    /// What is kept of a message beside its text: all of it, or its mark, or nothing.
+    pub(crate) fn kept<'m>(&self, body: &'m [u8], mark: &'m str) -> &'m str {
+        match (self.keep_bodies, self.keep_marks) {
+            (true, _) => std::str::from_utf8(body).unwrap_or_default(),
+            (false, true) => mark,
+            (false, false) => "",
         }
     }
 

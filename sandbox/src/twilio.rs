@@ -17,7 +17,7 @@ use crate::http::{Answer, Request, Verdict};
 use crate::mix::{mix, push_hex};
 use crate::received::Content;
 use crate::routes::conclude;
-use crate::sms_form::{Form, callback, marker};
+use crate::sms_form::{Form, callback, mark, marker};
 use crate::state::State;
 use crate::traffic::Pace;
 
@@ -151,16 +151,8 @@ fn send(state: &State, request: &Request<'_>, answer: &mut Answer, sid: &str, hi
     if let Some(kind) = hit.before() {
         return fault(kind, hit, answer);
     }
-    let body = if state.keep_bodies {
-        std::str::from_utf8(request.body).unwrap_or_default()
-    } else {
-        ""
-    };
-    let content = Content::new(
-        &marker(form.get("StatusCallback").and_then(callback).as_ref()),
-        text,
-        body,
-    );
+    let mark = mark(form.get("StatusCallback").and_then(callback).as_ref());
+    let content = Content::new(marker(&mark), text, state.kept(request.body, &mark));
     let traffic = state.traffic(Channel::Twilio);
     traffic
         .received

@@ -1,36 +1,45 @@
-//! Every planned delivery held against what the providers took, one by one; and the books against themselves.
+//! Every planned delivery held against what the providers took, one by one, and against what it was charged; and the books against
+//! themselves.
 //! It must never count by totals: two mistakes that cancel out are two mistakes.
 
 use std::collections::{BTreeMap, HashMap};
 
-use carillon::channel::Channel;
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgPool};
 use uuid::Uuid;
 
 use super::{
+    charges::{self, Charge},
     load::Told,
     notes::Fact,
-    outcome::{Because, Outcome},
-    told::{self, Arrival},
-    town::{Town, provider},
+    outcome::{Because, Once, Outcome},
+    provider::Provider,
+    told::{self, Arrival, Unknown},
+    town::Town,
 };
 
-/// Who got how many messages of which broadcast: the broadcast's name, the channel, the address.
-type Received<'a> = HashMap<(&'a str, Channel, &'a str), u64>;
+/// Who got how many messages of which broadcast: the broadcast's name, the provider, the address.
+type Received<'a> = HashMap<(&'a str, Provider, &'a str), u64>;
+/// About whom an answer came when nobody read it any more.
+type Unread = BTreeMap<Provider, BTreeMap<String, u64>>;
 
 #[derive(FromRow)]
 struct Delivery {
     broadcast_id: Uuid,
     name: String,
     broadcast_state: String,
-    channel: Channel,
+    /// The sender's name.
+    provider: String,
     address: String,
     customer_id: i64,
     state: String,
     reason: Option<String>,
     code: Option<String>,
     settled_at: Option<DateTime<Utc>>,
+    /// A receipt has moved it since.
+    is_moved: bool,
+    charged_tokens: i64,
+    price: i64,
 }
 
 /// Kind, reason, error, crashes, first claimed, died.
@@ -41,25 +50,43 @@ pub async fn judge(town: &Town, told: &Told<'_>, outcome: &mut Outcome) {
     let mut received = Received::new();
     for arrival in told.arrivals {
         let name = broadcast_of(arrival);
-        *received.entry((name, arrival.channel, &arrival.recipient)).or_default() += 1;
+        *received
+            .entry((name, arrival.provider, &arrival.recipient))
+            .or_default() += 1;
     }
+    let unread: Unread = Provider::ALL.map(|provider| (provider, unread(town, provider))).into();
+    let mut charged = Once::default();
     let deliveries: Vec<Delivery> = sqlx::query_as(
-        "select d.broadcast_id, b.name, b.state as broadcast_state, d.channel, a.address, d.customer_id, d.state::text as state, d.reason, d.code,
-                d.settled_at
-           from delivery_with_state d join broadcast b on b.id = d.broadcast_id join address a on a.id = d.address_id",
+        "select d.broadcast_id, b.name, b.state as broadcast_state, s.name as provider, a.address, d.customer_id,
+                d.state::text as state, d.reason, d.code, d.settled_at, d.changed_at is not null as is_moved,
+                d.charged_tokens::bigint, c.tokens::bigint as price
+           from delivery_with_state d join broadcast b on b.id = d.broadcast_id join address a on a.id = d.address_id
+           join sender s on s.id = a.sender_id
+           join broadcast_channel c on c.broadcast_id = d.broadcast_id and c.channel = d.channel",
     )
     .fetch_all(&town.pool)
     .await
     .unwrap();
     for delivery in &deliveries {
-        let got = received.remove(&(delivery.name.as_str(), delivery.channel, delivery.address.as_str()));
-        hold_against(town, told, delivery, got.unwrap_or(0), outcome);
+        let provider = Provider::of_sender(&delivery.provider).unwrap();
+        let got = received.remove(&(delivery.name.as_str(), provider, delivery.address.as_str()));
+        let one = One {
+            delivery,
+            provider,
+            got: got.unwrap_or(0),
+            unread: unread[&provider].contains_key(&delivery.address),
+        };
+        one.hold_against(town, told, outcome);
+        one.hold_against_its_price(town, told, &mut charged);
     }
-    for ((name, channel, _), n) in received {
+    for ((name, provider, _), n) in received {
+        let provider = provider.name();
         outcome
             .unaccounted
-            .add(|| format!("{n} on {channel} of broadcast {name} to somebody it was not planned for"));
+            .add(|| format!("{n} on {provider} of broadcast {name} to somebody it was not planned for"));
     }
+    lanes(town, &mut charged).await;
+    outcome.once.insert("charges", charged);
     by_the_provider(town, outcome);
     broadcasts(town, outcome).await;
 }
@@ -69,66 +96,129 @@ fn broadcast_of(arrival: &Arrival) -> &str {
     arrival.text.split('#').nth(1).unwrap_or("")
 }
 
-fn hold_against(town: &Town, told: &Told<'_>, delivery: &Delivery, got: u64, outcome: &mut Outcome) {
-    let Delivery {
-        name,
-        channel,
-        state,
-        customer_id,
-        ..
-    } = delivery;
-    let count = outcome.channels.entry(channel.as_str()).or_default();
-    count.planned += 1;
-    *count.states.entry(state.clone()).or_default() += 1;
-    count.most_to_one = count.most_to_one.max(got);
-    // A mail that came back was received by somebody's server all the same.
-    let bounced = state == "failed" && town.book.may_have_failed(delivery.broadcast_id, *customer_id);
-    let which = || format!("customer {customer_id} on {channel} of broadcast {name}");
-    let because = |cause: Option<&str>| Because {
-        of: channel.as_str().to_owned(),
-        reason: [delivery.reason.as_deref(), delivery.code.as_deref()]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join(" "),
-        cause: cause.map(str::to_owned),
-    };
-    match state.as_str() {
-        "queued" | "sending" => outcome.lost.add(|| format!("{} is {state}", which())),
-        "accepted" | "delivered" | "read" if got == 0 => {
-            outcome
-                .lost
-                .add(|| format!("{} is {state} and was never received", which()));
-        }
-        "accepted" | "delivered" | "read" => {}
-        "unknown" => {
-            let at_ms = delivery.settled_at.map_or(0, |at| town.clock.of(at));
-            let reason = delivery.reason.as_deref().unwrap_or_default();
-            let cancelled = delivery.broadcast_state == "cancelled";
-            let cause = told::cause_of_unknown(told.faults, channel.as_str(), reason, at_ms, cancelled);
-            *outcome.unknown.entry(because(cause)).or_default() += 1;
-        }
-        // failed, skipped, cancelled, expired: not sent, say the books.
-        _ => {
-            if got > 0 && !bounced {
+/// About whom a provider's answer was not read, as we store addresses.
+fn unread(town: &Town, provider: Provider) -> BTreeMap<String, u64> {
+    let unread = town.providers().unread(provider.wire());
+    unread.into_iter().map(|(to, n)| (provider.stored(to), n)).collect()
+}
+
+/// One delivery, and what is known of it elsewhere.
+struct One<'a> {
+    delivery: &'a Delivery,
+    provider: Provider,
+    /// How many of it arrived.
+    got: u64,
+    unread: bool,
+}
+
+impl One<'_> {
+    fn which(&self) -> String {
+        let Delivery { customer_id, name, .. } = self.delivery;
+        format!("customer {customer_id} on {} of broadcast {name}", self.provider.name())
+    }
+
+    /// What explains that nobody knew, for this reason, when its send was settled.
+    fn cause_of_unknown(&self, town: &Town, told: &Told<'_>, reason: &str) -> Option<&'static str> {
+        let unknown = Unknown {
+            provider: self.provider,
+            reason,
+            at_ms: self.delivery.settled_at.map_or(0, |at| town.clock.of(at)),
+            cancelled: self.delivery.broadcast_state == "cancelled",
+            unread: self.unread,
+        };
+        told::cause_of_unknown(told.faults, unknown)
+    }
+
+    fn hold_against(&self, town: &Town, told: &Told<'_>, outcome: &mut Outcome) {
+        let Self { delivery, got, .. } = *self;
+        let (state, name) = (&delivery.state, self.provider.name());
+        let count = outcome.providers.entry(name).or_default();
+        count.planned += 1;
+        *count.states.entry(state.clone()).or_default() += 1;
+        count.most_to_one = count.most_to_one.max(got);
+        // What did not arrive after all was taken by the provider all the same.
+        let bounced = state == "failed"
+            && town
+                .book
+                .may_have_failed(delivery.broadcast_id, self.provider, delivery.customer_id);
+        let because = |cause: Option<&str>| Because {
+            of: name.to_owned(),
+            reason: [delivery.reason.as_deref(), delivery.code.as_deref()]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(" "),
+            cause: cause.map(str::to_owned),
+        };
+        match state.as_str() {
+            "queued" | "sending" => outcome.lost.add(|| format!("{} is {state}", self.which())),
+            "accepted" | "delivered" | "read" if got == 0 => {
                 outcome
-                    .unaccounted
-                    .add(|| format!("{} is {state} and was received", which()));
+                    .lost
+                    .add(|| format!("{} is {state} and was never received", self.which()));
             }
-            if state == "failed" {
-                let cause = bounced.then_some("the mail came back");
-                *outcome.failed.entry(because(cause)).or_default() += 1;
+            "accepted" | "delivered" | "read" => {}
+            "unknown" => {
+                let cause = self.cause_of_unknown(town, told, delivery.reason.as_deref().unwrap_or_default());
+                *outcome.unknown.entry(because(cause)).or_default() += 1;
+            }
+            // failed, skipped, cancelled, expired: not sent, say the books.
+            _ => {
+                if got > 0 && !bounced {
+                    outcome
+                        .unaccounted
+                        .add(|| format!("{} is {state} and was received", self.which()));
+                }
+                if state == "failed" {
+                    let cause = bounced.then_some("reported so later");
+                    *outcome.failed.entry(because(cause)).or_default() += 1;
+                }
             }
         }
+    }
+
+    fn hold_against_its_price(&self, town: &Town, told: &Told<'_>, charged: &mut Once) {
+        let cause = |reason| self.cause_of_unknown(town, told, reason);
+        let may_be_free = || cause("interrupted").or_else(|| cause("uncertain")).is_some();
+        let charge = Charge {
+            state: &self.delivery.state,
+            charged: self.delivery.charged_tokens,
+            price: self.delivery.price,
+            may_be_free: self.delivery.is_moved && may_be_free(),
+        };
+        charges::hold_against(charged, charge, || self.which());
     }
 }
 
 fn by_the_provider(town: &Town, outcome: &mut Outcome) {
-    for channel in [Channel::Line, Channel::App, Channel::Email] {
-        let summary = town.providers().channel_summary(provider(channel));
-        let count = outcome.channels.entry(channel.as_str()).or_default();
+    for provider in Provider::ALL {
+        let summary = town.providers().channel_summary(provider.wire());
+        let count = outcome.providers.entry(provider.name()).or_default();
         count.received = summary.messages;
         count.duplicates = summary.duplicates;
+    }
+}
+
+/// Holds the ledger's entries of each lane against its deliveries.
+async fn lanes(town: &Town, once: &mut Once) {
+    let wrong: Vec<(Uuid, String, i64, i64, i64)> = rows(
+        &town.pool,
+        "select * from (
+            select l.broadcast_id, l.channel::text,
+                   (select coalesce(-sum(e.allowance + e.extra), 0)::bigint from ledger_entry e
+                     where e.broadcast_id = l.broadcast_id and e.channel = l.channel and e.kind = 'capture') as captured,
+                   (select coalesce(sum(e.allowance + e.extra), 0)::bigint from ledger_entry e
+                     where e.broadcast_id = l.broadcast_id and e.channel = l.channel and e.kind = 'refund') as refunded,
+                   (select coalesce(sum(r.charged_tokens), 0)::bigint from delivery_result r
+                     where r.broadcast_id = l.broadcast_id and r.channel = l.channel) as charged
+              from lane l) s
+          where captured - refunded <> charged",
+    )
+    .await;
+    for (broadcast, channel, captured, refunded, charged) in wrong {
+        once.undue.add(|| {
+            format!("broadcast {broadcast} on {channel}: {captured} tokens captured, {refunded} given back, {charged} charged")
+        });
     }
 }
 

@@ -30,17 +30,18 @@ impl Door {
         &self.ports
     }
 
-    /// Posts it to one of the processes. The status of the answer, or nothing when there was none: then it may be stored
+    /// Makes the request to one of the processes. The status of the answer, or nothing when there was none: then it may be stored
     /// or not.
-    pub async fn post(&self, web: usize, path: &str, request: &Request) -> Option<u16> {
+    pub async fn tell(&self, web: usize, path: &str, request: &Request) -> Option<u16> {
         let port = self.ports[web % self.ports.len()];
         let query = if request.query.is_empty() { "" } else { "?" };
         let address = format!("http://127.0.0.1:{port}{path}{query}{}", request.query);
-        let mut post = self.client.post(address).body(request.body.clone());
+        let method = request.method.parse().unwrap();
+        let mut told = self.client.request(method, address).body(request.body.clone());
         for (name, value) in &request.headers {
-            post = post.header(*name, value);
+            told = told.header(*name, value);
         }
-        post.send().await.ok().map(|answer| answer.status().as_u16())
+        told.send().await.ok().map(|answer| answer.status().as_u16())
     }
 }
 

@@ -4,11 +4,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use carillon_sandbox::{Channel, Fault as Rule, FaultKind, Port};
+use carillon_sandbox::{Fault as Rule, FaultKind, Port};
 
 use super::{
     fleet::Fleet,
     plan::{Fault, Kind, Target},
+    provider::Provider,
     told,
     town::Town,
 };
@@ -79,7 +80,7 @@ async fn make(fault: Fault, town: &Town, fleet: &Fleet) -> String {
         }
         Kind::DeleteRedisKey => return delete_a_key(town, fault.dice).await,
         Kind::ProviderRefuses => {
-            let port = if fault.target == Target::Email {
+            let port = if fault.target == Target::Provider(Provider::Email) {
                 Port::Smtp
             } else {
                 Port::Http
@@ -104,13 +105,11 @@ async fn crash(town: &Town, which: &'static str, down: Duration) {
 
 /// A rule of the sandbox for as long as the fault lasts.
 async fn trouble(fault: Fault, town: &Town, time: Duration) -> String {
-    let channel = match fault.target {
-        Target::App => Channel::Fcm,
-        Target::Email => Channel::Smtp,
-        _ => Channel::Line,
+    let Target::Provider(provider) = fault.target else {
+        return "no provider".to_owned();
     };
     // A relay that says 451 has not taken the mail, or it lies, and against a lie there is no protection.
-    let may_take = !(fault.kind == Kind::ProviderFails && channel == Channel::Smtp);
+    let may_take = !(fault.kind == Kind::ProviderFails && provider == Provider::Email);
     let taken = may_take && fault.dice.is_multiple_of(2);
     let kind = match (fault.kind, taken) {
         (Kind::ProviderHangs, false) => FaultKind::Hang,
@@ -121,10 +120,12 @@ async fn trouble(fault: Fault, town: &Town, time: Duration) -> String {
         (_, false) => FaultKind::ServerError,
         (_, true) => FaultKind::ServerErrorAfter,
     };
-    let mut rule = Rule::new(channel, kind);
+    let mut rule = Rule::new(provider.wire(), kind);
     match fault.kind {
         // Google asks for a minute of patience where it names no time; that would be the whole of a short run.
-        Kind::ProviderThrottles if taken || channel == Channel::Fcm => rule = rule.retry_after_secs(1 + fault.dice % 3),
+        Kind::ProviderThrottles if taken || provider == Provider::App => {
+            rule = rule.retry_after_secs(1 + fault.dice % 3);
+        }
         Kind::ProviderThrottles => {}
         // Not everybody: some get through beside those who do not.
         _ => rule = rule.probability(0.5),

@@ -3,14 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use carillon::channel::Channel;
-
 use super::{
     plan::{Kind, Target},
+    provider::Provider,
     told::{Arrival, Fault, Sample},
 };
-
-const CHANNELS: [Channel; 3] = [Channel::Line, Channel::App, Channel::Email];
 
 /// A time in which nothing was accepted although messages waited.
 #[derive(Debug, Clone, Default, serde::Serialize)]
@@ -38,7 +35,7 @@ pub struct Recovery {
     pub longest_ms: u64,
 }
 
-/// The longest stall over all channels, of the whole run and of the time in which nothing was broken.
+/// The longest stall over all providers, of the whole run and of the time in which nothing was broken.
 pub fn stalls(samples: &[Sample], arrivals: &[Arrival], faults: &[Fault]) -> (Stall, Stall) {
     let times: Vec<u64> = arrivals.iter().map(|arrival| arrival.at_ms).collect();
     let waiting = spans(samples, |sample| !sample.waiting.is_empty());
@@ -52,18 +49,18 @@ pub fn stalls(samples: &[Sample], arrivals: &[Arrival], faults: &[Fault]) -> (St
     (longest(&waiting, &times, faults), longest(&whole, &times, faults))
 }
 
-/// The longest stall of each channel by itself.
-pub fn stalls_by_channel(samples: &[Sample], arrivals: &[Arrival], faults: &[Fault]) -> BTreeMap<&'static str, Stall> {
-    let of = |channel: Channel| {
+/// The longest stall of each provider by itself.
+pub fn stalls_by_provider(samples: &[Sample], arrivals: &[Arrival], faults: &[Fault]) -> BTreeMap<&'static str, Stall> {
+    let of = |provider: Provider| {
         let times: Vec<u64> = arrivals
             .iter()
-            .filter(|a| a.channel == channel)
+            .filter(|a| a.provider == provider)
             .map(|a| a.at_ms)
             .collect();
-        let waiting = spans(samples, |sample| sample.waiting.contains(&channel));
-        (channel.as_str(), longest(&waiting, &times, faults))
+        let waiting = spans(samples, |sample| sample.waiting.contains(&provider));
+        (provider.name(), longest(&waiting, &times, faults))
     };
-    CHANNELS.map(of).into()
+    Provider::ALL.map(of).into()
 }
 
 /// The times in which something held, from the first sample that says so to the first that does not.
@@ -170,20 +167,16 @@ pub fn recoveries(samples: &[Sample], arrivals: &[Arrival], faults: &[Fault]) ->
 
 /// From healed to the next message on what was hit; none when nothing waited there by then.
 fn recovery(samples: &[Sample], arrivals: &[Arrival], fault: &Fault) -> Option<u64> {
-    let hit: &[Channel] = match fault.planned.target {
-        Target::Line => &[Channel::Line],
-        Target::App => &[Channel::App],
-        Target::Email => &[Channel::Email],
-        Target::LineAndApp => &[Channel::Line, Channel::App],
+    let hit = |provider: &Provider| match fault.planned.target {
+        Target::Provider(hit) => hit == *provider,
+        Target::Http => provider.is_http(),
         // Nothing leaves through it.
-        Target::Web(_) => &[],
-        Target::Worker(_) | Target::Scheduler(_) | Target::Redis | Target::Postgres => &CHANNELS,
+        Target::Web(_) => false,
+        Target::Worker(_) | Target::Scheduler(_) | Target::Redis | Target::Postgres => true,
     };
     let next_look = samples.iter().find(|sample| sample.at_ms >= fault.healed_ms)?;
-    next_look.waiting.iter().find(|channel| hit.contains(channel))?;
+    next_look.waiting.iter().find(|provider| hit(provider))?;
     let first_later = arrivals.partition_point(|arrival| arrival.at_ms < fault.healed_ms);
-    let next = arrivals[first_later..]
-        .iter()
-        .find(|arrival| hit.contains(&arrival.channel))?;
+    let next = arrivals[first_later..].iter().find(|arrival| hit(&arrival.provider))?;
     Some(next.at_ms - fault.healed_ms)
 }

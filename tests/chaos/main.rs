@@ -5,7 +5,7 @@
 //! ```text
 //! plan (pure) ─ faults ─┬─ fleet, services, town's sandbox      load ─ town
 //!                       └─ told ─┐                              watch ─┐
-//!                                └── load, deliveries, figures ────────┴─ outcome (pure) ─ report
+//!                                └─ load, deliveries, charges, figures ┴─ outcome (pure) ─ report
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +19,8 @@
     unreachable_pub
 )]
 
+mod accounts;
+mod charges;
 mod clock;
 mod deliveries;
 mod dice;
@@ -31,6 +33,7 @@ mod notes;
 mod options;
 mod outcome;
 mod plan;
+mod provider;
 mod quiet;
 mod report;
 mod services;
@@ -137,7 +140,7 @@ async fn run(options: &Options, plan: &[plan::Fault]) -> bool {
         outcome: &outcome,
         faults: &faults,
         stalls: figures::stalls(&samples, &arrivals, &faults),
-        stalls_by_channel: figures::stalls_by_channel(&samples, &arrivals, &faults),
+        stalls_by_provider: figures::stalls_by_provider(&samples, &arrivals, &faults),
         recoveries: figures::recoveries(&samples, &arrivals, &faults),
         abandoned: figures::abandoned(&samples, &faults),
         quiet_ms,

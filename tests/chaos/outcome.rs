@@ -28,9 +28,9 @@ impl Wrong {
     }
 }
 
-/// One channel, by our books and by the provider's.
+/// One provider's messages, by our books and by its own.
 #[derive(Debug, Clone, Default, serde::Serialize)]
-pub struct ChannelCount {
+pub struct ProviderCount {
     /// Deliveries planned.
     pub planned: u64,
     /// Deliveries by the state they ended in.
@@ -46,7 +46,7 @@ pub struct ChannelCount {
 /// Results, or dead jobs, that have a cause, or have none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct Because {
-    /// The channel, or the kind of the job.
+    /// The provider, or the kind of the job.
     pub of: String,
     /// What the row says.
     pub reason: String,
@@ -79,8 +79,8 @@ pub struct Once {
 pub struct Outcome {
     /// Broadcasts by the state they ended in.
     pub broadcasts: BTreeMap<String, u64>,
-    /// Channel by channel.
-    pub channels: BTreeMap<&'static str, ChannelCount>,
+    /// Provider by provider.
+    pub providers: BTreeMap<&'static str, ProviderCount>,
     /// What is done exactly once, kind by kind.
     pub once: BTreeMap<&'static str, Once>,
     /// Planned or confirmed and without an end; or accepted by our books and never received.
@@ -125,12 +125,12 @@ fn listed<S: serde::Serializer>(counts: &BTreeMap<Because, u64>, serializer: S) 
 impl Outcome {
     /// Messages the providers took.
     pub fn sent(&self) -> u64 {
-        self.channels.values().map(|channel| channel.received).sum()
+        self.providers.values().map(|provider| provider.received).sum()
     }
 
     /// Deliveries planned.
     pub fn planned(&self) -> u64 {
-        self.channels.values().map(|channel| channel.planned).sum()
+        self.providers.values().map(|provider| provider.planned).sum()
     }
 
     /// The promises that were broken, each as a sentence; none when all held.
@@ -148,13 +148,18 @@ impl Outcome {
             format!("{} things are not finished", self.not_quiet.len()),
         );
         promise(self.lost.count == 0, format!("{} lost", self.lost.count));
-        for (name, channel) in &self.channels {
-            let extra = channel.duplicates;
+        for (name, provider) in &self.providers {
+            // Where nothing at all was sent one promise is broken, not eight.
+            promise(
+                provider.received > 0 || self.sent() == 0,
+                format!("nothing was sent on {name}, so nothing was shown of it"),
+            );
+            let extra = provider.duplicates;
             promise(
                 extra == 0,
                 format!("{extra} duplicates on {name}, by the provider's count"),
             );
-            let most = channel.most_to_one;
+            let most = provider.most_to_one;
             promise(
                 most <= 1,
                 format!("somebody got {most} messages of one broadcast on {name}"),

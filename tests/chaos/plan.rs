@@ -2,7 +2,7 @@
 //! so that whoever has seen a run go wrong can make the same trouble again.
 //! It must never ask what is going on: what a fault meets is the run's business.
 
-use super::dice::Dice;
+use super::{dice::Dice, provider::Provider};
 
 /// Nothing breaks before this: the fleet gets to its feet.
 const BEGIN_MS: u64 = 2_500;
@@ -131,13 +131,13 @@ impl Kind {
             Self::KillWeb => (1..=fleet.webs).map(Target::Web).collect(),
             Self::KillRedis | Self::FlushRedis | Self::CutRedisClients | Self::DeleteRedisKey => vec![Target::Redis],
             Self::CrashPostgres => vec![Target::Postgres],
-            // LINE's and Google's simulations share a port.
-            Self::ProviderRefuses => vec![Target::LineAndApp, Target::Email],
+            // All simulations but the mail relay's share a port.
+            Self::ProviderRefuses => vec![Target::Http, Target::Provider(Provider::Email)],
             Self::ProviderHangs
             | Self::ProviderThrottles
             | Self::ProviderResetsBefore
             | Self::ProviderResetsAfter
-            | Self::ProviderFails => vec![Target::Line, Target::App, Target::Email],
+            | Self::ProviderFails => Provider::ALL.map(Target::Provider).into(),
         }
     }
 }
@@ -156,20 +156,19 @@ pub enum Target {
     /// PostgreSQL.
     Postgres,
     /// A provider.
-    Line,
-    /// A provider.
-    App,
-    /// A provider.
-    Email,
-    /// Two providers at once.
-    LineAndApp,
+    Provider(Provider),
+    /// Every provider that is spoken to over HTTP, at once.
+    Http,
 }
 
 impl Target {
     /// Whether one fault on each would be two on the same thing.
     fn meets(self, other: Self) -> bool {
         let both = [self, other];
-        self == other || (both.contains(&Self::LineAndApp) && (both.contains(&Self::Line) || both.contains(&Self::App)))
+        let over_http = both
+            .iter()
+            .any(|target| matches!(target, Self::Provider(provider) if provider.is_http()));
+        self == other || (both.contains(&Self::Http) && over_http)
     }
 }
 
@@ -181,10 +180,8 @@ impl std::fmt::Display for Target {
             Self::Web(number) => write!(f, "web.{number}"),
             Self::Redis => f.write_str("redis"),
             Self::Postgres => f.write_str("postgres"),
-            Self::Line => f.write_str("line"),
-            Self::App => f.write_str("app"),
-            Self::Email => f.write_str("email"),
-            Self::LineAndApp => f.write_str("line+app"),
+            Self::Provider(provider) => f.write_str(provider.name()),
+            Self::Http => f.write_str("http"),
         }
     }
 }

@@ -11,9 +11,10 @@ use super::{
 };
 
 /// States in the order of the table.
-const STATES: [&str; 7] = [
+const STATES: [&str; 8] = [
     "accepted",
     "delivered",
+    "read",
     "unknown",
     "cancelled",
     "failed",
@@ -31,8 +32,8 @@ pub struct Report<'a> {
     pub faults: &'a [told::Fault],
     /// The longest stall of the run, and of the time in which nothing was broken.
     pub stalls: (Stall, Stall),
-    /// The longest of each channel.
-    pub stalls_by_channel: std::collections::BTreeMap<&'static str, Stall>,
+    /// The longest of each provider.
+    pub stalls_by_provider: std::collections::BTreeMap<&'static str, Stall>,
     /// Kind by kind.
     pub recoveries: Vec<Recovery>,
     /// The longest that work whose owner had gone waited for a new one after its lease was over.
@@ -64,7 +65,7 @@ impl Report<'_> {
             "outcome": self.outcome,
             "longest_stall": self.stalls.0,
             "longest_stall_with_nothing_broken": self.stalls.1,
-            "longest_stall_by_channel": self.stalls_by_channel,
+            "longest_stall_by_provider": self.stalls_by_provider,
             "abandoned": self.abandoned,
             "quiet_ms": self.quiet_ms,
             "recovery": self.recoveries,
@@ -86,7 +87,7 @@ impl fmt::Display for Report<'_> {
             fleet.webs,
             self.faults.len()
         )?;
-        self.channels(f)?;
+        self.providers(f)?;
         self.once(f)?;
         self.findings(f)?;
         self.times(f)?;
@@ -95,20 +96,20 @@ impl fmt::Display for Report<'_> {
 }
 
 impl Report<'_> {
-    fn channels(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "  {:<9}{:>9}", "channel", "planned")?;
+    fn providers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "  {:<9}{:>9}", "provider", "planned")?;
         for state in STATES {
             write!(f, "{state:>11}")?;
         }
         writeln!(f, "  │{:>9}{:>12}{:>13}", "received", "duplicates", "most to one")?;
-        writeln!(f, "  {}┼{}", "─".repeat(97), "─".repeat(35))?;
-        for (name, channel) in &self.outcome.channels {
-            write!(f, "  {name:<9}{:>9}", number(channel.planned))?;
+        writeln!(f, "  {}┼{}", "─".repeat(20 + 11 * STATES.len()), "─".repeat(35))?;
+        for (name, provider) in &self.outcome.providers {
+            write!(f, "  {name:<9}{:>9}", number(provider.planned))?;
             for state in STATES {
-                write!(f, "{:>11}", number(channel.states.get(state).copied().unwrap_or(0)))?;
+                write!(f, "{:>11}", number(provider.states.get(state).copied().unwrap_or(0)))?;
             }
-            let (received, duplicates) = (number(channel.received), number(channel.duplicates));
-            writeln!(f, "  │{received:>9}{duplicates:>12}{:>13}", channel.most_to_one)?;
+            let (received, duplicates) = (number(provider.received), number(provider.duplicates));
+            writeln!(f, "  │{received:>9}{duplicates:>12}{:>13}", provider.most_to_one)?;
         }
         Ok(())
     }
@@ -191,8 +192,8 @@ impl Report<'_> {
     fn times(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (whole, healthy) = &self.stalls;
         line(f, "longest stall", &stall(whole))?;
-        for (channel, of_channel) in &self.stalls_by_channel {
-            writeln!(f, "  {channel:>24}  {}", stall(of_channel))?;
+        for (provider, of_provider) in &self.stalls_by_provider {
+            writeln!(f, "  {provider:>24}  {}", stall(of_provider))?;
         }
         line(f, "  nothing broken", &format!("{:.1} s", secs(healthy.ms)))?;
         line(
@@ -231,7 +232,12 @@ impl Report<'_> {
     fn verdict(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let broken = self.outcome.broken();
         if broken.is_empty() {
-            writeln!(f, "\nEvery promise held: {} messages.", number(self.outcome.sent()))?;
+            let counts = self.outcome.providers.iter();
+            let counts: Vec<String> = counts
+                .map(|(name, provider)| format!("{name} {}", number(provider.received)))
+                .collect();
+            let all = number(self.outcome.sent());
+            writeln!(f, "\nEvery promise held: {all} messages ({}).", counts.join(", "))?;
         } else {
             writeln!(f, "\nBROKEN:")?;
             for promise in &broken {

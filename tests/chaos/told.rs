@@ -3,14 +3,17 @@
 //! It must never be guessed from the plan: healing takes the time it takes. Nor may a cause be made up: without a fault
 //! that can have done it there is none.
 
-use carillon::channel::Channel;
-
-use super::plan::{self, Kind, Target};
+use super::{
+    plan::{self, Kind, Target},
+    provider::Provider,
+};
 
 /// How long after it was healed a fault may still show in an answer that was lost: as long as a request may take.
 const ANSWER_MS: u64 = 20_000;
 /// And in work that was interrupted: leases of 15 s, and what the lane waits for on top (a pause, a 429, a rest).
 const LEASE_MS: u64 = 60_000;
+/// For so long a worker that is told to stop waits for what is out.
+const DRAIN_MS: u64 = 15_000;
 
 /// A fault that was made.
 #[derive(Debug, Clone)]
@@ -31,13 +34,11 @@ impl Fault {
         self.from_ms <= to_ms && self.healed_ms >= from_ms
     }
 
-    /// Whether it keeps this channel (`app`, `line`, `email`) from answering as it should.
-    fn troubles(&self, channel: &str) -> bool {
+    /// Whether it keeps this provider from answering as it should.
+    fn troubles(&self, provider: Provider) -> bool {
         match self.planned.target {
-            Target::LineAndApp => channel != "email",
-            Target::Line => channel == "line",
-            Target::App => channel == "app",
-            Target::Email => channel == "email",
+            Target::Http => provider.is_http(),
+            Target::Provider(hit) => hit == provider,
             Target::Worker(_) | Target::Scheduler(_) | Target::Web(_) | Target::Redis | Target::Postgres => false,
         }
     }
@@ -46,13 +47,14 @@ impl Fault {
     fn interrupts(&self) -> bool {
         match self.planned.kind {
             Kind::KillWorker
-            | Kind::StopWorker
             | Kind::FreezeWorker
             | Kind::KillRedis
             | Kind::FlushRedis
             | Kind::CutRedisClients
             | Kind::DeleteRedisKey
             | Kind::CrashPostgres => true,
+            // Who is told to stop brings home what is out; only what has not come by then is left.
+            Kind::StopWorker => self.healed_ms.saturating_sub(self.from_ms) >= DRAIN_MS,
             Kind::KillScheduler
             | Kind::KillWeb
             | Kind::ProviderHangs
@@ -74,8 +76,8 @@ impl Fault {
 pub struct Arrival {
     /// When, in the run's time.
     pub at_ms: u64,
-    /// On which channel.
-    pub channel: Channel,
+    /// Which.
+    pub provider: Provider,
     /// To whom.
     pub recipient: String,
     /// What a person would have read.
@@ -87,31 +89,49 @@ pub struct Arrival {
 pub struct Sample {
     /// When.
     pub at_ms: u64,
-    /// Channels with messages that wait in lanes that may be sent.
-    pub waiting: Vec<Channel>,
+    /// Providers with messages that wait in lanes that may be sent.
+    pub waiting: Vec<Provider>,
     /// For how long the lease of a slice has been over, and its lane due, and nobody has taken it over; milliseconds.
     pub abandoned_ms: u64,
 }
 
-/// Why a delivery on this channel that was settled then is `unknown` for this reason; none when no fault explains it.
-pub fn cause_of_unknown(
-    faults: &[Fault],
-    channel: &str,
-    reason: &str,
-    at_ms: u64,
-    cancelled: bool,
-) -> Option<&'static str> {
+/// A delivery of which nobody knows whether it arrived.
+#[derive(Debug, Clone, Copy)]
+pub struct Unknown<'a> {
+    /// Over whose wire it went.
+    pub provider: Provider,
+    /// Why it is unknown, by its row.
+    pub reason: &'a str,
+    /// When it was settled.
+    pub at_ms: u64,
+    /// Its broadcast was cancelled.
+    pub cancelled: bool,
+    /// An answer about its recipient came when nobody read it any more, by the provider's own count.
+    pub unread: bool,
+}
+
+/// Why a delivery is `unknown`; none when neither a fault nor an unread answer explains it.
+pub fn cause_of_unknown(faults: &[Fault], unknown: Unknown<'_>) -> Option<&'static str> {
+    let Unknown {
+        provider,
+        reason,
+        at_ms,
+        cancelled,
+        unread,
+    } = unknown;
     let last = |after_ms: u64, did: &dyn Fn(&Fault) -> bool| {
         let could = |fault: &&Fault| fault.from_ms <= at_ms && at_ms <= fault.healed_ms + after_ms && did(fault);
         faults.iter().rev().find(could).map(Fault::name)
     };
     match reason {
         // What is repeated under its key is never left unknown, but where nothing may be repeated any more.
-        _ if channel == "line" => (cancelled && reason == "interrupted").then_some("cancelled by the shop"),
+        _ if provider.has_keys() => (cancelled && reason == "interrupted").then_some("cancelled by the shop"),
         "interrupted" => last(LEASE_MS, &Fault::interrupts).or(cancelled.then_some("cancelled by the shop")),
-        "uncertain" => last(ANSWER_MS, &|fault| fault.troubles(channel))
+        "uncertain" => last(ANSWER_MS, &|fault| fault.troubles(provider))
             // A request that a frozen process could not read the answer of in time.
-            .or_else(|| last(ANSWER_MS, &|fault| fault.planned.kind == Kind::FreezeWorker)),
+            .or_else(|| last(ANSWER_MS, &|fault| fault.planned.kind == Kind::FreezeWorker))
+            // A machine that is too busy to read in time.
+            .or(unread.then_some("its answer was not read in time")),
         _ => None,
     }
 }

@@ -1,40 +1,34 @@
 //! Where the run happens: a migrated database, several shops with customers and senders, and the providers' sandbox in
-//! this process. The shops' senders are slow on purpose, so that sending goes on while things break.
+//! this process. The shops' senders (`accounts`) are slow on purpose, so that
+//! sending goes on while things break.
 //! It must never know of a fault: the town is what the faults happen to.
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use carillon::{channel::Channel, secret::Secrets};
-use carillon_sandbox::{
-    Handle, LINE_CHANNEL_ID, LINE_CHANNEL_SECRET, LINE_TOKEN, Latency, Running, SMTP_PASSWORD, SMTP_USER, Sandbox,
-    SandboxConfig,
-};
-use serde_json::json;
+use carillon::{prices::Prices, secret::Secrets};
+use carillon_sandbox::{Handle, Latency, Running, Sandbox, SandboxConfig};
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use uuid::Uuid;
 
 use super::{
-    clock::Clock, dice::Dice, door::Door, load, load::Book, notes::Notes, options::Options, services::Services,
-    told::Arrival,
+    accounts, clock::Clock, dice::Dice, door::Door, load, load::Book, notes::Notes, options::Options,
+    provider::Provider, services::Services, told::Arrival,
 };
 
-/// What shop fronts sign with.
-pub const STORE_SECRET: &str = "store-secret-of-the-chaos";
-/// What return paths are made with, and what the mail server that takes them signs with.
-pub const BOUNCE_SECRET: &str = "bounce-secret-of-the-chaos";
 const KEY: &str = "chaos:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 /// Shops; the later half has no mail relay of its own and uses the platform's.
 pub const SHOPS: usize = 4;
-/// The channels of the shops, and how many messages a second each sender may send.
-const SENDERS: [(Channel, f64); 3] = [(Channel::Line, 80.0), (Channel::App, 80.0), (Channel::Email, 40.0)];
 /// Settings that differ from the defaults: a provider that hangs is given up within the run.
 const SETTINGS: &[(&str, &str)] = &[
     ("CHANNEL__LINE__TIMEOUT_SECS", "6"),
     ("CHANNEL__APP__TIMEOUT_SECS", "6"),
+    ("CHANNEL__MESSENGER__TIMEOUT_SECS", "6"),
+    ("CHANNEL__WHATSAPP__TIMEOUT_SECS", "6"),
+    ("CHANNEL__SMS__TIMEOUT_SECS", "6"),
     ("CHANNEL__EMAIL__COMMAND_TIMEOUT_SECS", "6"),
     ("CHANNEL__EMAIL__BODY_TIMEOUT_SECS", "8"),
     // Each bell that is lost doubles the wait for the next one.
@@ -82,19 +76,20 @@ impl Town {
             .await
             .unwrap();
         carillon::db::MIGRATOR.run(&pool).await.unwrap();
-        let prices = carillon::prices::Prices::embedded().unwrap();
+        let price_tables = priced(files);
+        let prices = Prices::read(&price_tables).unwrap();
         carillon::prices::publish(&pool.clone().into(), &prices).await.unwrap();
         let sandbox_began = Instant::now();
         let config = SandboxConfig {
             seed,
             keep_bodies: false,
-            keep_return_paths: true,
+            keep_marks: true,
             ..SandboxConfig::default()
         };
         let sandbox = Sandbox::start(config).await.unwrap();
         let schedules = files.join("schedule.toml");
         std::fs::write(&schedules, load::schedules()).unwrap();
-        let env = environment(&services, &sandbox, &schedules);
+        let env = environment(&services, &sandbox, &schedules, &price_tables);
         let mut town = Self {
             pool,
             services,
@@ -109,10 +104,10 @@ impl Town {
             sandbox,
             sandbox_began,
         };
-        for (channel, fixed_ms, jitter_ms) in [(Channel::Line, 20, 60), (Channel::App, 20, 60), (Channel::Email, 2, 10)]
-        {
+        for provider in Provider::ALL {
+            let (fixed_ms, jitter_ms) = if provider.is_http() { (20, 60) } else { (2, 10) };
             town.providers()
-                .set_latency(provider(channel), Latency { fixed_ms, jitter_ms });
+                .set_latency(provider.wire(), Latency { fixed_ms, jitter_ms });
         }
         town.settle_in(biggest).await;
         town.clock = Clock::start();
@@ -126,18 +121,18 @@ impl Town {
 
     /// Everything the providers took, in order of time.
     pub fn arrivals(&self) -> Vec<Arrival> {
-        let of = |channel: Channel| {
+        let of = |provider: Provider| {
             let messages = self
                 .providers()
-                .received(provider(channel), &carillon_sandbox::ReceivedQuery::default());
+                .received(provider.wire(), &carillon_sandbox::ReceivedQuery::default());
             messages.into_iter().map(move |message| Arrival {
                 at_ms: self.clock.after(self.sandbox_began, message.at_ms.into()),
-                channel,
-                recipient: message.recipient,
+                provider,
+                recipient: provider.stored(message.recipient),
                 text: message.text,
             })
         };
-        let mut all: Vec<Arrival> = SENDERS.iter().flat_map(|(channel, _)| of(*channel)).collect();
+        let mut all: Vec<Arrival> = Provider::ALL.into_iter().flat_map(of).collect();
         all.sort_by_key(|arrival| arrival.at_ms);
         all
     }
@@ -160,39 +155,25 @@ impl Town {
             ))
             .await;
         }
-        let own_relay = self.shops.len() / 2;
-        for (channel, rate) in SENDERS {
-            let of_shops = if channel == Channel::Email {
-                own_relay
-            } else {
-                self.shops.len()
-            };
-            for shop in self.shops.iter().take(of_shops) {
-                self.sender(Some(*shop), channel, rate).await;
+        for (number, shop) in self.shops.iter().enumerate() {
+            for provider in accounts::of_shop(number, number < self.shops.len() / 2) {
+                self.sender(Some(*shop), provider, accounts::rate(provider)).await;
             }
         }
-        self.sender(None, Channel::Email, 80.0).await;
+        self.sender(None, Provider::Email, 80.0).await;
+        self.run(
+            "select record_sms_identity(id, 'EasyStore', 'chaos', 'chaos') from sender where channel = 'sms'"
+                .to_owned(),
+        )
+        .await;
         for shop in &self.shops {
             self.people(*shop, customers).await;
         }
         self.run("analyze".to_owned()).await;
     }
 
-    async fn sender(&self, shop: Option<Uuid>, channel: Channel, rate: f64) {
-        let smtp = self.sandbox.smtp_addr;
-        let credentials = match channel {
-            // A shop front's own messages come to it, too.
-            Channel::App => {
-                let mut key: serde_json::Value = serde_json::from_str(&self.sandbox.fcm_key_json()).unwrap();
-                key["secret"] = STORE_SECRET.into();
-                key.to_string()
-            }
-            Channel::Email => json!({"host": smtp.ip().to_string(), "port": smtp.port(), "tls": "none", "username": SMTP_USER,
-                "password": SMTP_PASSWORD, "return_path": "bounce@shop.example", "bounce_secret": BOUNCE_SECRET, "from": "news@shop.example", "from_name": "好日子選物"})
-            .to_string(),
-            _ => json!({"channel_id": LINE_CHANNEL_ID, "channel_secret": LINE_CHANNEL_SECRET, "access_token": LINE_TOKEN})
-                .to_string(),
-        };
+    async fn sender(&self, shop: Option<Uuid>, provider: Provider, rate: f64) {
+        let credentials = accounts::credentials(provider, &self.sandbox).to_string();
         let config = carillon::config::Config::load(&carillon::config::Sources::of(self.env.clone()));
         let secrets = Secrets::new(&config.unwrap().config.secret.keys).unwrap();
         let id = Uuid::now_v7();
@@ -202,8 +183,8 @@ impl Town {
         )
         .bind(id)
         .bind(shop)
-        .bind(channel)
-        .bind(channel.as_str())
+        .bind(provider.channel())
+        .bind(provider.name())
         .bind(secrets.seal(credentials.as_bytes(), id).unwrap())
         .bind(rate)
         .execute(&self.pool)
@@ -211,7 +192,9 @@ impl Town {
         .unwrap();
     }
 
-    /// Customer number i of a shop has the tag `nSIZE` of every size ≥ i. All have mail, most the app, half LINE.
+    /// Customer number i of a shop has the tag `nSIZE` of every size ≥ i. All have mail, most the app and a phone, half LINE and
+    /// WhatsApp, a third Messenger. Of these last two some have not written for a day, or will not have within the run: nothing may be
+    /// sent to them.
     async fn people(&self, shop: Uuid, customers: u64) {
         let sizes: Vec<String> = self.sizes.iter().map(u64::to_string).collect();
         self.run(format!(
@@ -220,31 +203,43 @@ impl Town {
                                array(select 'n' || n from unnest(array[{}]) n where n >= i)
                           from generate_series(1, {customers}) i returning id),
                   n as (select id, row_number() over (order by id) as i from c)
-             insert into address (shop_id, sender_id, customer_id, address)
+             insert into address (shop_id, sender_id, customer_id, address, last_inbound_at)
              select '{shop}', s.id, n.id, case s.channel
                       when 'line' then 'U' || md5(n.id::text)
                       when 'app' then 'token-' || md5(n.id::text) || ':APA91b' || md5(n.id::text)
-                      else 'customer' || n.id || '@mail.example' end
+                      when 'messenger' then '7' || lpad(n.id::text, 15, '0')
+                      when 'whatsapp' then '+8869' || lpad(n.id::text, 8, '0')
+                      when 'sms' then '+8869' || lpad(n.id::text, 8, '0')
+                      else 'customer' || n.id || '@mail.example' end,
+                    case when s.channel in ('messenger', 'whatsapp') then now() - case n.i % 12
+                      when 5 then interval '25 hours'
+                      when 6 then interval '24 hours' - n.i * interval '100 milliseconds'
+                      else interval '0' end end
                from n cross join sender s
               where (s.shop_id = '{shop}' or s.shop_id is null and not exists (select from sender o
                         where o.shop_id = '{shop}' and o.channel = s.channel))
-                and case s.channel when 'line' then n.i % 2 = 0 when 'app' then n.i % 5 <> 0 else true end",
+                and case s.channel when 'line' then n.i % 2 = 0 when 'app' then n.i % 5 <> 0 when 'messenger' then n.i % 3 = 0
+                      when 'whatsapp' then n.i % 4 in (1, 2) when 'sms' then n.i % 7 <> 0 else true end",
             sizes.join(",")
         ))
         .await;
     }
 }
 
-/// What the sandbox calls a channel.
-pub fn provider(channel: Channel) -> carillon_sandbox::Channel {
-    match channel {
-        Channel::App => carillon_sandbox::Channel::Fcm,
-        Channel::Email => carillon_sandbox::Channel::Smtp,
-        _ => carillon_sandbox::Channel::Line,
+/// The shipped price tables in a folder of their own, with a price for WhatsApp, which has none otherwise.
+fn priced(files: &Path) -> PathBuf {
+    let folder = files.join("prices");
+    std::fs::create_dir(&folder).unwrap();
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/config/prices")).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.replace("email = 2", "email = 2\nwhatsapp = 4");
+        std::fs::write(folder.join(path.file_name().unwrap()), text).unwrap();
     }
+    folder
 }
 
-fn environment(services: &Services, sandbox: &Running, schedules: &Path) -> BTreeMap<String, String> {
+fn environment(services: &Services, sandbox: &Running, schedules: &Path, prices: &Path) -> BTreeMap<String, String> {
     let mut env: BTreeMap<String, String> = [
         ("DATABASE_URL", services.database_url.clone()),
         ("REDIS_URL", services.redis_url.clone()),
@@ -255,6 +250,11 @@ fn environment(services: &Services, sandbox: &Running, schedules: &Path) -> BTre
             "CARILLON__CHANNEL__APP__TOKEN_URL",
             format!("{}/token", sandbox.http_url()),
         ),
+        ("CARILLON__CHANNEL__MESSENGER__BASE_URL", sandbox.http_url()),
+        ("CARILLON__CHANNEL__WHATSAPP__BASE_URL", sandbox.http_url()),
+        ("CARILLON__CHANNEL__SMS__TWILIO_BASE_URL", sandbox.http_url()),
+        ("CARILLON__WEB__PUBLIC_URL", accounts::PUBLIC_URL.to_owned()),
+        ("CARILLON__PRICES__FOLDER", prices.display().to_string()),
         ("CARILLON__SCHEDULER__SCHEDULE_FILE", schedules.display().to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value))

@@ -1,4 +1,4 @@
-//! Looks at the run several times a second: on which channels messages wait that could be sent, and whether work of
+//! Looks at the run several times a second: for which providers messages wait that could be sent, and whether work of
 //! somebody who has gone waits for a new owner.
 //! It must never change anything, and a database that is away is no sample: the last one stays true.
 
@@ -12,7 +12,7 @@ use std::{
 
 use sqlx::Row as _;
 
-use super::{told::Sample, town::Town};
+use super::{provider::Provider, told::Sample, town::Town};
 
 const LOOK: Duration = Duration::from_millis(200);
 /// Work that nobody takes over for so long is written down with everything around it.
@@ -44,7 +44,7 @@ impl Samples {
 
 async fn look(town: &Town) -> sqlx::Result<Sample> {
     let row = sqlx::query(
-        "select coalesce(array_agg(distinct l.channel) filter (where l.remaining > 0 and s.state = 'connected'), '{}') as waiting,
+        "select coalesce(array_agg(distinct s.name) filter (where l.remaining > 0 and s.state = 'connected'), '{}') as waiting,
                 coalesce((select max(extract(epoch from now() - greatest(c.lease_until, d.due_at))) * 1000 from slice c
                             join broadcast o on o.id = c.broadcast_id and o.state = 'sending'
                             join lane d on d.broadcast_id = c.broadcast_id and d.channel = c.channel and d.due_at < now()
@@ -53,9 +53,10 @@ async fn look(town: &Town) -> sqlx::Result<Sample> {
     )
     .fetch_one(&town.pool)
     .await?;
+    let waiting: Vec<String> = row.try_get("waiting")?;
     Ok(Sample {
         at_ms: town.clock.now_ms(),
-        waiting: row.try_get("waiting")?,
+        waiting: waiting.iter().filter_map(|name| Provider::of_sender(name)).collect(),
         abandoned_ms: u64::try_from(row.try_get::<i64, _>("abandoned_ms")?).unwrap_or(0),
     })
 }

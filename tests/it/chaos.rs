@@ -3,6 +3,9 @@
 
 // Only the pure parts, and not all of each, are used here.
 #[allow(dead_code)]
+#[path = "../chaos/charges.rs"]
+mod charges;
+#[allow(dead_code)]
 #[path = "../chaos/dice.rs"]
 mod dice;
 #[allow(dead_code)]
@@ -15,18 +18,21 @@ mod outcome;
 #[path = "../chaos/plan.rs"]
 mod plan;
 #[allow(dead_code)]
+#[path = "../chaos/provider.rs"]
+mod provider;
+#[allow(dead_code)]
 #[path = "../chaos/told.rs"]
 mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use carillon::channel::Channel;
-
 use self::{
+    charges::{Charge, hold_against},
     figures::{abandoned, recoveries, stalls},
-    outcome::{Because, ChannelCount, Once, Outcome, Wrong},
+    outcome::{Because, Once, Outcome, ProviderCount, Wrong},
     plan::{Fault, Kind, Size, Target, plan},
-    told::{Arrival, Sample, cause_of_death, cause_of_unknown},
+    provider::Provider,
+    told::{Arrival, Sample, Unknown, cause_of_death, cause_of_unknown},
 };
 
 const FLEET: Size = Size {
@@ -56,12 +62,18 @@ fn a_plan_of_any_seed_and_length_is_in_order_over_in_time_and_never_hits_a_targe
             for earlier in &faults[..n] {
                 let over = earlier.at_ms + earlier.for_ms <= fault.at_ms;
                 assert!(
-                    over || earlier.target != fault.target,
+                    over || !at_once(earlier.target, fault.target),
                     "seed {seed}: {earlier:?}, {fault:?}"
                 );
             }
         }
     }
+}
+
+/// A fault on every provider but the mail relay is one on each of them.
+fn at_once(one: Target, other: Target) -> bool {
+    let http = |target| matches!(target, Target::Provider(provider) if provider != Provider::Email);
+    one == other || (one == Target::Http && http(other)) || (other == Target::Http && http(one))
 }
 
 #[test]
@@ -74,6 +86,20 @@ fn ten_minutes_of_any_seed_have_every_kind_of_fault_on_every_target() {
         assert!((1..=3).all(|worker| targets.contains(&Target::Worker(worker))));
         assert!((1..=2).all(|scheduler| targets.contains(&Target::Scheduler(scheduler))));
         assert!((1..=2).all(|web| targets.contains(&Target::Web(web))));
+    }
+    let hour = 6 * TEN_MINUTES_MS;
+    for seed in 0..4 {
+        let faults = plan(seed, hour, FLEET);
+        let on = |provider| {
+            faults
+                .iter()
+                .filter(move |fault| fault.target == Target::Provider(provider))
+        };
+        for provider in Provider::ALL {
+            let kinds: BTreeSet<Kind> = on(provider).map(|fault| fault.kind).collect();
+            assert!(kinds.len() >= 5, "seed {seed}: {provider:?} has {kinds:?}");
+        }
+        assert!(faults.iter().any(|fault| fault.target == Target::Http), "seed {seed}");
     }
 }
 
@@ -96,22 +122,67 @@ fn told(kind: Kind, target: Target, from_ms: u64, healed_ms: u64) -> told::Fault
 fn only_a_fault_that_can_have_done_it_is_a_cause() {
     let faults = [
         told(Kind::KillWorker, Target::Worker(1), 10_000, 11_000),
-        told(Kind::ProviderHangs, Target::Email, 20_000, 25_000),
+        told(Kind::ProviderHangs, Target::Provider(Provider::Email), 20_000, 25_000),
+        told(Kind::ProviderRefuses, Target::Http, 100_000, 101_000),
+        told(Kind::StopWorker, Target::Worker(1), 200_000, 206_000),
+        told(Kind::StopWorker, Target::Worker(2), 300_000, 316_000),
     ];
-    let cause = |channel, reason, at_ms| cause_of_unknown(&faults, channel, reason, at_ms, false);
-    assert_eq!(cause("app", "interrupted", 30_000), Some("kill_worker"));
-    assert_eq!(cause("app", "interrupted", 9_999), None, "before the fault");
-    assert_eq!(cause("app", "interrupted", 80_000), None, "long after it");
-    assert_eq!(cause("email", "uncertain", 26_000), Some("provider_hangs"));
-    assert_eq!(cause("app", "uncertain", 26_000), None, "another provider hung");
-    assert_eq!(cause("line", "key_expired", 26_000), None, "no run lasts that long");
+    let unknown = |provider, reason, at_ms| Unknown {
+        provider,
+        reason,
+        at_ms,
+        cancelled: false,
+        unread: false,
+    };
+    let cause = |provider, reason, at_ms| cause_of_unknown(&faults, unknown(provider, reason, at_ms));
+    assert_eq!(cause(Provider::App, "interrupted", 30_000), Some("kill_worker"));
+    assert_eq!(cause(Provider::Twilio, "interrupted", 30_000), Some("kill_worker"));
+    assert_eq!(cause(Provider::App, "interrupted", 9_999), None, "before the fault");
+    assert_eq!(cause(Provider::App, "interrupted", 80_000), None, "long after it");
     assert_eq!(
-        cause("line", "interrupted", 30_000),
+        cause(Provider::App, "interrupted", 207_000),
         None,
-        "LINE is repeated under its key"
+        "it brought home what was out"
     );
-    let cancelled = cause_of_unknown(&faults, "app", "interrupted", 80_000, true);
-    assert_eq!(cancelled, Some("cancelled by the shop"));
+    assert_eq!(cause(Provider::App, "interrupted", 320_000), Some("stop_worker"));
+    assert_eq!(cause(Provider::Email, "uncertain", 26_000), Some("provider_hangs"));
+    assert_eq!(cause(Provider::App, "uncertain", 26_000), None, "another provider hung");
+    assert_eq!(
+        cause(Provider::Messenger, "uncertain", 102_000),
+        Some("provider_refuses")
+    );
+    assert_eq!(
+        cause(Provider::Email, "uncertain", 102_000),
+        None,
+        "it has another port"
+    );
+    assert_eq!(
+        cause(Provider::Line, "key_expired", 26_000),
+        None,
+        "no run lasts that long"
+    );
+    for provider in [Provider::Line, Provider::Mitake] {
+        let why = "it is repeated under its key";
+        assert_eq!(cause(provider, "interrupted", 30_000), None, "{why}");
+        assert_eq!(cause(provider, "uncertain", 102_000), None, "{why}");
+    }
+    let with = |provider, reason, cancelled, unread| {
+        let unknown = Unknown {
+            cancelled,
+            unread,
+            ..unknown(provider, reason, 80_000)
+        };
+        cause_of_unknown(&faults, unknown)
+    };
+    let cancelled = Some("cancelled by the shop");
+    assert_eq!(with(Provider::App, "interrupted", true, false), cancelled);
+    assert_eq!(with(Provider::Mitake, "interrupted", true, false), cancelled);
+    assert_eq!(with(Provider::Mitake, "uncertain", true, true), None);
+    assert!(
+        with(Provider::Whatsapp, "uncertain", false, true).is_some(),
+        "nobody read it"
+    );
+    assert_eq!(with(Provider::Whatsapp, "interrupted", false, true), None);
 
     let kills = [(1, 10_000), (2, 20_000), (3, 30_000)]
         .map(|(worker, at_ms)| told(Kind::KillWorker, Target::Worker(worker), at_ms, at_ms + 1));
@@ -130,13 +201,13 @@ type Break<'a> = &'a dyn Fn(&mut Outcome);
 #[test]
 fn every_broken_promise_is_noticed() {
     let clean = || Outcome {
-        channels: BTreeMap::from([(
+        providers: BTreeMap::from([(
             "line",
-            ChannelCount {
+            ProviderCount {
                 planned: 1,
                 received: 1,
                 most_to_one: 1,
-                ..ChannelCount::default()
+                ..ProviderCount::default()
             },
         )]),
         once: BTreeMap::from([(
@@ -157,13 +228,14 @@ fn every_broken_promise_is_noticed() {
         wrong
     };
     let nameless = || BTreeMap::from([(Because::default(), 1)]);
-    let breaks: [Break<'_>; 19] = [
-        &|outcome| outcome.channels.clear(),
+    let breaks: [Break<'_>; 20] = [
+        &|outcome| outcome.providers.clear(),
+        &|outcome| _ = outcome.providers.insert("twilio", ProviderCount::default()),
         &|outcome| outcome.audited = 0,
         &|outcome| outcome.not_quiet.push("it".to_owned()),
         &|outcome| outcome.lost = one(),
-        &|outcome| outcome.channels.entry("line").or_default().duplicates = 1,
-        &|outcome| outcome.channels.entry("line").or_default().most_to_one = 2,
+        &|outcome| outcome.providers.entry("line").or_default().duplicates = 1,
+        &|outcome| outcome.providers.entry("line").or_default().most_to_one = 2,
         &|outcome| outcome.unaccounted = one(),
         &|outcome| outcome.once.clear(),
         &|outcome| outcome.once.entry("refills").or_default().due = 0,
@@ -192,16 +264,49 @@ fn every_broken_promise_is_noticed() {
     assert!(explained.broken().is_empty());
 }
 
-fn arrival(at_ms: u64, channel: Channel) -> Arrival {
+#[test]
+fn whoever_was_accepted_is_charged_once_and_nobody_else_is() {
+    let judged = |state, charged, may_be_free| {
+        let mut once = Once::default();
+        let charge = Charge {
+            state,
+            charged,
+            price: 5,
+            may_be_free,
+        };
+        hold_against(&mut once, charge, || "it".to_owned());
+        [
+            once.due,
+            once.done,
+            once.twice.count,
+            once.missing.count,
+            once.undue.count,
+        ]
+    };
+    for state in ["accepted", "delivered", "read"] {
+        assert_eq!(judged(state, 5, false), [1, 1, 0, 0, 0], "{state}");
+        assert_eq!(judged(state, 10, false), [1, 0, 1, 0, 0], "{state}");
+        assert_eq!(judged(state, 4, false), [1, 0, 0, 1, 0], "{state}");
+        assert_eq!(judged(state, 0, false), [1, 0, 0, 1, 0], "{state}");
+        assert_eq!(judged(state, 0, true), [0; 5], "{state}, proved after nobody knew");
+        assert_eq!(judged(state, 10, true), [1, 0, 1, 0, 0], "{state}");
+    }
+    for state in ["unknown", "failed", "skipped", "cancelled", "expired", "queued"] {
+        assert_eq!(judged(state, 0, false), [0; 5], "{state}");
+        assert_eq!(judged(state, 5, false), [0, 0, 0, 0, 1], "{state}");
+    }
+}
+
+fn arrival(at_ms: u64, provider: Provider) -> Arrival {
     Arrival {
         at_ms,
-        channel,
+        provider,
         recipient: String::new(),
         text: String::new(),
     }
 }
 
-fn sample(at_ms: u64, waiting: &[Channel]) -> Sample {
+fn sample(at_ms: u64, waiting: &[Provider]) -> Sample {
     Sample {
         at_ms,
         waiting: waiting.to_vec(),
@@ -211,7 +316,7 @@ fn sample(at_ms: u64, waiting: &[Channel]) -> Sample {
 
 #[test]
 fn a_stall_is_counted_while_something_waits_and_recovery_on_the_channel_that_was_hit() {
-    let line = [Channel::Line];
+    let line = [Provider::Line];
     let samples = [
         sample(0, &line),
         sample(5_000, &line),
@@ -220,13 +325,13 @@ fn a_stall_is_counted_while_something_waits_and_recovery_on_the_channel_that_was
         sample(21_000, &line),
     ];
     let arrivals = [
-        arrival(1_000, Channel::Line),
-        arrival(4_500, Channel::Email),
-        arrival(5_500, Channel::Line),
+        arrival(1_000, Provider::Line),
+        arrival(4_500, Provider::Email),
+        arrival(5_500, Provider::Line),
     ];
     let faults = [
-        told(Kind::ProviderHangs, Target::Line, 1_500, 4_000),
-        told(Kind::ProviderHangs, Target::App, 1_500, 4_000),
+        told(Kind::ProviderHangs, Target::Provider(Provider::Line), 1_500, 4_000),
+        told(Kind::ProviderHangs, Target::Provider(Provider::App), 1_500, 4_000),
     ];
     let (whole, healthy) = stalls(&samples, &arrivals, &faults);
     assert_eq!(

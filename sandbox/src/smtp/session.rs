@@ -256,7 +256,7 @@ impl Session {
                 envelope.sender.eight_bit,
                 envelope.sender.utf8,
                 self.state.keep_bodies,
-                self.state.keep_return_paths.then_some(&*envelope.sender.return_path),
+                self.state.keep_marks.then_some(&*envelope.sender.return_path),
             )
         });
         let content = match content {

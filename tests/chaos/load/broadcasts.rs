@@ -33,6 +33,27 @@ enum Whim {
     },
 }
 
+/// Modes and channels. Which of two providers has a text message is up to the shop.
+const MIXES: [(&str, &[&str]); 12] = [
+    ("priority_single", &["app", "line", "email"]),
+    ("priority_single", &["line", "email"]),
+    ("priority_single", &["line"]),
+    ("priority_single", &["messenger", "whatsapp", "sms"]),
+    ("priority_single", &["whatsapp", "line", "messenger"]),
+    ("priority_single", &["sms", "email"]),
+    EVERYWHERE,
+    ("app_plus_one", &["app", "line"]),
+    ("app_plus_one", &["app", "email"]),
+    ("app_plus_one", &["app", "messenger"]),
+    ("app_plus_one", &["app", "whatsapp"]),
+    ("app_plus_one", &["app", "sms"]),
+];
+/// Whoever is anywhere gets it, and of everywhere somebody does.
+const EVERYWHERE: (&str, &[&str]) = (
+    "priority_single",
+    &["messenger", "whatsapp", "line", "sms", "app", "email"],
+);
+
 /// What one broadcast is like.
 struct Brief {
     size: u64,
@@ -45,13 +66,7 @@ struct Brief {
 
 impl Brief {
     fn of(dice: &mut Dice, sizes: &[u64]) -> Self {
-        let (mode, channels): (_, &[&str]) = dice.pick(&[
-            ("priority_single", &["app", "line", "email"] as &[&str]),
-            ("priority_single", &["line", "email"]),
-            ("priority_single", &["line"]),
-            ("app_plus_one", &["app", "line"]),
-            ("app_plus_one", &["app", "email"]),
-        ]);
+        let (mode, channels) = dice.pick(&MIXES);
         let after_ms = dice.between(200, 5_000);
         let whim = match dice.between(1, 100) {
             1..=10 => Whim::Cancel { after_ms },
@@ -71,6 +86,18 @@ impl Brief {
             personal: dice.chance(60),
             whim,
             rest_ms: dice.between(0, 1_000),
+        }
+    }
+
+    /// A shop's first one, so that a run of any length has messages for every provider: to everybody, and sent as it is.
+    fn first(self, sizes: &[u64]) -> Self {
+        let (mode, channels) = EVERYWHERE;
+        Self {
+            size: sizes.iter().copied().max().unwrap_or(self.size),
+            mode,
+            channels,
+            whim: Whim::Nothing,
+            ..self
         }
     }
 }
@@ -93,8 +120,11 @@ pub(super) async fn run(town: Arc<Town>, stop: CancellationToken) {
 async fn bring(town: &Town, shop: usize, track: u64) {
     for n in 0_u64.. {
         let mut dice = Dice::of(town.seed, &[2, shop as u64, track, n]);
-        let brief = Brief::of(&mut dice, &town.sizes);
-        let id = begin(town, town.shops[shop], &format!("{shop}.{track}.{n}"), &brief).await;
+        let mut brief = Brief::of(&mut dice, &town.sizes);
+        if (track, n) == (0, 0) {
+            brief = brief.first(&town.sizes);
+        }
+        let id = begin(town, town.shops[shop], &format!("s{shop}t{track}n{n}"), &brief).await;
         match brief.whim {
             Whim::Nothing | Whim::Later { .. } => {}
             Whim::Pause { after_ms, for_ms } => {
@@ -120,7 +150,7 @@ async fn bring(town: &Town, shop: usize, track: u64) {
 /// is sent like any other: each try has a name of its own.
 async fn begin(town: &Town, shop: Uuid, name: &str, brief: &Brief) -> Uuid {
     for attempt in 0_u64.. {
-        match draft_and_send(town, shop, &format!("{name}.{attempt}"), brief).await {
+        match draft_and_send(town, shop, &format!("{name}a{attempt}"), brief).await {
             Ok(id) => {
                 town.notes.add(Fact::Begun, &id);
                 ring(town, id).await;
@@ -134,7 +164,8 @@ async fn begin(town: &Town, shop: Uuid, name: &str, brief: &Brief) -> Uuid {
 
 async fn draft_and_send(town: &Town, shop: Uuid, name: &str, brief: &Brief) -> sqlx::Result<Uuid> {
     let greeting = if brief.personal { "{first_name} 您好，" } else { "" };
-    // The name between the signs tells afterwards which broadcast a message belongs to.
+    // The name between the signs tells afterwards which broadcast a message belongs to. With dots between its numbers it would be an
+    // address, which no text message may carry that nobody registered.
     let content = json!({
         "text": format!("{greeting}週年慶 #{name}#"), "subject": "週年慶", "title": "週年慶",
         "fallbacks": {"first_name": "您"},

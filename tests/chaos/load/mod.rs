@@ -29,7 +29,7 @@ const AGAIN: Duration = Duration::from_millis(250);
 /// A kind of work.
 #[derive(Debug, Clone, Copy)]
 pub enum Load {
-    /// Broadcasts of all shops on all channels, of several sizes, some paused, resumed, scheduled or cancelled.
+    /// Broadcasts of all shops on all six channels, of several sizes, some paused, resumed, scheduled or cancelled.
     Broadcasts,
     /// Shops whose monthly tokens fall due, some suspended or changing their plan meanwhile.
     Refills,
@@ -37,7 +37,7 @@ pub enum Load {
     TopUps,
     /// Periods of schedules that come due.
     Periods,
-    /// What customers write and mail servers report, told by webhook: shuffled, several times, with wrong signatures.
+    /// What customers write and providers report of messages, told by webhook: shuffled, several times, with wrong signatures.
     Webhooks,
     /// Audits in the middle of it all.
     Audits,

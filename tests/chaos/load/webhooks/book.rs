@@ -9,6 +9,11 @@ use std::{
 
 use uuid::Uuid;
 
+use crate::provider::Provider;
+
+/// The delivery that a report is about.
+pub(super) type Delivery = (Uuid, Provider, i64);
+
 /// What one event says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum What {
@@ -24,12 +29,8 @@ pub(super) enum What {
     Unsent { message_id: String },
     /// Somebody follows the account from then on, or left.
     Standing { who: String, follows: bool, at_ms: i64 },
-    /// What became of a mail; `state` is `failed`, `delivered`, or nothing for what moves no delivery.
-    Report {
-        broadcast: Uuid,
-        customer: i64,
-        state: Option<&'static str>,
-    },
+    /// What became of a message; `state` is `failed`, `read`, `delivered`, `accepted`, or nothing for what moves no delivery.
+    Report { of: Delivery, state: Option<&'static str> },
 }
 
 impl What {
@@ -87,10 +88,10 @@ struct Pages {
     events: BTreeMap<(Uuid, String), Told>,
     counts: Counts,
     /// Deliveries of which a failure was told, or is about to be.
-    may_have_failed: BTreeSet<(Uuid, i64)>,
+    may_have_failed: BTreeSet<Delivery>,
     last_moment_ms: i64,
-    /// Mails whose reports are decided on, by the order in which the mail server took them.
-    seen: BTreeSet<u32>,
+    /// Messages whose reports are decided on, by the order in which their provider took them.
+    seen: BTreeSet<(Provider, u32)>,
 }
 
 impl Book {
@@ -105,9 +106,9 @@ impl Book {
         pages.last_moment_ms
     }
 
-    /// Whether nobody has decided yet what is reported of this mail.
-    pub(super) fn is_new_mail(&self, serial: u32) -> bool {
-        self.pages().seen.insert(serial)
+    /// Whether nobody has decided yet what is reported of this message.
+    pub(super) fn is_new(&self, provider: Provider, serial: u32) -> bool {
+        self.pages().seen.insert((provider, serial))
     }
 
     /// These are about to be told.
@@ -115,12 +116,11 @@ impl Book {
         let mut pages = self.pages();
         for event in events {
             if let What::Report {
-                broadcast,
-                customer,
+                of,
                 state: Some("failed"),
             } = event.what
             {
-                pages.may_have_failed.insert((broadcast, customer));
+                pages.may_have_failed.insert(of);
             }
             pages
                 .events
@@ -159,9 +159,9 @@ impl Book {
         self.pages().counts.wrong.push(what);
     }
 
-    /// Whether a mail server said, or may have said, that this mail came back.
-    pub fn may_have_failed(&self, broadcast: Uuid, customer: i64) -> bool {
-        self.pages().may_have_failed.contains(&(broadcast, customer))
+    /// Whether the provider said, or may have said, that this message did not arrive after all.
+    pub fn may_have_failed(&self, broadcast: Uuid, provider: Provider, customer: i64) -> bool {
+        self.pages().may_have_failed.contains(&(broadcast, provider, customer))
     }
 
     /// Every event, by sender and key.

@@ -11,15 +11,18 @@ use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::book::{Told, What};
+use super::{
+    book::{Told, What},
+    moved,
+};
 use crate::{
     load::Told as Run,
     outcome::{Once, Outcome},
-    told::cause_of_unknown,
     town::Town,
 };
 
-type Events = BTreeMap<(Uuid, String), Told>;
+/// Everything that was told, by sender and key.
+pub(super) type Events = BTreeMap<(Uuid, String), Told>;
 /// Sender, person, kind, order.
 type Thread = (Uuid, String, String, String);
 
@@ -53,9 +56,7 @@ pub(in crate::load) async fn judge(town: &Town, run: &Run<'_>, outcome: &mut Out
         ("forged turned away", counts.turned_away),
     ]);
     outcome.once.insert("webhooks", once);
-    let mut once = Once::default();
-    reports(town, run, &events, &mut once).await;
-    outcome.once.insert("receipts", once);
+    outcome.once.insert("receipts", moved::judge(town, run, &events).await);
 }
 
 /// Each event was noted once: as many of a sender and a kind as were told of it.
@@ -258,130 +259,4 @@ async fn put_aside(town: &Town, once: &mut Once) {
     for what in rows {
         once.missing.add(|| what);
     }
-}
-
-#[derive(FromRow)]
-struct Moved {
-    broadcast_id: Uuid,
-    customer_id: i64,
-    state: String,
-    is_cancelled: bool,
-    settled_at: DateTime<Utc>,
-    changed_at: DateTime<Utc>,
-}
-
-/// Each mail that was reported on is in the state its reports say, no other moved, and what came back was refunded.
-async fn reports(town: &Town, run: &Run<'_>, events: &Events, once: &mut Once) {
-    let mut said = BTreeMap::<(Uuid, i64), (&str, u64)>::new();
-    for told in events.values() {
-        if let What::Report {
-            broadcast,
-            customer,
-            state: Some(state),
-        } = told.what
-        {
-            let at_ms = told.accepted_ms.unwrap_or(u64::MAX);
-            let last = said.entry((broadcast, customer)).or_insert((state, at_ms));
-            // Failed is the last word.
-            if state == "failed" {
-                *last = (state, at_ms);
-            }
-        }
-    }
-    let moved: Vec<Moved> = sqlx::query_as(
-        "select d.broadcast_id, d.customer_id, d.state::text as state, b.state = 'cancelled' as is_cancelled, d.settled_at,
-                d.changed_at
-           from delivery_with_state d join broadcast b on b.id = d.broadcast_id
-          where d.changed_at is not null",
-    )
-    .fetch_all(&town.pool)
-    .await
-    .unwrap();
-    once.due = said.len() as u64;
-    let mut bounced = BTreeMap::<Uuid, Bounced>::new();
-    for row in moved {
-        let which = || {
-            format!(
-                "the mail of broadcast {} to customer {}",
-                row.broadcast_id, row.customer_id
-            )
-        };
-        match said.remove(&(row.broadcast_id, row.customer_id)) {
-            Some((state, at_ms)) if state == row.state => {
-                once.done += 1;
-                let took_ms = town.clock.of(row.changed_at).saturating_sub(at_ms);
-                once.slowest_ms = once.slowest_ms.max(took_ms);
-            }
-            Some((state, _)) => once
-                .missing
-                .add(|| format!("{} is {} and not {state}", which(), row.state)),
-            None => once
-                .undue
-                .add(|| format!("{} is {}: nobody said so", which(), row.state)),
-        }
-        if row.state == "failed" {
-            let at_ms = town.clock.of(row.settled_at);
-            let cause = |reason| cause_of_unknown(run.faults, "email", reason, at_ms, row.is_cancelled);
-            let of = bounced.entry(row.broadcast_id).or_default();
-            of.all += 1;
-            of.may_be_unknown += i64::from(cause("interrupted").or_else(|| cause("uncertain")).is_some());
-        }
-    }
-    for ((broadcast, customer), (state, _)) in said {
-        once.missing
-            .add(|| format!("the mail of broadcast {broadcast} to customer {customer} is not {state}"));
-    }
-    refunds(town, bounced, once).await;
-}
-
-/// Mails of a broadcast that came back.
-#[derive(Default)]
-struct Bounced {
-    all: i64,
-    /// Of these at whose time a fault may have left the outcome unknown: those had cost nothing.
-    may_be_unknown: i64,
-}
-
-/// What was captured and is not charged any more went back; that is each mail that came back, but those whose outcome nobody knew.
-async fn refunds(town: &Town, mut bounced: BTreeMap<Uuid, Bounced>, once: &mut Once) {
-    let rows: Vec<(Uuid, i64, i64, i64, i64)> = sqlx::query_as(
-        "select l.broadcast_id, l.tokens::bigint,
-                (select coalesce(-sum(e.allowance + e.extra), 0)::bigint from ledger_entry e
-                  where e.broadcast_id = l.broadcast_id and e.channel = l.channel and e.kind = 'capture'),
-                (select coalesce(sum(e.allowance + e.extra), 0)::bigint from ledger_entry e
-                  where e.broadcast_id = l.broadcast_id and e.channel = l.channel and e.kind = 'refund'),
-                (select coalesce(sum(d.charged_tokens), 0)::bigint from delivery_result d
-                  where d.broadcast_id = l.broadcast_id and d.channel = l.channel)
-           from lane l where l.channel = 'email'",
-    )
-    .fetch_all(&town.pool)
-    .await
-    .unwrap();
-    let (mut all, mut refunds) = (0, 0);
-    for (broadcast, tokens, captured, refunded, charged) in rows {
-        let Bounced {
-            all: came_back,
-            may_be_unknown,
-        } = bounced.remove(&broadcast).unwrap_or_default();
-        let paid = refunded / tokens.max(1);
-        (all, refunds) = (all + came_back, refunds + paid);
-        if captured - refunded != charged || paid * tokens != refunded {
-            once.undue.add(|| {
-                format!("broadcast {broadcast}: {captured} tokens captured, {refunded} given back, {charged} charged")
-            });
-        }
-        match came_back - paid {
-            ..0 => once
-                .twice
-                .add(|| format!("broadcast {broadcast}: {came_back} mails came back, {paid} were refunded")),
-            unpaid if unpaid > may_be_unknown => once
-                .missing
-                .add(|| format!("broadcast {broadcast}: {came_back} mails came back, {paid} were refunded, and {may_be_unknown} may have cost nothing")),
-            _ => {}
-        }
-    }
-    once.counts = BTreeMap::from([
-        ("mails came back", u64::try_from(all).unwrap()),
-        ("of them refunded", u64::try_from(refunds).unwrap()),
-    ]);
 }

@@ -1,13 +1,16 @@
-//! Webhooks: customers write, take back, follow and leave; shop fronts tell of messages beside orders; mail servers report what
-//! became of mails that were really sent. Each is told until it is answered, some several times at once, late, in another body
-//! once more, or with a wrong signature. What is told follows from the seed; of what is reported, from the seed and what was sent.
+//! Webhooks: customers write, take back, follow and leave; shop fronts tell of messages beside orders; mail servers, Meta and the
+//! carriers report what became of messages that were really sent. Each is told until it is answered, some several times at once,
+//! late, in another body once more, or with a wrong signature. What is told follows from the seed; of what is reported, from the seed
+//! and what was sent.
 //! It must never give up what was not answered with 200, as no provider does, nor touch a row that a webhook is about.
 //!
-//! `talk` makes what persons tell (pure), `reports` what mail servers do, `book` keeps what was told, `judge` holds the rows
-//! against it.
+//! `talk` makes what persons tell (pure), `reports` and `receipts` what providers report, `book` keeps what was told, `judge` holds the
+//! rows against it, and `moved` the deliveries.
 
 mod book;
 mod judge;
+mod moved;
+mod receipts;
 mod reports;
 mod talk;
 
@@ -121,7 +124,7 @@ async fn tell(town: &Town, stop: &CancellationToken, webhook: &Webhook, mut web:
     loop {
         town.book.posted();
         match (
-            town.door.post(web, &webhook.path, &webhook.request).await,
+            town.door.tell(web, &webhook.path, &webhook.request).await,
             webhook.forged,
         ) {
             (Some(200), false) => return town.book.accepted(&webhook.events, town.clock.now_ms()),
@@ -164,14 +167,16 @@ async fn look_up(town: &Town, shop: Uuid) -> sqlx::Result<Shop> {
     })
 }
 
-/// Mails that left since the end are reported on, too. Receipts that wait for the result of their send are tried again after as long as they have waited, up to a minute: they
-/// need not wait so long for nothing.
+/// What left since the end is reported on, too. Nobody waits for nothing: receipts that wait for the result of their send are tried again
+/// after as long as they have waited, up to a minute, and webhooks that somebody died with in hand after one.
 pub(super) async fn let_go(town: &Town) -> sqlx::Result<()> {
-    sqlx::query(
+    for sql in [
         "update pending_receipt set due_at = now() + interval '2 seconds' where due_at > now() + interval '5 seconds'",
-    )
-    .execute(&town.pool)
-    .await?;
+        "update webhook_pending set due_at = now() + interval '10 seconds'
+          where due_at > now() + interval '20 seconds' and failed_at is null",
+    ] {
+        sqlx::query(sql).execute(&town.pool).await?;
+    }
     reports::bring_the_rest(town).await
 }
 

@@ -1,44 +1,44 @@
-//! What mail servers report of mails that were really sent: that they came back, that they arrived, that they are late. Which
-//! delivery a report is about stands only in the address the mail was sent from, as it came over the wire.
-//! It must never report on a mail that no server took, nor learn from our books what was sent.
+//! What providers report of messages that were really sent: mails that came back, arrived, are late; echoes of Messenger, statuses of
+//! WhatsApp, callbacks of text messages. Which delivery a report is about stands only in the mark the message carried over the wire.
+//! It must never report on a message that no provider took, nor learn from our books what was sent.
 
 use std::sync::Arc;
 
-use carillon::channel::{Channel, DeliveryMark, ReturnPathKey};
-use carillon_sandbox::{
-    ReceivedMessage, ReceivedQuery,
-    webhooks::{Signer, mail},
-};
+use carillon::channel::{DeliveryMark, ReturnPathKey};
+use carillon_sandbox::{ReceivedMessage, ReceivedQuery};
 use futures::future::join_all;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use url::form_urlencoded;
 use uuid::Uuid;
 
 use super::{
     Manner, Webhook,
     book::{Event, What},
-    deliver, wait_for_room,
+    deliver, receipts, wait_for_room,
 };
 use crate::{
+    accounts::BOUNCE_SECRET,
     dice::Dice,
     load::{rest, until_answered},
-    town::{BOUNCE_SECRET, Town, provider},
+    provider::Provider,
+    town::Town,
 };
 
-/// Mailboxes looked into at once.
-const LOOK: usize = 200;
-/// Of a hundred mails so many are reported on.
-const SHARE: u64 = 15;
+/// Mailboxes and other addresses looked at at once.
+const LOOK: usize = 400;
 
-/// A mailbox, and whose relay mails to it leave over.
-type Mailbox = (Uuid, String);
+/// An address, by whose sender messages to it leave.
+struct Inbox {
+    sender: Uuid,
+    provider: Provider,
+    address: String,
+}
 
 /// Reports until told to stop.
 pub(super) async fn bring(town: Arc<Town>, stop: CancellationToken) {
-    let mailboxes = until_answered(|| mailboxes(&town)).await;
+    let inboxes = until_answered(|| inboxes(&town)).await;
     let mut outstanding = JoinSet::new();
-    for some in mailboxes.chunks(LOOK).cycle() {
+    for some in inboxes.chunks(LOOK).cycle() {
         if stop.is_cancelled() {
             break;
         }
@@ -55,7 +55,7 @@ pub(super) async fn bring(town: Arc<Town>, stop: CancellationToken) {
 pub(super) async fn bring_the_rest(town: &Town) -> sqlx::Result<()> {
     let stop = CancellationToken::new();
     stop.cancel();
-    let news = news(town, &mailboxes(town).await?);
+    let news = news(town, &inboxes(town).await?);
     join_all(
         news.into_iter()
             .map(|(webhook, manner)| deliver(town, stop.clone(), webhook, manner)),
@@ -64,95 +64,95 @@ pub(super) async fn bring_the_rest(town: &Town) -> sqlx::Result<()> {
     Ok(())
 }
 
-async fn mailboxes(town: &Town) -> sqlx::Result<Vec<Mailbox>> {
-    sqlx::query_as(
-        "select a.sender_id, a.address from address a join sender s on s.id = a.sender_id and s.channel = 'email' order by a.id",
+/// Every address whose provider reports.
+async fn inboxes(town: &Town) -> sqlx::Result<Vec<Inbox>> {
+    let rows: Vec<(Uuid, String, String)> = sqlx::query_as(
+        "select a.sender_id, s.name, a.address from address a join sender s on s.id = a.sender_id order by a.id",
     )
     .fetch_all(&town.pool)
-    .await
+    .await?;
+    let of = |(sender, name, address): (Uuid, String, String)| {
+        let provider = Provider::of_sender(&name).filter(|provider| receipts::share(*provider) > 0)?;
+        Some(Inbox {
+            sender,
+            provider,
+            address,
+        })
+    };
+    Ok(rows.into_iter().filter_map(of).collect())
 }
 
-/// What is to be reported of mails in these mailboxes that nobody has looked at.
-fn news(town: &Town, mailboxes: &[Mailbox]) -> Vec<(Webhook, Manner)> {
+/// What is to be reported of messages to these addresses that nobody has looked at.
+fn news(town: &Town, inboxes: &[Inbox]) -> Vec<(Webhook, Manner)> {
     let mut news = Vec::new();
-    for (sender, address) in mailboxes {
+    for inbox in inboxes {
         let query = ReceivedQuery {
-            recipient: Some(address.clone()),
+            recipient: Some(inbox.provider.given(&inbox.address)),
             ..ReceivedQuery::default()
         };
-        for mail in town.providers().received(provider(Channel::Email), &query) {
-            if town.book.is_new_mail(mail.serial) {
-                news.extend(reports(town, *sender, &mail));
+        for message in town.providers().received(inbox.provider.wire(), &query) {
+            if town.book.is_new(inbox.provider, message.serial) {
+                news.extend(reports(town, inbox, &message));
             }
         }
     }
     news
 }
 
-/// What is reported of one mail; of most nothing.
-fn reports(town: &Town, sender: Uuid, mail: &ReceivedMessage) -> Vec<(Webhook, Manner)> {
-    let path = mail
-        .body
-        .lines()
-        .next()
-        .and_then(|line| line.strip_prefix("Return-Path: <"));
-    let path = path.and_then(|path| path.strip_suffix('>')).unwrap_or_default();
-    let Some(mark) = ReturnPathKey::new(BOUNCE_SECRET).read(path) else {
-        town.book.wrong("a mail left with no return path of its own".to_owned());
+/// What is reported of one message; of most nothing.
+fn reports(town: &Town, inbox: &Inbox, message: &ReceivedMessage) -> Vec<(Webhook, Manner)> {
+    let provider = inbox.provider;
+    let Some((mark, written)) = mark(provider, message) else {
+        town.book
+            .wrong(format!("a message left on {} with no mark of its own", provider.name()));
         return Vec::new();
     };
     // The broadcast's name, not its id: that is another one in every run.
-    let name = mail.text.split('#').nth(1).unwrap_or_default();
+    let name = message.text.split('#').nth(1).unwrap_or_default();
     let name = name
         .bytes()
         .fold(0_u64, |sum, byte| sum.wrapping_mul(257) + u64::from(byte));
-    let mut dice = Dice::of(town.seed, &[11, name, u64::try_from(mark.customer.0).unwrap()]);
-    if !dice.chance(SHARE) {
+    let whom = u64::try_from(mark.customer.0).unwrap();
+    let mut dice = Dice::of(town.seed, &[11, name, whom, provider as u64]);
+    if !dice.chance(receipts::share(provider)) {
         return Vec::new();
     }
-    let (full, gone, arrived, late) = (
-        ("failed", "5.2.2"),
-        ("failed", "5.1.1"),
-        ("delivered", "2.0.0"),
-        ("delayed", "4.4.1"),
-    );
-    let mut said = match dice.between(1, 100) {
-        1..=50 => vec![full],
-        51..=65 => vec![gone],
-        66..=80 => vec![arrived],
-        81..=92 => vec![arrived, full],
-        _ => vec![late],
-    };
+    let id = format!("{:016x}{:016x}", dice.next(), dice.next());
+    let mut said = receipts::words(provider, &mut dice);
     dice.shuffle(&mut said);
+    let about = receipts::About {
+        sender: inbox.sender,
+        provider,
+        to: message,
+        mark: &written,
+        id: &id,
+    };
     said.into_iter()
-        .map(|report| (webhook(sender, mark, path, mail, report), Manner::of(&mut dice)))
+        .map(|word| {
+            let webhook = Webhook {
+                path: format!("/webhooks/{}/{}", provider.name(), inbox.sender),
+                request: about.request(word),
+                events: vec![Event {
+                    sender: inbox.sender,
+                    key: format!("{mark}:{}", word.said),
+                    what: What::Report {
+                        of: (mark.broadcast.0, provider, mark.customer.0),
+                        state: word.state,
+                    },
+                }],
+                forged: false,
+            };
+            (webhook, Manner::of(&mut dice))
+        })
         .collect()
 }
 
-fn webhook(
-    sender: Uuid,
-    mark: DeliveryMark,
-    path: &str,
-    about: &ReceivedMessage,
-    (action, status): (&'static str, &str),
-) -> Webhook {
-    let date = chrono::Utc::now().to_rfc2822();
-    let body = mail::report(path, &about.recipient, action, status, &date);
-    let query = form_urlencoded::Serializer::new(String::new())
-        .append_pair("to", path)
-        .finish();
-    Webhook {
-        path: format!("/webhooks/email/{sender}"),
-        request: Signer::Store(BOUNCE_SECRET.to_owned()).sign(query, "message/rfc822", body),
-        events: vec![Event {
-            sender,
-            key: format!("{mark}:{action}"),
-            what: What::Report {
-                broadcast: mark.broadcast.0,
-                customer: mark.customer.0,
-                state: (action != "delayed").then_some(action),
-            },
-        }],
-        forged: false,
+/// Which delivery a message is, and how that was written over the wire.
+fn mark(provider: Provider, message: &ReceivedMessage) -> Option<(DeliveryMark, String)> {
+    if provider != Provider::Email {
+        return Some((message.body.parse().ok()?, message.body.clone()));
     }
+    let path = message.body.lines().next()?.strip_prefix("Return-Path: <")?;
+    let path = path.strip_suffix('>')?;
+    Some((ReturnPathKey::new(BOUNCE_SECRET).read(path)?, path.to_owned()))
 }

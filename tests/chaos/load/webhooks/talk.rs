@@ -12,7 +12,7 @@ use super::{
     Webhook,
     book::{Event, What},
 };
-use crate::{dice::Dice, town::STORE_SECRET};
+use crate::{accounts::STORE_SECRET, dice::Dice};
 
 /// Whom webhooks come to.
 pub(super) struct Shop {
