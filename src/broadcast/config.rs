@@ -55,7 +55,7 @@ impl BroadcastConfig {
     pub fn built_in() -> Result<Self, PricesError> {
         Ok(Self {
             chunk_customers: 10_000,
-            slice_size: 1_000,
+            slice_size: 2_000,
             plan_budget_secs: 3.0,
             plan_lease_secs: 15.0,
             shop_lease_secs: 30.0,

@@ -77,7 +77,7 @@ impl Delivery {
                 tracing::error!(sender.id = %lane.sender, reason, "This sender cannot be used; it is paused until a person mends it");
                 if !store::pause_sender(&self.db, lane.sender, &reason).await? {
                     // Disconnected: the claim ends everybody, or this lane would turn for ever. Nothing can be repeated.
-                    store::claim_slice(&self.db, lane, 0, self.config.lease(), Duration::ZERO, false).await?;
+                    store::claim_slice(&self.db, lane, (0, None), self.config.lease(), Duration::ZERO, false).await?;
                 }
                 return Ok((Duration::ZERO, lane.strikes));
             }

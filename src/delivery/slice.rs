@@ -46,7 +46,7 @@ pub(super) async fn work(turn: Arc<LaneTurn>) -> Result<TurnEnd, DeliveryError> 
         let slice = store::claim_slice(
             &job.delivery.db,
             &job.lane,
-            permits,
+            (permits, job.most(permits)),
             settings.lease(),
             job.briefing.key_life(),
             job.briefing.same_body(),

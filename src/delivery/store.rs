@@ -235,17 +235,18 @@ pub async fn lanes_to_ring(
 
 /// Claims the lane's next slice and commits the intent to send its first `window` members.
 ///
+/// No more than `most` members are read, where that is said; the others stay for another claim of the slice.
 /// `key_life` is how long the provider remembers our keys, zero if it has none; `same_body`: who was renamed
 /// since the first attempt cannot be repeated.
 pub async fn claim_slice(
     db: &PgPool,
     lane: &TakenLane,
-    window: u32,
+    (window, most): (u32, Option<u32>),
     lease: Duration,
     key_life: Duration,
     same_body: bool,
 ) -> sqlx::Result<Option<ClaimedSlice>> {
-    let slice: Option<ClaimedSlice> = sqlx::query_as("select * from claim_slice($1, $2, $3, $4, $5, $6, $7)")
+    let slice: Option<ClaimedSlice> = sqlx::query_as("select * from claim_slice($1, $2, $3, $4, $5, $6, $7, $8)")
         .bind(lane.broadcast.0)
         .bind(lane.channel)
         .bind(lane.epoch)
@@ -253,6 +254,7 @@ pub async fn claim_slice(
         .bind(lease.as_secs_f64())
         .bind(key_life.as_secs_f64())
         .bind(same_body)
+        .bind(most.map(|most| i32::try_from(most).unwrap_or(i32::MAX)))
         .fetch_optional(db)
         .await?;
     Ok(slice)

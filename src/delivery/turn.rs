@@ -173,6 +173,12 @@ impl LaneTurn {
             || self.begun.load(Ordering::Relaxed) >= self.quantum
     }
 
+    /// How many members a claim for a window of this size need read: no more than the turn will begin; none: all of the slice.
+    pub(super) fn most(&self, window: u32) -> Option<u32> {
+        let left = self.quantum.saturating_sub(self.begun.load(Ordering::Relaxed));
+        (self.quantum < u32::MAX).then(|| left.saturating_add(window))
+    }
+
     /// Whether to begin no more messages of the window in hand.
     pub(super) fn told_to_stop(&self, until: Instant) -> bool {
         self.halt.is_cancelled() || Instant::now() >= until

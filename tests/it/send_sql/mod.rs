@@ -4,6 +4,7 @@ mod crash;
 mod lane;
 mod quiet;
 mod race;
+mod some;
 mod stop;
 mod unposted;
 
