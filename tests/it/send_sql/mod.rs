@@ -2,9 +2,10 @@
 
 mod crash;
 mod lane;
+mod part;
 mod quiet;
 mod race;
-mod some;
+
 mod stop;
 mod unposted;
 

@@ -26,7 +26,8 @@ async fn accept_all(pool: &PgPool, broadcast: Uuid, channel: &str, claim: &Claim
 
 #[tokio::test]
 async fn whoever_is_not_read_is_claimed_next() {
-    let pool = database().await;
+    let db = database().await;
+    let pool = db.pool.clone();
     let shop = shop(&pool, 10, 100).await;
     let broadcast = shop.opened(&[APP], 10).await;
     let mut sent = Vec::new();
@@ -47,7 +48,8 @@ async fn whoever_is_not_read_is_claimed_next() {
 
 #[tokio::test]
 async fn a_claim_goes_on_behind_members_who_all_left_meanwhile() {
-    let pool = database().await;
+    let db = database().await;
+    let pool = db.pool.clone();
     let shop = shop(&pool, 10, 100).await;
     let broadcast = shop.opened(&[APP], 10).await;
     let left = &shop.customers[..7];
@@ -70,7 +72,8 @@ async fn a_claim_goes_on_behind_members_who_all_left_meanwhile() {
 
 #[tokio::test]
 async fn who_is_in_flight_is_read_however_few_are_asked_for() {
-    let pool = database().await;
+    let db = database().await;
+    let pool = db.pool.clone();
     let shop = shop(&pool, 10, 100).await;
     let keyed = shop.opened(&[LINE], 10).await;
     let unkeyed = shop.opened(&[APP], 10).await;
