@@ -97,7 +97,13 @@ impl Email {
         let mail = format!("Date: {date}\r\nTo: <{to}>\r\n{rest}");
         let marked = return_path.and_then(mail_address);
         let from = marked.as_ref().unwrap_or(&account.return_path);
-        self.pool(sender, account).send(from, &to, &mail).await
+        let outcome = self.pool(sender, account).send(from, &to, &mail).await;
+        if let SendOutcome::Refused(refusal) = &outcome
+            && reply::is_distrust(refusal)
+        {
+            tracing::warn!(sender.id = %sender, code = refusal.code, "This mail relay may be somebody else; it heard no mail");
+        }
+        outcome
     }
 
     fn pool(&self, sender: SenderId, account: &EmailAccount) -> Arc<Pool> {

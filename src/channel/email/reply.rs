@@ -56,6 +56,14 @@ pub(super) fn silence(stage: Stage, what: &str) -> Refusal {
     Refusal::new(class, format!("{}_{what}", stage.name()))
 }
 
+/// Whether somebody else than the relay may be at the other end: a person must find that in the log.
+pub(super) fn is_distrust(refusal: &Refusal) -> bool {
+    matches!(
+        refusal.code.as_str(),
+        "connect_certificate" | "hello_injected" | "starttls_injected"
+    )
+}
+
 /// A reply of the 4xx or 5xx kind, with its enhanced code (RFC 3463) where the server gives one.
 pub(super) fn refusal(stage: Stage, code: u16, text: &str) -> Refusal {
     let enhanced = enhanced(text);
@@ -75,8 +83,10 @@ fn class(stage: Stage, code: u16, enhanced: Option<(u16, u16, u16)>) -> ErrorCla
     // body: no customer can help it, and none must be suppressed for it.
     let about_us = matches!(enhanced, Some((_, 1, 7 | 8)));
     match stage {
-        // Refused for good is like not offered: waiting does not help.
-        Stage::Starttls | Stage::Auth | Stage::Mail if permanent => ErrorClass::Credentials,
+        // It does not know the command, which is like not offering it: waiting does not help. Any other word may be that of
+        // one bad node behind a balancer, and stops no sender until a person comes.
+        Stage::Starttls if matches!(code, 500 | 501 | 502 | 504) => ErrorClass::Credentials,
+        Stage::Auth | Stage::Mail if permanent => ErrorClass::Credentials,
         Stage::Connect | Stage::Hello | Stage::Starttls | Stage::Reset => ErrorClass::Unreachable,
         Stage::Rcpt | Stage::Data | Stage::Body if about_us && permanent => ErrorClass::Credentials,
         Stage::Rcpt if about_us => ErrorClass::Throttled,
@@ -120,7 +130,14 @@ mod tests {
             (Stage::Hello, 554, "no service", Unreachable),
             (Stage::Starttls, 454, "4.7.0 TLS not available now", Unreachable),
             (Stage::Starttls, 421, "4.3.2 closing", Unreachable),
+            (Stage::Starttls, 500, "5.5.2 what", Credentials),
+            (Stage::Starttls, 501, "5.5.4 no arguments", Credentials),
             (Stage::Starttls, 502, "5.5.1 not implemented", Credentials),
+            (Stage::Starttls, 503, "5.5.1 not now", Unreachable),
+            (Stage::Starttls, 504, "5.5.4 not implemented", Credentials),
+            (Stage::Starttls, 530, "5.7.0 not you", Unreachable),
+            (Stage::Starttls, 550, "5.7.1 not you", Unreachable),
+            (Stage::Starttls, 554, "5.3.0 TLS engine broken", Unreachable),
             (Stage::Auth, 535, "5.7.8 bad password", Credentials),
             (Stage::Auth, 454, "4.7.0 try later", Throttled),
             (Stage::Mail, 550, "5.1.8 sender unknown", Credentials),
@@ -178,6 +195,19 @@ mod tests {
             (refusal.class, refusal.code.as_str()),
             (ErrorClass::Uncertain, "body_timeout")
         );
+    }
+
+    #[test]
+    fn a_relay_that_may_be_somebody_else_is_told_from_one_that_is_away() {
+        for (stage, what, expected) in [
+            (Stage::Connect, "certificate", true),
+            (Stage::Hello, "injected", true),
+            (Stage::Starttls, "injected", true),
+            (Stage::Connect, "lost", false),
+            (Stage::Starttls, "protocol", false),
+        ] {
+            assert_eq!(is_distrust(&silence(stage, what)), expected, "{stage:?} {what}");
+        }
     }
 
     #[test]

@@ -238,7 +238,7 @@ const fn is_unspaced(c: char) -> bool {
 }
 
 /// The top-level domains in Han and kana of the root zone (November 2026), and some that stand for the same in the other script.
-const TOPS: [&str; 75] = [
+const TOPS: [&str; 76] = [
     "世界",
     "中信",
     "中国",
@@ -286,6 +286,7 @@ const TOPS: [&str; 75] = [
     "网站",
     "网络",
     "联通",
+    "臺灣",
     "谷歌",
     "购物",
     "通販",

@@ -13,12 +13,15 @@ use url::{Url, form_urlencoded};
 use uuid::Uuid;
 
 use super::{Letter, account::MitakeAccount, codes};
-use crate::channel::{
-    check::Finding,
-    config::{ChannelsError, SmsConfig, base_url, secs},
-    http::{Answer, exchange},
-    outcome::{ErrorClass, Refusal, SendOutcome},
-    phone,
+use crate::{
+    channel::{
+        check::Finding,
+        config::{ChannelsError, SmsConfig, base_url, secs},
+        http::{Answer, exchange},
+        outcome::{ErrorClass, Refusal, SendOutcome},
+        phone,
+    },
+    secret::Hidden,
 };
 
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
@@ -54,11 +57,12 @@ impl Mitake {
         let key: &str = key.hyphenated().encode_lower(&mut buffer);
         let frame = account.frame.get_or_init(|| Frame {
             url: self.url(account, "SmSend", "CharsetURL=UTF-8"),
-            fields: constant_fields(account, letter),
+            fields: Hidden::new(constant_fields(account, letter)),
+            marked: letter.told_below.is_some(),
         });
         let mut request = Request::new(Method::POST, frame.url.clone());
         request.headers_mut().insert(header::CONTENT_TYPE, FORM);
-        *request.body_mut() = Some(Body::from(form(&frame.fields, &to, letter, key)));
+        *request.body_mut() = Some(Body::from(form(frame, &to, letter, key)));
         *request.timeout_mut() = Some(self.timeout);
         match exchange(&self.client, request).await {
             Ok(answer) => judge(&answer, key),
@@ -112,7 +116,10 @@ fn points_left(points: &str) -> Finding {
 /// What the requests of one account have in common.
 pub(super) struct Frame {
     url: Url,
-    fields: String,
+    /// The password is among them.
+    fields: Hidden,
+    /// Whether they end with a callback's address, which each delivery's mark completes.
+    marked: bool,
 }
 
 /// The fields that are the same in every message; the last is the callback's address up to the delivery's mark.
@@ -132,7 +139,7 @@ fn constant_fields(account: &MitakeAccount, letter: &Letter<'_>) -> String {
     fields.finish()
 }
 
-fn form(constant_fields: &str, to: &str, letter: &Letter<'_>, key: &str) -> String {
+fn form(frame: &Frame, to: &str, letter: &Letter<'_>, key: &str) -> String {
     let mut text = Cow::Borrowed(letter.text);
     if text.contains(['\r', '\n']) {
         text = text
@@ -140,9 +147,10 @@ fn form(constant_fields: &str, to: &str, letter: &Letter<'_>, key: &str) -> Stri
             .replace(['\n', '\r'], LINE_BREAK)
             .into();
     }
-    let mut form = String::with_capacity(constant_fields.len() + text.len() * 3 + 160);
-    form.push_str(constant_fields);
-    if letter.told_below.is_some() {
+    let constant = frame.fields.expose();
+    let mut form = String::with_capacity(constant.len() + text.len() * 3 + 160);
+    form.push_str(constant);
+    if frame.marked {
         // Letters, digits, dots: nothing to escape. Writing to a String cannot fail.
         let _ = write!(form, "{}", letter.mark);
     }

@@ -75,9 +75,14 @@ fn credentials_of_both_providers_are_read_and_wrong_ones_named() {
 }
 
 fn message(text: &str) -> Rendered {
+    message_to(text, 1, 7)
+}
+
+/// A message of this broadcast to this customer.
+fn message_to(text: &str, broadcast: u128, customer: i64) -> Rendered {
     let mark = DeliveryMark {
-        broadcast: BroadcastId(Uuid::from_u128(1)),
-        customer: CustomerId(7),
+        broadcast: BroadcastId(Uuid::from_u128(broadcast)),
+        customer: CustomerId(customer),
     };
     Rendered::Sms {
         text: text.to_owned().into(),
@@ -112,19 +117,26 @@ fn owned(fields: &[(&str, &str)]) -> Vec<(String, String)> {
 
 const MARK: &str = "mark=carillon.00000000000000000000000000000001.7";
 
-#[tokio::test]
-async fn mitake_gets_the_form_it_wants() {
-    let key = Uuid::from_u128(0xd);
+/// Accepts every message under the key it came with.
+fn mitake_accepts(request: &str) -> Reply {
+    let sent = fields(request);
+    let (_, key) = sent.iter().find(|(name, _)| name == "clientid").unwrap();
     let body = format!("[{key}]\r\nmsgid=#1\r\nstatuscode=1\r\n");
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n",
         body.len()
     );
-    let bytes = format!("{head}Connection: close\r\n\r\n{body}").into_bytes();
-    let server = Server::start(move |_, _| Reply::Raw(bytes.clone())).await;
+    Reply::Raw(format!("{head}Connection: close\r\n\r\n{body}").into_bytes())
+}
+
+#[tokio::test]
+async fn mitake_gets_the_form_it_wants() {
+    let server = Server::start(|_, request| mitake_accepts(request)).await;
     let sender = sender(&mitake_json()).unwrap();
     let text = message("EasyStore a\nb 折+&");
-    let outcome = channels(&server.url).send(&sender, "+886912345678", &text, key).await;
+    let outcome = channels(&server.url)
+        .send(&sender, "+886912345678", &text, Uuid::from_u128(0xd))
+        .await;
     assert_eq!(outcome, SendOutcome::accepted(Some("#1")));
     let request = server.requests().remove(0);
     assert!(
@@ -143,21 +155,32 @@ async fn mitake_gets_the_form_it_wants() {
         ("smbody", "EasyStore a\u{6}b 折+&"),
     ];
     assert_eq!(fields(&request), owned(&expected));
-    // Nothing of one message stands in the next one, and without an address of ours nobody is told to call it.
+}
+
+/// And without an address of ours nobody is told to call it.
+#[tokio::test]
+async fn nothing_of_one_message_to_mitake_stands_in_the_next() {
+    let server = Server::start(|_, request| mitake_accepts(request)).await;
     let unreached = Channels::new(&config(&server.url)).unwrap();
-    for (channels, constant) in [(channels(&server.url), 4), (unreached, 3)] {
-        let sender = self::sender(&mitake_json()).unwrap();
-        for (to, local, text) in [
-            ("+886 987-654-321", "0987654321", "一"),
-            ("+886912345678", "0912345678", "二\r\n"),
+    for (channels, told) in [(channels(&server.url), true), (unreached, false)] {
+        let sender = sender(&mitake_json()).unwrap();
+        let below = format!("https://carillon.example/webhooks/mitake/{}", sender.id);
+        for (to, local, text, sms, broadcast, customer) in [
+            ("+886 987-654-321", "0987654321", "一", "一", 0xa1, 11),
+            ("+886912345678", "0912345678", "二\r\n", "二\u{6}", 0xb2, 22),
+            ("0955-555-555", "0955555555", "三", "三", 0xb2, 33),
         ] {
-            let outcome = channels.send(&sender, to, &message(text), key).await;
+            let key = Uuid::new_v4();
+            let letter = message_to(text, broadcast, customer);
+            let outcome = channels.send(&sender, to, &letter, key).await;
             assert_eq!(outcome, SendOutcome::accepted(Some("#1")));
-            let sent = fields(server.requests().last().unwrap());
-            let sms = text.replace("\r\n", "\u{6}");
-            assert_eq!(sent.len(), constant + 3);
-            assert_eq!(sent[constant], ("dstaddr".to_owned(), local.to_owned()));
-            assert_eq!(sent[constant + 2], ("smbody".to_owned(), sms));
+            let mark = format!("carillon.{broadcast:032x}.{customer}");
+            let callback = format!("{below}?token=0123456789abcdef&mark={mark}");
+            let key = key.to_string();
+            let mut expected = vec![("username", "shop"), ("password", "pa55&"), ("smsPointFlag", "1")];
+            expected.extend(told.then_some(("response", callback.as_str())));
+            expected.extend([("dstaddr", local), ("clientid", key.as_str()), ("smbody", sms)]);
+            assert_eq!(fields(server.requests().last().unwrap()), owned(&expected));
         }
     }
 }

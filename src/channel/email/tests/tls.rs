@@ -127,6 +127,7 @@ async fn without_an_upgrade_nothing_is_sent_and_the_reason_is_told() {
             "starttls 454 4.7.0",
         ),
         ("STARTTLS", Do::Say("502 5.5.1 what"), Credentials, "starttls 502 5.5.1"),
+        ("STARTTLS", Do::Say("554 5.3.0 no"), Unreachable, "starttls 554 5.3.0"),
         ("STARTTLS", Do::Say("250 ok"), Unreachable, "starttls_protocol"),
         ("STARTTLS", Do::Upgrade(injected), Unreachable, "starttls_injected"),
         ("STARTTLS", Do::Upgrade("220 go\r\n2"), Unreachable, "starttls_injected"),

@@ -33,6 +33,10 @@ fn links_are_found_however_they_are_written() {
         ("SHOP．台灣立即購買", "shop.xn--kpry57d"),
         ("https://shop.台湾/a?b", "shop.xn--kprw13d/a"),
         ("看 www.shop.香港:8080/a。", "www.shop.xn--j6w193g/a"),
+        ("shop.臺灣", "shop.xn--nnx388a"),
+        ("請看 shop.食品，有好康", "shop.xn--jvr189m"),
+        ("https://shop.政府/a", "shop.xn--mxtq1m/a"),
+        ("shop.クラウドで", "shop.xn--gckr3f0f"),
         ("shop.рф", "shop.xn--p1ai"),
         ("小店.台灣", ""),
         ("https://www.小店.商店/x", ""),
@@ -60,6 +64,7 @@ fn what_is_no_link_is_none() {
         "版本 1.2.3",
         "優惠.台北門市",
         "全新上市。台灣製造",
+        "全新上市。臺灣製造",
         "買一送一.快",
     ] {
         assert_eq!(links_of(text), [] as [&str; 0], "{text}");
