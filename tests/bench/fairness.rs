@@ -141,7 +141,7 @@ async fn shop(bed: &Bed, customers: u32, channel: Channel, shared: Option<Uuid>)
     let id = Uuid::now_v7();
     bed.run(&format!(
         "insert into shop (id, name, url, plan) values ('{id}', 'Tea', 'https://tea.example', 'core');
-         select ledger_top_up('{id}', 1000000000, '{id}')"
+         select ledger_top_up('{id}', 1000000000, 'bench-{id}')"
     ))
     .await;
     let sender = match shared {
